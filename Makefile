@@ -1,0 +1,52 @@
+# make demo        installs, then shows the whole loop: a policy that gets better while it serves
+# make test        installs, then checks and tests (under ten minutes on two cores)
+# make test-all    what is heavier: kill -9, soak
+# make check       format, lint, types, import floors
+# make bench       timings on this machine; make bench-gpu where there is a GPU
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+
+# torch comes from a local CPU build where pip is configured to find one, else from the public index of CPU builds.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all check bench bench-gpu clean
+
+demo: $(INSTALLED)
+	$(BIN)/agentrl demo --seed $(SEED)
+
+test: $(INSTALLED) check
+	$(BIN)/pytest -m "not heavy"
+
+test-all: $(INSTALLED)
+	$(BIN)/pytest -m heavy
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -m bench.gpu
+
+$(INSTALLED): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "agentrl needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+	  { $(BIN)/pip install -q --no-deps --no-index torch==2.13.0 2>/dev/null || \
+	    $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) torch==2.13.0 || \
+	    $(BIN)/pip install -q --no-deps torch==2.13.0; }
+	$(BIN)/pip install -q -c constraints-cpu.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist

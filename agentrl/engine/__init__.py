@@ -1,0 +1,1 @@
+"""Engines: everything that turns prompt ids into sampled ids."""

@@ -1,0 +1,78 @@
+"""Hints from text: the sentence of an error or a correction that says what should have been done.
+
+A sentence that directs (use this, did you mean that, replaced by such) is taken first. Failing that, the last
+line of a failed command is taken where it says more than a bare fault: "zap is not installed, but zip is" does,
+"zap: command not found" does not, and an error without a way out is left to the reward alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_HINT_CHARS = 300
+MIN_HINT_CHARS = 8
+
+EXIT_LINE = re.compile(r"^\[exit code (-?\d+)\]$")
+
+_DIRECTS = re.compile(
+    r"""(?ix)
+    \b(?: use | try | run | call | prefer | type | choose | pick | invoke
+        | did\ you\ mean | you\ (?:want|need|must|should|may|can) | must\ be | should\ be
+        | instead | rather | replaced\ (?:by|with) | renamed | superseded | succeeded\ by | successor
+        | moved\ to | (?:is|are|was)\ now | goes\ by | known\ as | called | (?:is|are)\ done\ (?:with|by)
+        | only\ \S+\ (?:is|are) | (?<!not\ )(?:allowed|permitted|accepted) | expected | available\ (?:is|are|:)
+        | switch\ to | see\ also | please | offers? | provides? | handled\ by | equivalent | alternative | substitute
+    )\b | -> | =>
+    """
+)
+_BARE_FAULT = re.compile(
+    r"""(?ix) ^ (?:[\w./'-]+:\s*){0,3} (?:\d+:\s*)?
+    (?: (?:[\w.-]+\ is\ )?(?:not\ allowed|not\ permitted)(?:\ \w+){0,2} | command\ not\ found | not\ found
+      | permission\ denied | no\ such\ file\ or\ directory | is\ a\ directory
+      | not\ a\ directory | file\ exists | (?:not\ permitted|not\ allowed|refused|disabled|blocked)(?:\ \w+){0,3}
+      | missing\ operand | invalid\ option.* | (?:core\ dumped|killed|terminated|segmentation\ fault) )
+    [.!]* $"""
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])")
+_TRACEBACK = re.compile(r"^\s*(File \"|at |Traceback|\^+$)")
+
+
+def exit_code(output: str) -> int | None:
+    """The exit code that a tool's output states in its last line; None where it states none."""
+    lines = output.rstrip().splitlines()
+    match = EXIT_LINE.match(lines[-1].strip()) if lines else None
+    return int(match.group(1)) if match else None
+
+
+def directive(output: str) -> str | None:
+    """The part of `output` that says what to do, verbatim; None where nothing does.
+
+    A directing sentence that leans on the one before it ("not here. Did you mean x?") is returned with it,
+    because alone it would not say what it is about.
+    """
+    for text in reversed(said_lines(output)):
+        if not _DIRECTS.search(text):
+            continue
+        if len(text) <= MAX_HINT_CHARS:
+            return text if len(text) >= MIN_HINT_CHARS else None
+        for sentence in _SENTENCE_END.split(text):
+            if _DIRECTS.search(sentence) and MIN_HINT_CHARS <= len(sentence) <= MAX_HINT_CHARS:
+                return sentence
+    return None
+
+
+def way_out(output: str) -> str | None:
+    """What a failed command's output says should be done: its directive, else a last line beyond a bare fault."""
+    found = directive(output)
+    lines = said_lines(output)
+    if found is not None or not lines:
+        return found
+    last = lines[-1]
+    bare = _BARE_FAULT.match(last) is not None or not MIN_HINT_CHARS <= len(last) <= MAX_HINT_CHARS
+    return None if bare else last
+
+
+def said_lines(output: str) -> list[str]:
+    """The lines of an output that say something: no blank ones, no exit code, no stack frames."""
+    lines = (line.strip() for line in output.splitlines())
+    return [line for line in lines if line and not EXIT_LINE.match(line) and not _TRACEBACK.match(line)]
