@@ -118,7 +118,11 @@ class Completion:
             stream = getattr(self, name)
             if stream is not None and len(stream) != length:
                 raise ValueError(f"{name} has {len(stream)} entries for {length} sampled ids")
-        covered = self.version_spans[-1].end if self.version_spans else 0
+        covered = 0
+        for span in self.version_spans:
+            if span.start != covered or span.end <= span.start:
+                raise ValueError(f"version span [{span.start}, {span.end}) does not follow id {covered}")
+            covered = span.end
         if covered != length:
             raise ValueError(f"version spans cover {covered} of {length} sampled ids")
 

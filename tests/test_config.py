@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from agentrl.config import load_config, write_config
+from agentrl.errors import ConfigError
+
+
+def test_a_file_is_overruled_by_settings_and_those_by_dotted_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\n[engine]\nmax_running = 4\nmax_queued = 7\n[server]\nport = 1\n')
+
+    config = load_config(file, ["engine.max_running=9"], engine__max_running=8, server__port=2, name=None)
+
+    assert (config.engine.max_running, config.engine.max_queued, config.server.port) == (9, 7, 2)
+    assert config.served_name == "m"
+
+
+def test_recipe_overrides_keep_their_dotted_names() -> None:
+    config = load_config(None, ["learn.overrides.optim.lr=1e-4", "learn.overrides.batch.turns_per_step=4"])
+
+    assert config.learn.overrides == {"optim.lr": 1e-4, "batch.turns_per_step": 4}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("engine.max_runing=3", "engine.max_runing"),
+        ("engine.max_running=0", "greater than or equal to 1"),
+        ("engine.max_running", "write --set engine.max_running=8"),
+        ('engine.kind="abacus"', "engine.kind"),
+    ],
+)
+def test_a_wrong_name_or_value_is_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        load_config(None, [override])
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the config file"):
+        load_config(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("model = ")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(broken)
+
+
+def test_the_resolved_settings_are_written_without_the_keys(tmp_path: Path) -> None:
+    config = load_config(None, server__api_keys=[{"key": "sk-verysecret", "name": "a", "scope": "team"}])
+    write_config(config, tmp_path / "config.json")
+
+    written = (tmp_path / "config.json").read_text()
+    assert "sk-verysecret" not in written
+    assert '"scope": "team"' in written
