@@ -1,0 +1,191 @@
+"""What the objective is given and gives back, and the whole batch's denominators.
+
+The recipe comes in as a protocol: losses stand below recipes and know options only by name and arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from agentrl.losses.estimators import SAMPLED
+from agentrl.types import TrainingSample
+
+
+class Named(Protocol):
+    """An option of an axis: a registered name and the keyword arguments of its function."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+
+
+class LimitsLike(Protocol):
+    @property
+    def max_logprob_gap(self) -> float: ...
+
+
+class RecipeLike(Protocol):
+    """What the objective reads of a recipe (`agentrl.recipes.recipe.Recipe`)."""
+
+    @property
+    def target(self) -> Named: ...
+    @property
+    def divergence(self) -> Named: ...
+    @property
+    def estimator(self) -> Named: ...
+    @property
+    def token_weight(self) -> Named: ...
+    @property
+    def mix(self) -> Named: ...
+    @property
+    def offpolicy(self) -> Named: ...
+    @property
+    def regularisers(self) -> Sequence[Named]: ...
+    @property
+    def aggregate(self) -> Named: ...
+    @property
+    def limits(self) -> LimitsLike: ...
+    @property
+    def uses_kd(self) -> bool: ...
+    @property
+    def uses_rl(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossBatch:
+    """N trained positions of whole sequences. Position t holds the hidden state that predicts `token_ids[t]`.
+
+    Raises ValueError when a stream's length is not N (law 1): both lengths are in the message.
+    """
+
+    hidden: Tensor
+    """[N, H] the policy's final hidden states (after the last norm), with gradient."""
+    head: Tensor
+    """[V, H] the policy's output matrix."""
+    token_ids: Tensor
+    """[N] int64, the sampled ids."""
+    sequence: Tensor
+    """[N] int64, which sequence of the micro batch a position belongs to; any non-negative labels."""
+    teacher_hidden: Tensor | None = None
+    """[N, H'] the teacher's hidden states at the same ids behind its own context. Detached by the objective. Rows of
+    kd weight 0 may hold anything finite."""
+    teacher_head: Tensor | None = None
+    """[V, H'] the teacher's output matrix. Detached by the objective."""
+    teacher_logprobs: Tensor | None = None
+    """[N] log q of the sampled ids, where only those are known (a cached teacher)."""
+    ref_hidden: Tensor | None = None
+    """[N, H''] hidden states of version 0 on the plain prompt, for kl_ref."""
+    ref_head: Tensor | None = None
+    """[V, H'']"""
+    behavior_logprobs: Tensor | None = None
+    """[N] raw log-probs of the sampler (temperature 1, no filter)."""
+    num_allowed: Tensor | None = None
+    """[N] int64 support sizes; 1 marks a forced id (law 7)."""
+    advantages: Tensor | None = None
+    """[N] reward advantages."""
+    kd_weights: Tensor | None = None
+    """[N] route weight of the distillation loss; 0 = outside mask and denominator; None = 1 everywhere."""
+    rl_weights: Tensor | None = None
+    """[N] route weight of the reward loss; 0 = outside mask and denominator; None = 1 everywhere."""
+
+    def __post_init__(self) -> None:
+        rows = self.hidden.shape[0]
+        for name in (
+            "token_ids", "sequence", "teacher_hidden", "teacher_logprobs", "ref_hidden", "behavior_logprobs",
+            "num_allowed", "advantages", "kd_weights", "rl_weights",
+        ):  # fmt: skip
+            stream = getattr(self, name)
+            if stream is not None and stream.shape[0] != rows:
+                raise ValueError(f"{name} has {stream.shape[0]} rows for {rows} trained positions")
+        for hidden, head in (
+            ("hidden", "head"),
+            ("teacher_hidden", "teacher_head"),
+            ("ref_hidden", "ref_head"),
+        ):
+            states, matrix = getattr(self, hidden), getattr(self, head)
+            if (states is None) != (matrix is None):
+                raise ValueError(f"{hidden} and {head} come together or not at all")
+            if states is not None and states.shape[-1] != matrix.shape[-1]:
+                raise ValueError(
+                    f"{hidden} is {states.shape[-1]} wide, but {head} has {matrix.shape[-1]} columns"
+                )
+            if matrix is not None and matrix.shape[0] != self.head.shape[0]:
+                raise ValueError(
+                    f"{head} has a vocabulary of {matrix.shape[0]}, the policy of {self.head.shape[0]}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denominators:
+    """Trained tokens and sequences of the whole batch, by component. A component without tokens has loss 0."""
+
+    kd_tokens: int
+    kd_sequences: int
+    rl_tokens: int
+    rl_sequences: int
+    tokens: int
+    """Tokens trained by either component: for regularisers, `adv_add` and the means among the metrics."""
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutput:
+    """The loss of one micro batch."""
+
+    loss: Tensor
+    """[] with a gradient path to `hidden` and `head`, also when nothing is trained."""
+    metrics: dict[str, float]
+    """Each adds up over the micro batches of a batch: means use the batch's denominators, `num_*` are counts."""
+    dropped: tuple[int, ...] = ()
+    """Labels of sequences left out because mean |log π − log μ| passed the recipe's limit; they train nothing."""
+
+
+def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denominators:
+    """Counts the denominators of a whole batch from its samples alone: no forward pass is needed.
+
+    A token counts for a component where the loss mask is true, the component's weight (`weights["kd"]`,
+    `weights["rl"]`, absent = 1) is not 0 and, for losses on the sampled id, its support was not one (law 7). Sequences
+    that the hard bound drops later stay in the count: dropping makes a step smaller, never larger.
+
+    Args:
+        recipe: names the losses.
+        samples: every sample of the batch.
+    """
+    kd_forced = kd_takes_sampled_ids(recipe)
+    counts = {"kd": 0, "rl": 0, "any": 0}
+    sequences = {"kd": 0, "rl": 0, "any": 0}
+    for sample in samples:
+        length = len(sample.token_ids)
+        kd_weights = sample.weights.get("kd", (1.0,) * length)
+        rl_weights = sample.weights.get("rl", (1.0,) * length)
+        own = {"kd": 0, "rl": 0, "any": 0}
+        for position in range(length):
+            if not sample.loss_mask[position]:
+                continue
+            forced = sample.num_allowed is not None and sample.num_allowed[position] == 1
+            in_kd = recipe.uses_kd and kd_weights[position] != 0 and not (kd_forced and forced)
+            in_rl = recipe.uses_rl and rl_weights[position] != 0 and not forced
+            own["kd"] += in_kd
+            own["rl"] += in_rl
+            own["any"] += in_kd or in_rl
+        for name, number in own.items():
+            counts[name] += number
+            sequences[name] += number > 0
+    return Denominators(
+        kd_tokens=counts["kd"],
+        kd_sequences=sequences["kd"],
+        rl_tokens=counts["rl"],
+        rl_sequences=sequences["rl"],
+        tokens=counts["any"],
+        sequences=sequences["any"],
+    )
+
+
+def kd_takes_sampled_ids(recipe: RecipeLike) -> bool:
+    """Whether the distillation loss looks at the sampled id alone, so that forced ids must not take it (law 7)."""
+    return recipe.estimator.name in SAMPLED

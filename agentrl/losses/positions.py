@@ -1,0 +1,169 @@
+"""One pass over the trained positions: their log-probs, divergences and scores, and which of them train what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agentrl.losses.batch import LossBatch, RecipeLike, kd_takes_sampled_ids
+from agentrl.losses.chunked import Outputs, chunk_rows, per_position
+from agentrl.losses.divergence import DIVERGENCES, rkl
+from agentrl.losses.estimators import DENSE
+from agentrl.losses.masking import sequence_sum
+from agentrl.losses.targets import TARGETS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """What the forward pass gave for each position, and which positions train what."""
+
+    out: Outputs
+    """[N] by name: logprob and entropy; with a teacher teacher_logprob, gap, kd (dense) and kl (where a token weight
+    asks); with a reference ref_logprob and kl_ref. Only logprob, kd, kl_ref and, as a regulariser, entropy carry a
+    gradient."""
+    sequence: Tensor
+    """[N] 0..S-1."""
+    num_sequences: int
+    behavior_logprobs: Tensor
+    """[N] the sampler's; the policy's own, detached, where nothing is trained or the sampler's are unknown."""
+    kd: Tensor
+    """[N] bool: trained by distillation. As the denominators count them, but without dropped sequences."""
+    rl: Tensor
+    """[N] bool: trained by reward."""
+    either: Tensor
+    """[N] bool: kd or rl."""
+    forced: Tensor
+    """[N] bool: the support was one id."""
+    late: Tensor
+    """[N] bool: positions of dropped sequences that would have been trained."""
+    dropped: tuple[int, ...]
+
+    @classmethod
+    def of(cls, recipe: RecipeLike, batch: LossBatch, chunk_size: int | None) -> Positions:
+        streams = (batch.hidden, batch.token_ids, batch.teacher_hidden, batch.ref_hidden)
+        function = partial(_chunk, recipe, batch.head, batch.teacher_head, batch.ref_head)
+        out = per_position(function, streams, chunk_size=chunk_size or chunk_rows(batch.head.shape[0]))
+        if batch.teacher_logprobs is not None:
+            out["teacher_logprob"] = batch.teacher_logprobs.detach().to(out["logprob"].dtype)
+
+        labels, sequence = torch.unique(batch.sequence, return_inverse=True)
+        nowhere = torch.zeros_like(batch.token_ids, dtype=torch.bool)
+        forced = nowhere if batch.num_allowed is None else batch.num_allowed == 1
+        kd = _inside(batch.kd_weights, nowhere) if recipe.uses_kd else nowhere
+        if kd_takes_sampled_ids(recipe):
+            kd = kd & ~forced
+        rl = _inside(batch.rl_weights, nowhere) & ~forced if recipe.uses_rl else nowhere
+        far = _too_far(recipe, batch, out["logprob"].detach(), kd | rl, sequence, labels.numel())
+        _check(recipe, batch, out, kd, rl)
+        late = (kd | rl) & far[sequence]
+        kd, rl = kd & ~late, rl & ~late
+        # Elsewhere the streams may hold anything; exp of that could overflow, and 0 · inf is nan in the backward pass.
+        own = out["logprob"].detach()
+        out["teacher_logprob"] = torch.where(kd, out.get("teacher_logprob", own), own)
+        sampler = own
+        if batch.behavior_logprobs is not None:
+            sampler = torch.where(kd | rl, batch.behavior_logprobs.to(own.dtype), own)
+        return cls(
+            out=out,
+            sequence=sequence,
+            num_sequences=labels.numel(),
+            behavior_logprobs=sampler,
+            kd=kd,
+            rl=rl,
+            either=kd | rl,
+            forced=forced,
+            late=late,
+            dropped=tuple(labels[far].tolist()),
+        )
+
+
+def _check(recipe: RecipeLike, batch: LossBatch, out: Outputs, kd: Tensor, rl: Tensor) -> None:
+    """Raises ValueError naming the recipe's option and the stream that it misses. Positions that train nothing need
+    nothing."""
+    distils, rewards = bool(kd.any()), bool(rl.any())
+    if distils and recipe.estimator.name in DENSE and "kd" not in out:
+        raise ValueError(f"estimator {recipe.estimator.name!r} needs teacher_hidden and teacher_head")
+    if distils and "teacher_logprob" not in out:
+        raise ValueError(f"estimator {recipe.estimator.name!r} needs teacher_hidden or teacher_logprobs")
+    if rewards and batch.advantages is None:
+        raise ValueError(f"mix {recipe.mix.name!r} needs advantages")
+    options = [recipe.offpolicy] * (rewards or recipe.estimator.name == "pg") + [recipe.estimator] * distils
+    for option in options:
+        if (
+            option.params.get("denominator") == "sampler"
+            and batch.behavior_logprobs is None
+            and (distils or rewards)
+        ):
+            raise ValueError(
+                f"{option.name!r} divides by the sampler's raw log-probs: behavior_logprobs is missing; turns "
+                "without them must be refused before (agentrl.recipes.eligibility)"
+            )
+    if batch.ref_hidden is None and any(item.name == "kl_ref" for item in recipe.regularisers):
+        raise ValueError("regulariser 'kl_ref' needs ref_hidden and ref_head")
+
+
+def _inside(weights: Tensor | None, nowhere: Tensor) -> Tensor:
+    return ~nowhere if weights is None else weights != 0
+
+
+def _chunk(
+    recipe: RecipeLike,
+    head: Tensor,
+    teacher_head: Tensor | None,
+    ref_head: Tensor | None,
+    hidden: Tensor,
+    token_ids: Tensor,
+    teacher_hidden: Tensor | None,
+    ref_hidden: Tensor | None,
+) -> Outputs:
+    """Numbers of n positions from their hidden states; every [n, V] array lives and dies here."""
+    policy = _log_softmax(F.linear(hidden, head))
+    out = {"logprob": _pick(policy, token_ids)}
+    names = {item.name for item in recipe.regularisers}
+    if "entropy" in names:
+        out["entropy"] = -(policy.exp() * policy).sum(dim=-1)
+    else:
+        with torch.no_grad():
+            out["entropy"] = -(policy.exp() * policy).sum(dim=-1)
+    if ref_hidden is not None and ref_head is not None and "kl_ref" in names:
+        with torch.no_grad():
+            reference = _log_softmax(F.linear(ref_hidden, ref_head))
+        out["ref_logprob"] = _pick(reference, token_ids)
+        out["kl_ref"] = rkl(policy, reference).sum(dim=-1)
+    if teacher_hidden is not None and teacher_head is not None and recipe.uses_kd:
+        with torch.no_grad():
+            logits = F.linear(teacher_hidden, teacher_head)
+            target = TARGETS[recipe.target.name](logits, **recipe.target.params)
+            out["teacher_logprob"] = _pick(target, token_ids)
+            out["gap"] = 0.5 * (target.exp() - policy.exp()).abs().sum(dim=-1)
+            if recipe.token_weight.params.get("score") in ("kl", "soft_or"):
+                out["kl"] = rkl(policy, target).sum(dim=-1)
+        if recipe.estimator.name in DENSE:
+            terms = partial(DIVERGENCES[recipe.divergence.name], **recipe.divergence.params)
+            out["kd"] = DENSE[recipe.estimator.name](policy, target, terms, **recipe.estimator.params)
+    return out
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In fp32 whatever the model's type; fp64, which gradient checks use, stays."""
+    return torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+
+def _pick(logprobs: Tensor, token_ids: Tensor) -> Tensor:
+    return logprobs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+
+
+def _too_far(
+    recipe: RecipeLike, batch: LossBatch, logprobs: Tensor, mask: Tensor, sequence: Tensor, num_sequences: int
+) -> Tensor:
+    """[S] bool: where mean |log π − log μ| over trained positions passes the limit; none where μ is unknown."""
+    if batch.behavior_logprobs is None:
+        return torch.zeros(num_sequences, dtype=torch.bool, device=logprobs.device)
+    distance = torch.where(mask, (logprobs - batch.behavior_logprobs).abs(), torch.zeros_like(logprobs))
+    count = sequence_sum(mask.to(distance.dtype), sequence, num_sequences)
+    mean = sequence_sum(distance, sequence, num_sequences) / count.clamp(min=1.0)
+    return ~(mean <= recipe.limits.max_logprob_gap)  # not (≤), so that nan is too far as well

@@ -1,0 +1,288 @@
+"""A learning method as data: fifteen axes, optimiser, batch and limits; loaded from a preset or a TOML file.
+
+    recipe = load_recipe("hint_opsd", {"optim.lr": 1e-4, "sync": "live"})
+
+Whatever a recipe cannot do is refused here, before anything is sampled or trained, with the remedy in the message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentrl.config import put
+from agentrl.errors import ConfigError
+from agentrl.recipes import axes
+from agentrl.recipes.rules import conflicts
+from agentrl.recipes.schedules import ScheduleSpec, schedule
+
+PRESETS = resources.files("agentrl.recipes") / "presets"
+
+
+AXES = (
+    "rollout", "transform", "context", "teacher", "sync", "target", "divergence", "estimator", "token_weight",
+    "route", "advantage", "mix", "offpolicy", "regularisers", "aggregate",
+)  # fmt: skip
+
+
+SCHEDULABLE = (
+    "target", "divergence", "estimator", "token_weight", "mix", "offpolicy", "regularisers", "aggregate",
+    "optim.lr", "optim.max_grad_norm", "limits.max_logprob_gap",
+)  # fmt: skip
+"""Settings that the trainer reads anew at every step."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Optim(_Section):
+    """AdamW."""
+
+    lr: float = Field(default=1e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    """The learning rate rises linearly over this many steps."""
+
+
+class Batch(_Section):
+    """When a step is made, and of what."""
+
+    turns_per_step: int = Field(default=16, ge=1)
+    max_wait_s: float = Field(default=60.0, ge=0)
+    """A step is made with fewer turns once the oldest has waited this long."""
+    uses_per_turn: int = Field(default=1, ge=1)
+    """In how many steps a turn may be trained, within `limits`."""
+    steps_per_version: int = Field(default=1, ge=1)
+    micro_tokens: int = Field(default=8192, ge=1)
+    """Most ids, padding included, of one forward pass; a longer sample has a pass of its own."""
+
+
+class Limits(_Section):
+    """Law 7: what is older than this is dropped and counted."""
+
+    max_version_lag: int = Field(default=8, ge=0)
+    """Most versions between the one that sampled a turn and the newest."""
+    max_logprob_gap: float = Field(default=1.0, gt=0)
+    """Largest mean |log π − log μ| over a sequence's trained ids, in nats, where μ is known."""
+
+
+class Recipe(_Section):
+    """One point in the space of learning methods. Immutable; see `agentrl.recipes.axes` for the options."""
+
+    name: str
+    summary: str = ""
+    paper: str = ""
+
+    rollout: axes.Rollout = axes.Stream()
+    transform: axes.Transform = axes.NoTransform()
+    context: axes.Context = axes.NoContext()
+    teacher: axes.Teacher = axes.NoTeacher()
+    sync: axes.Sync = axes.Fixed()
+    target: axes.Target = axes.TeacherTarget()
+    divergence: axes.Divergence = axes.Fkl()
+    estimator: axes.Estimator = axes.Full()
+    token_weight: axes.TokenWeight = axes.One()
+    route: axes.Route = axes.All()
+    advantage: axes.Advantage = axes.NoAdvantage()
+    mix: axes.Mix
+    offpolicy: axes.OffPolicy = axes.NoCorrection()
+    regularisers: tuple[axes.Regulariser, ...] = ()
+    aggregate: axes.Aggregate = axes.TokenMean()
+
+    optim: Optim = Optim()
+    batch: Batch = Batch()
+    limits: Limits = Limits()
+    schedules: dict[str, ScheduleSpec] = {}
+    """Settings that change from step to step, by dotted name: {"mix.kd" = {name = "linear", ...}}."""
+
+    @property
+    def group_size(self) -> int:
+        """Turns that are claimed together; 1 on live traffic."""
+        return self.rollout.group_size if isinstance(self.rollout, axes.Student) else 1
+
+    @property
+    def uses_kd(self) -> bool:
+        """Whether a teacher's scores are needed."""
+        return not isinstance(self.mix, axes.RlOnly)
+
+    @property
+    def uses_rl(self) -> bool:
+        """Whether rewards are used."""
+        return not isinstance(self.mix, axes.KdOnly)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether version 0 must score the plain prompt: LossBatch.ref_hidden."""
+        return any(isinstance(item, axes.KlRef) for item in self.regularisers)
+
+    @property
+    def uses_policy_gradient(self) -> bool:
+        """Whether some loss is a policy gradient on sampled ids."""
+        return self.uses_rl or isinstance(self.estimator, axes.Pg)
+
+    @property
+    def uses_sampled_ids(self) -> bool:
+        """Whether some loss looks at the sampled id alone, so that forced ids must not take it (law 7)."""
+        return self.uses_rl or isinstance(self.estimator, axes.Pg | axes.K2 | axes.IwK3)
+
+    @property
+    def pg_denominators(self) -> frozenset[axes.Denominator]:
+        """Whose log-probs the policy-gradient ratios divide by; empty without such ratios."""
+        if self.uses_policy_gradient and isinstance(self.offpolicy, axes.Ppo | axes.Tis):
+            return frozenset({self.offpolicy.denominator})
+        return frozenset()
+
+    @property
+    def needs_behavior_logprobs(self) -> bool:
+        """Whether a ratio divides by the sampler's log-probs: turns without raw ones are then refused and counted."""
+        iw = (
+            self.uses_kd and isinstance(self.estimator, axes.IwK3) and self.estimator.denominator == "sampler"
+        )
+        return iw or "sampler" in self.pg_denominators
+
+    @property
+    def needs(self) -> Literal["hint", "reward", "any"]:
+        """What a turn must have to be worth claiming."""
+        if not self.uses_kd:
+            return "reward"
+        if not self.uses_rl and isinstance(self.context, axes.HindsightHint):
+            return "hint"
+        return "any"
+
+    def replaced(self, values: Mapping[str, Any]) -> Recipe:
+        """A copy with settings changed by dotted name, checked like a new one.
+
+        Raises:
+            ConfigError: a name or value is not accepted, or the combination cannot work.
+        """
+        return _checked(_with(self.model_dump(), values))
+
+
+def preset_names() -> list[str]:
+    """The names of the presets that ship."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in PRESETS.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Loads a preset by name, or a TOML file by path, changes it by dotted names and checks it.
+
+    A file may begin with `extends = "PRESET"`; it then holds only what differs, and naming an option replaces it
+    with its parameters.
+
+    Raises:
+        ConfigError: unknown name, unreadable file, a setting that is not accepted, or a combination that cannot
+            work; the message says what to do.
+    """
+    recipe = _checked(_with(_read(name_or_path), overrides or {}))
+    scheduled = {name: schedule(spec) for name, spec in recipe.schedules.items()}
+    for name, item in scheduled.items():
+        if not name.startswith(SCHEDULABLE):
+            raise ConfigError(
+                f"recipe {recipe.name!r}: {name} is read once, when the learner starts, so a schedule would not change "
+                f"it; settings that can change are {', '.join(SCHEDULABLE)}"
+            )
+        inputs = {_inputs(recipe.replaced({name: extreme})) for extreme in item.extremes()}
+        if len(inputs) > 1:
+            raise ConfigError(
+                f"recipe {recipe.name!r}: the schedule of {name} would change which turns are claimed or what is "
+                "recorded with them: let it change values or options that need the same inputs"
+            )
+    return recipe.replaced({name: item.value(0) for name, item in scheduled.items()})
+
+
+def _inputs(recipe: Recipe) -> tuple[object, ...]:
+    """What the rest of the learner prepares for a recipe, once."""
+    uses = (recipe.uses_kd, recipe.uses_rl, recipe.uses_reference, recipe.uses_sampled_ids)
+    return recipe.needs, recipe.needs_behavior_logprobs, *uses
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    """The settings of a preset or file with those it extends, options as tables."""
+    path = Path(name_or_path)
+    is_file = isinstance(name_or_path, Path) or path.suffix == ".toml" or len(path.parts) > 1
+    try:
+        text = (path if is_file else PRESETS / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    except OSError as error:
+        if is_file:
+            raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise ConfigError(_unknown("recipe", str(name_or_path), preset_names())) from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe {name_or_path} is not valid TOML: {error}") from error
+    data = {key: _option(key, value) for key, value in data.items()}
+    parent = data.pop("extends", None)
+    merged = _merged(_read(parent), data) if parent is not None else data
+    return {"name": path.stem} | merged | ({"name": path.stem} if "name" not in data else {})
+
+
+def _option(key: str, value: Any) -> Any:
+    """Axis values as tables, so that `extends` and dotted overrides can reach their parameters."""
+    return {"name": value} if key in AXES and isinstance(value, str) else value
+
+
+def _with(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with values put at dotted names, in order; naming an option replaces it with its parameters."""
+    for name, value in values.items():
+        put(data, name.split("."), _option(name, value))
+    return data
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: sections are merged by key, an option of another name replaces the old one whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            result[key] = {**old, **value}
+        else:
+            result[key] = value
+    return result
+
+
+def _checked(data: dict[str, Any]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(str(data.get("name", "?")), error)) from error
+    reasons = conflicts(recipe)
+    if reasons:
+        raise ConfigError(f"recipe {recipe.name!r} cannot work: " + "; ".join(reasons))
+    return recipe
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    """A pydantic error as one sentence a setting, with the known names where a name is unknown."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "union_tag_invalid":
+            known = [tag.strip().strip("'") for tag in item["ctx"]["expected_tags"].split(",")]
+            lines.append(_unknown(f"option of {where}:", str(item["ctx"]["tag"]), known))
+        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            lines.append(_unknown("setting", where, list(Recipe.model_fields)))
+        else:
+            lines.append(f"{where}: {item['msg']} (got {item.get('input')!r})")
+    return f"recipe {name!r}: " + "; ".join(lines)
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f", did you mean {close[0]!r}?" if close else ";"
+    return f"unknown {kind} {name!r}{guess} known are: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""What the teacher sees beyond the policy's prompt. No torch."""

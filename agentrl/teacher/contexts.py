@@ -1,0 +1,124 @@
+"""Records to privileged contexts: which text the teacher sees beyond the served prompt, and where it stands.
+
+Pure functions of one answered turn and its signals; an empty list means that this turn has no such context. The ids
+of a block are made by the renderer (`Renderer.insert`), never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from agentrl.types import JSON, Block, NextState, Signal, SignalSource, Skill, Turn
+
+PREFERENCE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.JUDGE, SignalSource.RULE)
+"""Whose word counts most when several signals of a turn carry a text."""
+
+
+class Record(Protocol):
+    """An answered turn; `agentrl.store.learning_log.Claimed` is one."""
+
+    @property
+    def turn(self) -> Turn: ...
+    @property
+    def next_state(self) -> NextState | None: ...
+    @property
+    def signals(self) -> Sequence[Signal]: ...
+
+
+class Named(Protocol):
+    """The context axis of a recipe: a registered name and the keyword arguments of its function."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+
+
+class SkillSource(Protocol):
+    """Where a learner gets the skills of a turn's task; the composition root fills it in."""
+
+    def skills(self, turn: Turn) -> Sequence[Skill]:
+        """The skills chosen for this turn, best first; none when the library has nothing for it."""
+        ...
+
+
+def blocks(context: Named, record: Record, skills: Sequence[Skill] = ()) -> list[Block]:
+    """The privileged blocks of one turn.
+
+    Args:
+        context: a recipe's context axis.
+        record: the turn and what is known about it.
+        skills: what a SkillSource chose for the turn; only the context "skill" reads it.
+    """
+    return CONTEXTS[context.name](record, skills, **context.params)
+
+
+def none(record: Record, skills: Sequence[Skill]) -> list[Block]:
+    """No block: the teacher reads the served prompt."""
+    del record, skills
+    return []
+
+
+def solution(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
+    """`Reference solution: TEXT`, the answer that a signal would have preferred. OPSD, arXiv 2601.18734."""
+    del skills
+    text = _chosen(record.signals, lambda signal: signal.preferred)
+    return [] if text is None else [Block(position=position, text=f"Reference solution: {text}")]
+
+
+def hindsight_hint(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
+    """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165."""
+    del skills
+    text = _chosen(record.signals, lambda signal: signal.hint)
+    return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
+
+
+def skill(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
+    """`Skill: NAME`, a line break and the body, one block a skill in the order given. Skill-SD, arXiv 2604.10674."""
+    del record
+    return [Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}") for item in skills]
+
+
+def env_feedback(record: Record, skills: Sequence[Skill], *, position: str, max_chars: int) -> list[Block]:
+    """`Feedback: TEXT`, what tools or the user answered to this turn. SDPO, arXiv 2601.20802."""
+    del skills
+    state = record.next_state
+    texts = [] if state is None else [_text(message) for message in state.messages]
+    text = "\n".join(text for text in texts if text)
+    if not text:
+        return []
+    # The end is kept: that is where shells and test runners put the error.
+    return [Block(position=position, text=f"Feedback: {text[-max_chars:].strip()}")]
+
+
+CONTEXTS: dict[str, Callable[..., list[Block]]] = {
+    "none": none,
+    "solution": solution,
+    "hindsight_hint": hindsight_hint,
+    "skill": skill,
+    "env_feedback": env_feedback,
+}
+
+
+def _chosen(signals: Sequence[Signal], text_of: Callable[[Signal], str | None]) -> str | None:
+    """The text of the most trusted source; within a source the longest, and of equally long ones the first."""
+    for source in PREFERENCE:
+        texts = [(text_of(signal) or "").strip() for signal in signals if signal.source == source]
+        longest = max(texts, key=len, default="")
+        if longest:
+            return longest
+    return None
+
+
+def _text(message: JSON) -> str:
+    """The text of a message whose content is a text or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content.strip()
+    if isinstance(content, list):
+        parts = [
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+        ]
+        return "\n".join(parts).strip()
+    return ""

@@ -1,0 +1,262 @@
+"""The command line. Parses first and imports what a command needs after: `agentrl --help` loads no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentrl.errors import AgentRLError
+
+app = typer.Typer(
+    name="agentrl",
+    help="Serve an agent's model, record what it did, learn from what happened next.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+store_app = typer.Typer(help="Look after the logs of a run.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
+DEFAULT_RUN = Path("runs/default")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set engine.max_running=8.")]
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or 'nano'.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Learning method: a preset's name or a TOML file.")
+    ] = None,
+    no_learn: Annotated[bool, typer.Option("--no-learn", help="Serve and record, but do not train.")] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind; other than loopback needs a key.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 = any free one.")] = None,
+    run_dir: RunDir = DEFAULT_RUN,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    set_: Set = None,
+) -> None:
+    """Serve MODEL at an OpenAI-compatible endpoint and learn from its use."""
+    from agentrl.config import load_config
+    from server.runtime import Runtime
+
+    settings = load_config(
+        config,
+        set_ or [],
+        model=model,
+        run_dir=str(run_dir),
+        server__host=host,
+        server__port=port,
+        learn__recipe=recipe,
+        learn__enabled=False if no_learn else None,
+    )
+
+    async def run() -> None:
+        async with Runtime(settings) as runtime:
+            typer.echo(f"serving {settings.served_name} at {runtime.base_url}/v1 (run folder {run_dir})")
+            await runtime.wait()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+@app.command()
+def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
+    """Run the learner of a run in the foreground, for example beside `serve --no-learn`."""
+    from agentrl.learner.process import main as learn
+    from server.run_files import existing_run
+
+    raise typer.Exit(learn([str(existing_run(run_dir))]))
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Draws the house rules, the tasks and the samples.")] = 0,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept.")] = None,
+    json_: AsJson = False,
+    set_: Set = None,
+) -> None:
+    """Watch a model learn the house rules of a shell while agents use it (a few minutes)."""
+    from server.demo import run_demo
+
+    asyncio.run(run_demo(seed, run_dir=run_dir, as_json=json_, overrides=set_ or []))
+
+
+@app.command()
+def rollout(
+    base_url: Annotated[str, typer.Option(help="The endpoint, for example http://127.0.0.1:8765/v1.")],
+    env: Annotated[
+        str, typer.Option(help="terminal, path/file.py:Class, module:Class or an entry point.")
+    ] = "terminal",
+    model: Annotated[str, typer.Option(help="Model name; name@7 pins a version.")] = "nano",
+    api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="API key.")] = "none",
+    num_agents: Annotated[int, typer.Option(min=1, help="Agents at the same time.")] = 8,
+    num_episodes: Annotated[int, typer.Option(min=1, help="Episodes in all.")] = 200,
+    group_size: Annotated[int, typer.Option(min=1, help="Episodes of the same task, for group methods.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
+    purpose: Annotated[str, typer.Option(help="train, or eval: recorded but never learned from.")] = "train",
+    split: Annotated[str, typer.Option(help="Tasks to play: train or heldout.")] = "train",
+    seed: Annotated[int, typer.Option(help="Draws tasks and, for terminal, the house rules.")] = 0,
+    json_: AsJson = False,
+    lines: Annotated[bool, typer.Option("--lines", help="One JSON line an episode, as it ends.")] = False,
+) -> None:
+    """Let agents play an environment against an endpoint, as ordinary clients."""
+    from server.rollout import run_rollout
+
+    summary = asyncio.run(
+        run_rollout(
+            env=env,
+            base_url=base_url,
+            model=model,
+            api_key=api_key,
+            num_agents=num_agents,
+            num_episodes=num_episodes,
+            group_size=group_size,
+            temperature=temperature,
+            purpose=purpose,
+            split=split,
+            seed=seed,
+            lines=lines,
+        )
+    )
+    show(summary, as_json=json_ or lines)
+
+
+@app.command()
+def status(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
+    """Turns, learning, versions and latency of a run."""
+    from server.inspect import status_of
+
+    show(status_of(run_dir), as_json=json_)
+
+
+@app.command()
+def versions(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
+    """Every version: its state, its gate and what it was trained on."""
+    from server.inspect import versions_of
+
+    rows = versions_of(run_dir)
+    if json_:
+        typer.echo(json.dumps(rows))
+        return
+    table(rows, ("number", "parent", "state", "num_steps", "num_turns", "served_at", "reason"))
+
+
+@app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="The version to serve again.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the log.")] = "by hand",
+    run_dir: RunDir = DEFAULT_RUN,
+) -> None:
+    """Serve an earlier version again; the learner goes back with it and sets the turns behind aside."""
+    from server.inspect import roll_back
+
+    typer.echo(roll_back(run_dir, number, reason))
+
+
+@app.command()
+def pause(run_dir: RunDir = DEFAULT_RUN) -> None:
+    """Stop learning; serving and recording go on."""
+    from server.inspect import set_paused
+
+    typer.echo(set_paused(run_dir, paused=True))
+
+
+@app.command()
+def resume(run_dir: RunDir = DEFAULT_RUN) -> None:
+    """Go on learning."""
+    from server.inspect import set_paused
+
+    typer.echo(set_paused(run_dir, paused=False))
+
+
+@app.command()
+def explain(
+    turn: Annotated[str, typer.Argument(help="A turn id, a response id, or 'last'.")] = "last",
+    run_dir: RunDir = DEFAULT_RUN,
+    json_: AsJson = False,
+) -> None:
+    """Show one turn from request to the version that learned from it."""
+    from server.inspect import explain_turn
+
+    show(asyncio.run(explain_turn(run_dir, turn)), as_json=json_)
+
+
+@app.command()
+def doctor(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
+    """Say why nothing trains: the account of turns and the first condition that is not met."""
+    from server.inspect import diagnose
+
+    show(diagnose(run_dir), as_json=json_)
+
+
+@store_app.command("verify")
+def store_verify(run_dir: RunDir = DEFAULT_RUN) -> None:
+    """Re-derive every hash, count and checksum of a run; exit 1 where one does not hold."""
+    from agentrl.store.verify import verify
+    from server.run_files import existing_run
+
+    faults = verify(existing_run(run_dir))
+    for fault in faults:
+        typer.echo(fault, err=True)
+    typer.echo(f"{len(faults)} faults" if faults else "every hash, count and checksum holds")
+    raise typer.Exit(1 if faults else 0)
+
+
+def show(data: dict[str, Any], *, as_json: bool) -> None:
+    """A dictionary as JSON, or as an indented outline for people."""
+    if as_json:
+        typer.echo(json.dumps(data))
+        return
+    for line in outline(data):
+        typer.echo(line)
+
+
+def outline(data: Any, indent: int = 0) -> list[str]:
+    """Nested data as lines of `name: value`."""
+    pad = "  " * indent
+    lines: list[str] = []
+    for name, value in data.items() if isinstance(data, dict) else enumerate(data, 1):
+        if isinstance(value, dict | list | tuple) and value:
+            lines += [f"{pad}{name}:", *outline(value, indent + 1)]
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e6 else value
+            text = "-" if shown is None or shown in ({}, [], ()) else str(shown)
+            lines.append(f"{pad}{name}: " + text.replace("\n", f"\n{pad}  "))
+    return lines
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Rows as a table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*columns, box=None)
+    for row in rows:
+        shown.add_row(*("-" if row.get(name) is None else str(row[name]) for name in columns))
+    Console().print(shown)
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend are one line on standard error, without a stack."""
+    try:
+        app()
+    except AgentRLError as error:
+        typer.echo(f"agentrl: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of our output went away (agentrl versions | head); nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

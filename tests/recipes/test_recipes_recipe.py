@@ -1,0 +1,372 @@
+"""Presets, overrides, refusals and schedules: law 9."""
+
+import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args
+
+import pytest
+
+from agentrl.errors import ConfigError
+from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES
+from agentrl.losses.estimators import DENSE, SAMPLED
+from agentrl.losses.masking import AGGREGATES
+from agentrl.losses.mix import MIXES
+from agentrl.losses.objective import REGULARISERS
+from agentrl.losses.policy_gradient import OFFPOLICY
+from agentrl.losses.targets import TARGETS
+from agentrl.losses.token_weights import TOKEN_WEIGHTS
+from agentrl.recipes import axes, credit, rules
+from agentrl.recipes.recipe import AXES, PRESETS, Recipe, load_recipe, preset_names
+from agentrl.recipes.routes import ROUTES
+from agentrl.recipes.schedules import Schedules
+from agentrl.teacher.contexts import CONTEXTS
+
+PPO = {"name": "ppo", "denominator": "sampler"}
+
+
+def options(axis: str) -> dict[str, type[axes.Option]]:
+    """The options of an axis by name."""
+    union = getattr(axes, axis)
+    while not isinstance(union, (UnionType, type)):
+        union = get_args(union)[0]
+    classes = get_args(union) if isinstance(union, UnionType) else (union,)
+    return {option.model_fields["name"].default: option for option in classes}
+
+
+def test_the_schema_has_fifteen_axes_and_each_is_a_field_of_a_recipe() -> None:
+    assert len(AXES) == 15
+    assert set(AXES) <= set(Recipe.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("axis", "functions", "first"),
+    [
+        ("Context", CONTEXTS, 2),
+        ("Target", TARGETS, 1),
+        ("Divergence", DIVERGENCES, 2),
+        ("Divergence", ADVANTAGES, 1),
+        ("TokenWeight", TOKEN_WEIGHTS, 4),
+        ("Route", ROUTES, 2),
+        ("Advantage", credit.ADVANTAGES, 1),
+        ("Mix", MIXES, 4),
+        ("Regulariser", REGULARISERS, 1),
+        ("Aggregate", AGGREGATES, 6),
+    ],
+)
+def test_every_option_has_a_function_with_its_parameters(
+    axis: str, functions: dict[str, Any], first: int
+) -> None:
+    """An option that does nothing, or a parameter that nobody reads, would show here."""
+    assert set(options(axis)) == set(functions)
+    for name, option in options(axis).items():
+        arguments = list(inspect.signature(functions[name]).parameters)[first:]
+        assert set(arguments) == set(option.model_fields) - {"name"}, name
+
+
+def test_every_estimator_and_correction_has_a_function_with_its_parameters() -> None:
+    """The objective itself reads `denominator`."""
+    assert set(options("Estimator")) == set(DENSE) | SAMPLED
+    for name, function in DENSE.items():
+        expected = set(options("Estimator")[name].model_fields) - {"name"}
+        assert set(list(inspect.signature(function).parameters)[3:]) == expected
+    assert set(options("OffPolicy")) == set(OFFPOLICY)
+    for name, function in OFFPOLICY.items():
+        expected = set(options("OffPolicy")[name].model_fields) - {"name", "denominator"}
+        assert set(list(inspect.signature(function).parameters)[3:]) == expected
+
+
+@pytest.mark.parametrize("module", ["recipe", "credit", "routes", "schedules", "eligibility"])
+def test_recipes_and_contexts_do_not_import_torch(module: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"import agentrl.recipes.{module}, agentrl.teacher.contexts, agentrl.losses"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_five_to_fifteen_lines_and_names_its_paper(name: str) -> None:
+    lines = (PRESETS / f"{name}.toml").read_text().splitlines()
+    recipe = load_recipe(name)
+
+    assert 5 <= len([line for line in lines if line.strip()]) <= 15
+    assert recipe.name == name
+    assert recipe.summary.endswith(".")
+    assert "arXiv" in recipe.paper
+
+
+def test_the_vetted_defaults_of_the_method_for_live_traffic() -> None:
+    recipe = load_recipe("hint_opsd")
+
+    assert recipe.rollout == axes.Stream()
+    assert recipe.context == axes.HindsightHint(position="tail")
+    assert (recipe.teacher, recipe.sync) == (axes.SelfTeacher(), axes.Fixed())
+    assert (recipe.divergence, recipe.estimator) == (axes.Fkl(), axes.Full())
+    assert (recipe.route, recipe.mix, recipe.aggregate) == (
+        axes.HasContext(),
+        axes.KdOnly(),
+        axes.TokenMean(),
+    )
+    assert (recipe.needs, recipe.group_size, recipe.needs_behavior_logprobs) == ("hint", 1, False)
+
+
+def test_what_the_other_presets_ask_for() -> None:
+    grpo, binary, opsd = (load_recipe(name) for name in ("grpo", "openclaw_rl_binary", "opsd"))
+
+    assert (grpo.needs, grpo.group_size, grpo.needs_behavior_logprobs) == ("reward", 8, True)
+    assert (binary.needs, binary.group_size, binary.advantage) == ("reward", 1, axes.Raw())
+    combined, opd = load_recipe("openclaw_rl"), load_recipe("openclaw_rl_opd")
+    assert (combined.needs, combined.mix, combined.estimator) == ("any", axes.AdvAdd(), axes.Pg())
+    assert (opd.needs, opd.mix, opd.divergence) == ("hint", axes.KdOnly(), axes.Rkl())
+    assert (opsd.needs, opsd.context, opsd.estimator) == (
+        "any",
+        axes.Solution(),
+        axes.Full(pointwise_clip=0.05),
+    )
+
+
+@pytest.mark.parametrize(
+    "sync", ["fixed", "live", {"name": "ema", "rate": 0.01}, {"name": "copy_every", "steps": 4}]
+)
+def test_the_teacher_may_follow_the_policy_in_every_way(sync: object) -> None:
+    assert load_recipe("hint_opsd", {"sync": sync}).sync.name == (
+        sync if isinstance(sync, str) else sync["name"]
+    )
+
+
+def test_overrides_go_by_dotted_names_in_order() -> None:
+    recipe = load_recipe(
+        "hint_opsd",
+        {"divergence": "jsd", "divergence.beta": 0.25, "optim.lr": 1e-3, "context.position": "system"},
+    )
+    assert recipe.divergence == axes.Jsd(beta=0.25)
+    assert recipe.optim.lr == 1e-3
+    assert recipe.context == axes.HindsightHint(position="system")
+
+
+def test_a_file_may_extend_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'extends = "grpo"\nsummary = "Mine."\nrollout = { group_size = 4 }\nadvantage = "loo"\noptim = { eps = 1e-6 }\n'
+    )
+    mine, grpo = load_recipe(path), load_recipe("grpo")
+
+    assert mine.name == "mine"
+    assert mine.rollout == axes.Student(group_size=4)
+    assert mine.advantage == axes.LeaveOneOut()
+    assert (mine.optim.lr, mine.optim.eps) == (grpo.optim.lr, 1e-6)
+    assert mine.offpolicy == grpo.offpolicy
+    assert load_recipe(str(path)) == mine
+
+
+def test_a_recipe_survives_being_written_and_read() -> None:
+    recipe = load_recipe("grpo", {"regularisers": [{"name": "kl_ref", "coef": 0.02}]})
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def refused(name: str | Path, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(name, overrides)
+    return str(caught.value)
+
+
+def test_an_unknown_preset_lists_the_known_ones_and_the_closest() -> None:
+    message = refused("hint_ospd")
+    assert "unknown recipe 'hint_ospd', did you mean 'hint_opsd'?" in message
+    assert all(name in message for name in preset_names())
+
+
+def test_an_unknown_option_lists_the_known_ones_of_its_axis() -> None:
+    assert "unknown option of divergence: 'fk', did you mean 'fkl'? known are: fkl, rkl, jsd" in refused(
+        "hint_opsd", {"divergence": "fk"}
+    )
+
+
+def test_unknown_and_impossible_settings_are_refused_by_name() -> None:
+    assert "unknown setting 'divergance', did you mean 'divergence'?" in refused(
+        "hint_opsd", {"divergance": "fkl"}
+    )
+    assert "divergence.jsd.beta" in refused("hint_opsd", {"divergence": {"name": "jsd", "beta": 1.5}})
+    assert "divergence.fkl.beta" in refused("hint_opsd", {"divergence.beta": 0.5})
+    assert "optim.lr" in refused("hint_opsd", {"optim.lr": float("nan")})
+    assert "optim.lr cannot be set" in refused("hint_opsd", {"optim": 3, "optim.lr": 3})
+
+
+def test_a_ratio_without_a_named_denominator_is_refused() -> None:
+    """Law 7: ratios name their denominator."""
+    assert "offpolicy.ppo.denominator: Field required" in refused("grpo", {"offpolicy": "ppo"})
+    assert "offpolicy.tis.denominator: Field required" in refused("grpo", {"offpolicy": "tis"})
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("mix = \n")
+    assert "cannot read the recipe" in refused(tmp_path / "absent.toml")
+    assert "not valid TOML" in refused(broken)
+
+
+REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
+    rules.group_advantages_need_groups: [
+        ("grpo", {"rollout": "stream"}, ("advantage 'group'", "rollout 'stream'", "'student'", "'raw'")),
+        ("grpo", {"rollout.group_size": 1, "advantage": "loo"}, ("advantage 'loo'", "rollout 'student'")),
+    ],
+    rules.rewards_are_used_or_absent: [
+        ("grpo", {"advantage": "none"}, ("mix 'rl'", "advantage is 'none'")),
+        ("hint_opsd", {"advantage": "raw"}, ("advantage 'raw'", "mix is 'kd'", "mix = 'sum'")),
+    ],
+    rules.distillation_has_a_teacher: [
+        ("hint_opsd", {"teacher": "none"}, ("mix 'kd'", "teacher is 'none'", "'self'"))
+    ],
+    rules.reward_alone_asks_no_teacher: [
+        ("grpo", {"context": "hindsight_hint"}, ("context 'hindsight_hint'", "mix is 'rl'", "'sum'")),
+        (
+            "grpo",
+            {"token_weight": "gap", "teacher": "self"},
+            ("token_weight 'gap'", "teacher 'self'", "mix is 'rl'"),
+        ),
+    ],
+    rules.cached_teachers_know_sampled_ids_alone: [
+        ("hint_opsd", {"teacher": "cached"}, ("estimator 'full'", "teacher 'cached'", "estimator = 'pg'")),
+        ("hint_opsd", {"teacher": "cached", "target": "temper"}, ("target 'temper'", "teacher 'cached'")),
+        (
+            "hint_opsd",
+            {"teacher": "cached", "token_weight": "gap"},
+            ("token_weight 'gap'", "teacher 'cached'"),
+        ),
+    ],
+    rules.only_a_self_teacher_is_synchronised: [
+        ("hint_opsd", {"teacher": "cached", "sync": "ema"}, ("sync 'ema'", "teacher is 'cached'"))
+    ],
+    rules.a_live_teacher_without_context_is_the_policy: [
+        ("hint_opsd", {"context": "none", "sync": "live"}, ("sync 'live'", "context 'none'", "'ema'"))
+    ],
+    rules.routing_by_context_needs_a_context: [
+        ("hint_opsd", {"context": "none"}, ("route 'has_context'", "context is 'none'", "route = 'all'"))
+    ],
+    rules.sampled_estimators_have_one_divergence: [
+        ("hint_opsd", {"estimator": "iw_k3"}, ("estimator 'iw_k3'", "divergence is 'fkl'", "'rkl'"))
+    ],
+    rules.added_advantages_are_sampled: [
+        ("hint_opsd", {"mix": "adv_add", "advantage": "raw"}, ("mix 'adv_add'", "estimator 'full'", "'pg'")),
+        (
+            "hint_opsd",
+            {
+                "mix": "adv_add",
+                "advantage": "raw",
+                "estimator": "pg",
+                "offpolicy": PPO,
+                "token_weight": "gap",
+            },
+            ("token_weight 'gap'", "mix 'adv_add'"),
+        ),
+    ],
+    rules.corrections_correct_something: [
+        ("hint_opsd", {"offpolicy": PPO}, ("offpolicy 'ppo'", "estimator 'full'", "offpolicy = 'none'"))
+    ],
+    rules.off_policy_is_corrected_or_refused: [
+        ("hint_opsd", {"estimator": "pg"}, ("offpolicy 'none'", "limits.max_version_lag = 0", "'sampler'")),
+        ("grpo", {"offpolicy": {"name": "ppo", "denominator": "trainer"}}, ("offpolicy 'ppo'", "limits")),
+        ("hint_opsd", {"divergence": "rkl", "estimator": "k2"}, ("estimator 'k2'", "limits", "'iw_k3'")),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "overrides", "parts"),
+    [(rule, *case) for rule, cases in REFUSALS.items() for case in cases],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_a_recipe_cannot_do_it_refuses_with_the_remedy(
+    rule: rules.Rule, name: str, overrides: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    """Law 9: the message names both axes."""
+    message = refused(name, overrides)
+    assert f"recipe {name!r} cannot work" in message
+    for part in parts:
+        assert part in message
+
+
+def test_every_rule_has_a_case_that_it_refuses() -> None:
+    assert set(REFUSALS) == set(rules.RULES)
+
+
+def test_strictly_on_policy_recipes_need_no_correction() -> None:
+    strict = {"limits.max_version_lag": 0, "batch.uses_per_turn": 1, "batch.steps_per_version": 1}
+    assert load_recipe("hint_opsd", {"estimator": "pg", **strict}).pg_denominators == frozenset()
+    assert load_recipe(
+        "grpo", {"offpolicy": {"name": "ppo", "denominator": "trainer"}, **strict}
+    ).pg_denominators == {"trainer"}
+
+
+def test_a_linear_schedule_moves_a_setting_step_by_step_and_stops_at_its_end() -> None:
+    schedules = Schedules(load_recipe("hint_opsd", {"schedules": {"optim.lr": LINEAR}}))
+    seen = []
+    for _ in range(6):
+        seen.append(schedules.current().optim.lr)
+        schedules.advance({})
+    assert seen == pytest.approx([1e-3, 7.75e-4, 5.5e-4, 3.25e-4, 1e-4, 1e-4])
+    assert seen[-1] == 1e-4
+
+
+LINEAR = {"name": "linear", "start": 1e-3, "end": 1e-4, "steps": 4}
+SWITCH = {"name": "switch", "before": "fkl", "after": {"name": "jsd", "beta": 0.3}, "at": 2}
+
+
+def test_a_switch_changes_a_whole_option_at_its_step() -> None:
+    schedules = Schedules(load_recipe("hint_opsd", {"schedules": {"divergence": SWITCH}}))
+    seen = []
+    for _ in range(4):
+        seen.append(schedules.current().divergence)
+        schedules.advance({})
+    assert seen == [axes.Fkl(), axes.Fkl(), axes.Jsd(beta=0.3), axes.Jsd(beta=0.3)]
+
+
+def test_a_constant_schedule_sets_a_value_once_and_for_all() -> None:
+    recipe = load_recipe("hint_opsd", {"schedules": {"optim.lr": {"name": "constant", "value": 3e-4}}})
+    assert recipe.optim.lr == 3e-4
+    assert Schedules(recipe).current() == recipe
+
+
+def test_a_loaded_recipe_holds_the_values_of_the_first_step() -> None:
+    assert load_recipe("hint_opsd", {"schedules": {"optim.lr": LINEAR}}).optim.lr == 1e-3
+
+
+def test_schedules_resume_where_they_were_saved() -> None:
+    recipe = load_recipe("hint_opsd", {"schedules": {"optim.lr": LINEAR, "divergence": SWITCH}})
+    first, second = Schedules(recipe), Schedules(recipe)
+    for _ in range(3):
+        first.advance({"loss": 1.0})
+    second.load_state_dict(first.state_dict())
+
+    assert second.step == 3
+    assert second.current() == first.current() != recipe
+    with pytest.raises(ValueError, match="the recipe for"):
+        Schedules(load_recipe("hint_opsd")).load_state_dict(first.state_dict())
+
+
+def test_a_schedule_that_would_lead_to_an_impossible_recipe_is_refused_when_it_is_loaded() -> None:
+    """Law 9 at every step, not only the first."""
+    later = {"schedules": {"estimator": {"name": "switch", "before": "full", "after": "iw_k3", "at": 500}}}
+    assert "estimator 'iw_k3'" in refused("hint_opsd", later)
+    sinking = {"schedules": {"optim.lr": {"name": "linear", "start": 1e-3, "end": 0.0, "steps": 10}}}
+    assert "optim.lr" in refused("hint_opsd", sinking)
+    assert "unknown setting" in refused("hint_opsd", {"schedules": {"mixture.kd": LINEAR}})
+
+
+def test_a_schedule_that_would_do_nothing_or_need_other_turns_is_refused() -> None:
+    """What the learner reads once, at its start, cannot follow a schedule."""
+    sync = {"name": "switch", "before": "fixed", "after": "live", "at": 5}
+    assert "sync is read once" in refused("hint_opsd", {"schedules": {"sync": sync}})
+    assert "optim.betas is read once" in refused("hint_opsd", {"schedules": {"optim.betas": LINEAR}})
+    forced = {"name": "switch", "before": "full", "after": "iw_k3", "at": 5}
+    message = refused("hint_opsd", {"divergence": "rkl", "schedules": {"estimator": forced}})
+    assert "the schedule of estimator would change which turns are claimed" in message
+
+
+def test_the_presets_are_plain_toml() -> None:
+    for name in preset_names():
+        assert "mix" in tomllib.loads((PRESETS / f"{name}.toml").read_text())
