@@ -1,0 +1,89 @@
+"""What a candidate must pass before it is served (law 8).
+
+1. Every weight and every metric of its steps is finite.
+2. On a small probe of recorded, positively rewarded turns that are never trained (`held_out`) it is not worse than its
+   parent by more than a margin, in the mean log-prob of the sampled ids: a policy that has forgotten what used to work
+   shows it here. Turns that joined the probe after the parent was scored count from the next version on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agentrl.learner.pack import Row
+from agentrl.learner.trainer import Trainer
+
+MIN_TURNS = 4
+"""Fewer say nothing: until then only the first condition holds."""
+MARGIN = 0.5
+"""Largest fall of the mean log-prob, in nats an id, that a version may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    passed: bool
+    reason: str
+    """A sentence for the log, in both cases."""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Gate:
+    """Judges candidates. Scores of the serving version are kept, so that a candidate costs one pass over the probe.
+
+    Args:
+        rows: the probe's rows by turn id; it may grow and lose rows while the gate stands.
+    """
+
+    def __init__(
+        self, rows: Mapping[str, Row], *, margin: float = MARGIN, min_turns: int = MIN_TURNS
+    ) -> None:
+        self.margin = margin
+        self._min_turns = min_turns
+        self._rows = rows
+        self._parent: dict[str, float] = {}
+        self._candidate: dict[str, float] = {}
+
+    def restart(self, trainer: Trainer) -> None:
+        """Scores the probe under the weights that the trainer has: those of the version that is served."""
+        self._parent = self._score(trainer)
+        self._candidate = {}
+
+    def judge(self, trainer: Trainer, metrics: Sequence[Mapping[str, float]]) -> Verdict:
+        """Judges the weights that the trainer has against the served version's scores.
+
+        Args:
+            metrics: those of the steps since the served version.
+        """
+        if not trainer.weights_are_finite():
+            return Verdict(passed=False, reason="a weight is not finite")
+        for step in metrics:
+            for name, value in step.items():
+                if not math.isfinite(value):
+                    return Verdict(passed=False, reason=f"the metric {name} is {value}")
+        self._candidate = self._score(trainer)
+        both = [turn_id for turn_id in self._candidate if turn_id in self._parent]
+        if len(both) < self._min_turns:
+            return Verdict(
+                passed=True,
+                reason=f"finite; {len(both)} held-out turns are too few to compare",
+                metrics={"probe_turns": float(len(both))},
+            )
+        before = sum(self._parent[turn_id] for turn_id in both) / len(both)
+        after = sum(self._candidate[turn_id] for turn_id in both) / len(both)
+        measured = {"probe_turns": float(len(both)), "probe_logprob": after, "probe_change": after - before}
+        # written so that a NaN fails
+        passed = after >= before - self.margin
+        reason = (
+            f"mean log-prob of {len(both)} held-out turns went from {before:.3f} to {after:.3f}, "
+            f"allowed is a fall of {self.margin:g}"
+        )
+        return Verdict(passed=passed, reason=reason, metrics=measured)
+
+    def accept(self) -> None:
+        """The judged candidate is served now: its scores are what the next one is compared with."""
+        self._parent, self._candidate = self._candidate, {}
+
+    def _score(self, trainer: Trainer) -> dict[str, float]:
+        return dict(zip(self._rows, trainer.mean_logprobs(list(self._rows.values())), strict=True))

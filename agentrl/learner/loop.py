@@ -1,0 +1,356 @@
+"""The learn loop: the log in, policy versions out. It meets serving and judging only in the log and the policy store.
+
+    waiting turns ─claim─> hand ─build─> samples ─step─> weights ─every steps_per_version─> candidate ─gate─> serving
+                             │             │                │                                    │
+                          released      rejected         rejected                      rejected; the learner goes
+                          when paused   (no hint, ..)    (too far, ..)                 back to what is served
+
+A step is made once `turns_per_step` turns are in hand, or the first of them has been there for `max_wait_s`. Turns
+count as trained when the version that holds their step is served (law 3); until then they are claimed, and whatever
+ends this process, `start` of the next one returns them and loads the served version's learner. When somebody else
+changes what is served (`agentrl rollback`), the loop takes over that version's learner, bit for bit, before it goes on.
+
+One thread, no task in the background: what the files say between two calls of `once` is the whole state.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl.config import Config
+from agentrl.errors import StoreError
+from agentrl.learner import checkpoint
+from agentrl.learner.build import Builder, Dropped
+from agentrl.learner.control import PAUSE_FILE, is_paused
+from agentrl.learner.gate import Gate
+from agentrl.learner.held_out import HeldOut
+from agentrl.learner.journal import Journal
+from agentrl.learner.trainer import Trainer
+from agentrl.store.claims import Claimed
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.rewarded import RewardedTurns
+from agentrl.store.version_log import Probe
+from agentrl.store.versions import VersionStore, prune
+from agentrl.types import PolicyVersion, VersionState
+
+POLL_S = 0.05
+"""How often an idle loop looks whether the files have changed."""
+REFRESH_S = 1.0
+"""How often it asks the log even so."""
+HOUSEKEEPING_S = 30.0
+"""How often old turns expire and unneeded versions are deleted."""
+GATE_PROBE = "held_out"
+
+
+@dataclass(slots=True)
+class _Unpublished:
+    """A step whose weights are in the trainer and in no version."""
+
+    step_id: int
+    metrics: dict[str, float]
+
+
+class LearnLoop:
+    """Call `start` once, then `once` again and again, or `run`.
+
+    Args:
+        run_dir: the run's folder.
+        config: its settings.
+        trainer: with the recipe in force; its weights are replaced by `start`.
+        clock: seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Config,
+        *,
+        trainer: Trainer,
+        builder: Builder,
+        log: LearningLog,
+        versions: VersionStore,
+        rewarded: RewardedTurns,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run_dir = run_dir
+        self._policy = config.policy
+        self._learn = config.learn
+        self._trainer = trainer
+        self._builder = builder
+        self._recipe = trainer.recipe
+        self._log = log
+        self._versions = versions
+        self._rewarded = rewarded
+        self._journal = journal
+        self._clock = clock
+        self._held_out = HeldOut(run_dir, grouped=self._recipe.group_size > 1)
+        self._gate = Gate(self._held_out.rows)
+        self._hand: list[Claimed] = []
+        self._hand_since = 0.0
+        self._unpublished: list[_Unpublished] = []
+        self._last_step = 0.0
+        self._base = -1
+        """Number of the version that the trainer's weights descend from: the one that serves, as far as we know."""
+        self._paused = False
+        self._signature: object = None
+        self._refreshed = self._housekept = -float("inf")
+
+    def start(self) -> None:
+        """Returns what an earlier learner left in hand, then loads the served version's learner."""
+        self._journal.stage("start")
+        self._log.configure(self._policy, needs=self._recipe.needs, group_size=self._recipe.group_size)
+        returned = self._log.recover(self._policy)
+        self._versions.clean([v.number for v in self._log.versions(self._policy) if v.path])
+        serving = self._log.serving(self._policy)
+        self._restore(serving)
+        self._journal.event(
+            "ready",
+            version=serving.number,
+            recipe=self._recipe.name,
+            precision=self._trainer.policy.precision,
+            shares_prefix=self._trainer.policy.shares_prefix,
+            num_returned=len(returned),
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Learns until `stop` is set; a step that has begun is finished first."""
+        while not stop.is_set():
+            if not self.once():
+                self._journal.stage("idle")
+                stop.wait(POLL_S)
+        self._release()
+
+    def once(self) -> bool:
+        """Does the next piece of work; False when there is none."""
+        now = self._clock()
+        if now - self._housekept >= HOUSEKEEPING_S:
+            self._housekeep()
+            self._housekept = now
+        signature = self._files()
+        if signature != self._signature or now - self._refreshed >= REFRESH_S:
+            self._signature, self._refreshed = signature, now
+            self._follow_serving()
+            self._follow_pause()
+            if not self._paused:
+                self._claim()
+        if self._paused:
+            return False
+        if self._is_due():
+            self._step()
+        elif not self._unpublished or now - self._last_step < self._recipe.batch.max_wait_s:
+            return False
+        if self._unpublished and (
+            len(self._unpublished) >= self._recipe.batch.steps_per_version
+            or self._clock() - self._last_step >= self._recipe.batch.max_wait_s
+        ):
+            self._publish()
+        self._signature = None  # our own work may have made turns claimable again
+        return True
+
+    # what others changed
+
+    def _files(self) -> object:
+        """Changes whenever another process has written to the log, to the learning log or to the pause file."""
+        found = []
+        for name in ("log.db", "log.db-wal", "learning.db", "learning.db-wal", PAUSE_FILE):
+            try:
+                status = (self._run_dir / name).stat()
+                found.append((status.st_mtime_ns, status.st_size))
+            except FileNotFoundError:
+                found.append((0, 0))
+        return tuple(found)
+
+    def _follow_serving(self) -> None:
+        serving = self._log.serving(self._policy)
+        if serving.number != self._base:
+            self._journal.event("rollback", served=self._base, serves=serving.number)
+            self._go_back(serving)
+
+    def _follow_pause(self) -> None:
+        paused = is_paused(self._run_dir)
+        if paused != self._paused:
+            self._paused = paused
+            self._journal.event("paused" if paused else "resumed")
+            if paused:
+                self._release()
+
+    def _go_back(self, serving: PolicyVersion | None = None) -> None:
+        """Gives up everything since the served version: what is in hand, steps without a version, the weights."""
+        self._release()
+        self._restore(serving or self._log.serving(self._policy))
+
+    def _restore(self, version: PolicyVersion) -> None:
+        if version.number == 0:
+            self._trainer.reset()
+        else:
+            checkpoint.load(self._trainer, self._run_dir / version.path)
+        self._unpublished.clear()
+        self._base = version.number
+        self._gate.restart(self._trainer)
+
+    # turns
+
+    def _claim(self) -> None:
+        self._held_out.gather(self._rewarded, self._log)
+        wanted = self._recipe.batch.turns_per_step - len(self._hand)
+        if wanted <= 0:
+            return
+        self._journal.stage("claim")
+        claimed = self._log.claim(
+            limit=wanted,
+            uses=self._recipe.batch.uses_per_turn,
+            needs=self._recipe.needs,
+            max_age_s=self._learn.max_age_s,
+            policy=self._policy,
+            group_size=self._recipe.group_size,
+            group_timeout_s=getattr(self._recipe.rollout, "group_timeout_s", 600.0),
+        )
+        kept = self._held_out.sift(claimed, self._log)
+        if kept and not self._hand:
+            self._hand_since = self._clock()
+        self._hand += kept
+
+    def _is_due(self) -> bool:
+        if len(self._hand) >= self._recipe.batch.turns_per_step:
+            return True
+        return bool(self._hand) and self._clock() - self._hand_since >= self._recipe.batch.max_wait_s
+
+    def _release(self) -> None:
+        if self._hand:
+            self._log.release([claim.turn.id for claim in self._hand])
+            self._hand = []
+
+    def _reject(self, dropped: tuple[Dropped, ...]) -> dict[str, int]:
+        """Records the reasons; counts by reason."""
+        by_reason: dict[str, list[str]] = {}
+        for item in dropped:
+            by_reason.setdefault(item.reason, []).extend(item.turn_ids)
+            if item.detail:
+                self._journal.event(
+                    "dropped", turn_ids=list(item.turn_ids), reason=item.reason, detail=item.detail
+                )
+        for reason, turn_ids in by_reason.items():
+            self._log.reject(turn_ids, reason)
+        return {reason: len(turn_ids) for reason, turn_ids in by_reason.items()}
+
+    # steps and versions
+
+    def _step(self) -> None:
+        began = self._clock()
+        claims, self._hand = self._hand, []
+        self._journal.stage("build")
+        built = self._builder.build(claims, newest_version=self._base)
+        rejected = self._reject(built.dropped)
+        if not built.samples:
+            self._journal.event("step", step=None, num_turns=0, rejected=rejected)
+            return
+        self._journal.stage("step")
+        result = self._trainer.step(built.samples)
+        rejected |= self._reject(result.dropped)
+        if not result.trained:
+            self._journal.event("step", step=None, num_turns=0, rejected=rejected)
+            return
+        turn_ids = [turn_id for sample in result.trained for turn_id in sample.turn_ids]
+        self._journal.stage("record")
+        try:
+            step_id = self._log.record_step(
+                turn_ids,
+                recipe=self._recipe.name,
+                seed=self._learn.seed,
+                metrics=result.metrics,
+                version_parent=self._base,
+                policy=self._policy,
+            )
+        except StoreError as error:
+            # Rolled back under the step: its weights descend from nothing that counts, its turns are free again.
+            self._journal.event("step", step=None, num_turns=0, rejected=rejected, lost=str(error))
+            self._log.release(turn_ids)
+            self._go_back()
+            return
+        self._unpublished.append(_Unpublished(step_id=step_id, metrics=result.metrics))
+        self._last_step = self._clock()
+        self._journal.event(
+            "step",
+            step=step_id,
+            base=self._base,
+            num_turns=len(turn_ids),
+            rejected=rejected,
+            took_s=self._clock() - began,
+            metrics=result.metrics,
+        )
+
+    def _publish(self) -> None:
+        began = self._clock()
+        steps = list(self._unpublished)
+        number = self._log.next_number(self._policy)
+        self._journal.stage("write")
+        files = self._versions.write(number, lambda folder: checkpoint.save(self._trainer, folder))
+        self._journal.stage("judge")
+        verdict = self._gate.judge(self._trainer, [step.metrics for step in steps])
+        self._journal.stage("publish")
+        try:
+            self._log.publish(
+                PolicyVersion(
+                    policy=self._policy,
+                    number=number,
+                    parent=self._base,
+                    state=VersionState.CANDIDATE,
+                    path=self._versions.relative_path(number),
+                    files=tuple(files),
+                    step_ids=tuple(step.step_id for step in steps),
+                    metrics=steps[-1].metrics | verdict.metrics,
+                    created_at=time.time(),
+                )
+            )
+        except StoreError as error:
+            self._journal.event("version", number=number, state="lost", reason=str(error))
+            self._versions.delete(number)
+            self._go_back()
+            return
+        self._log.record_probe(
+            self._policy,
+            number,
+            Probe(
+                name=GATE_PROBE,
+                passed=verdict.passed,
+                score=verdict.metrics.get("probe_logprob"),
+                detail=verdict.reason,
+            ),
+        )
+        self._journal.stage("decide")
+        state = VersionState.SERVING if verdict.passed else VersionState.REJECTED
+        try:
+            self._log.set_state(self._policy, number, state, verdict.reason)
+        except StoreError as error:
+            # A rollback came between publication and this: it has rejected the candidate with its parent.
+            self._journal.event("version", number=number, state="lost", reason=str(error))
+            self._go_back()
+            return
+        self._journal.event(
+            "version",
+            number=number,
+            parent=self._base,
+            state=state.value,
+            reason=verdict.reason,
+            num_steps=len(steps),
+            took_s=self._clock() - began,
+            metrics=verdict.metrics,
+        )
+        if verdict.passed:
+            self._gate.accept()
+            self._unpublished.clear()
+            self._base = number
+        else:
+            self._go_back()
+
+    def _housekeep(self) -> None:
+        self._journal.stage("housekeeping")
+        expired = self._log.expire(self._learn.max_age_s, self._policy)
+        deleted = prune(self._log, self._versions, keep=self._learn.keep_versions)
+        if expired or deleted:
+            self._journal.event("housekeeping", num_expired=expired, deleted_versions=deleted)

@@ -1,0 +1,197 @@
+"""The learner's process: `python -m agentrl.learner.process RUN_DIR`.
+
+Reads RUN_DIR/config.json, learns until SIGTERM, SIGINT or the death of its parent, and can be killed at any moment.
+Exit status: 0 stopped, 2 settings that cannot work (starting again would change nothing), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from agentrl.config import Config, explain
+from agentrl.errors import ConfigError, UserError
+from agentrl.learner.journal import Journal
+from agentrl.store.learning_log import LearningLog
+from agentrl.teacher.contexts import SkillSource
+
+STOPPED, FAILED, REFUSED = 0, 1, 2
+PARENT_POLL_S = 0.5
+LOCK_FILE = "learner.lock"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the learner of the run folder named by the only argument; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m agentrl.learner.process RUN_DIR\n")
+        return REFUSED
+    return learn(Path(arguments[0]))
+
+
+def learn(run_dir: Path, *, skills: SkillSource | None = None, stop: threading.Event | None = None) -> int:
+    """The learner of a run, to its end.
+
+    Args:
+        run_dir: the run's folder, with config.json and log.db.
+        skills: where the context "skill" gets skills from.
+        stop: ends the learner as SIGTERM does; None makes one.
+    """
+    try:
+        journal = Journal(run_dir / "learner.log", sys.stdout)
+    except OSError as error:
+        sys.stderr.write(f"{run_dir} is no run folder: {error.strerror}\n")
+        return REFUSED
+    with journal:
+        try:
+            config = read_config(run_dir)
+            os.setpriority(os.PRIO_PROCESS, 0, max(config.learn.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+            with _ending(stop or threading.Event()) as ended:
+                _learn(run_dir, config, journal, skills, ended)
+        except UserError as error:
+            journal.event("failed", error=type(error).__name__, message=str(error), again=False)
+            return REFUSED
+        except Exception as error:
+            # Written where the supervisor looks; the traceback goes to stderr with the exit status.
+            journal.event("failed", error=type(error).__name__, message=str(error), again=True)
+            raise
+        journal.event("stopped")
+    return STOPPED
+
+
+def read_config(run_dir: Path) -> Config:
+    """The settings as `agentrl.config.write_config` wrote them."""
+    path = run_dir / "config.json"
+    try:
+        return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error)}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}; start the run once, it writes the file"
+        ) from error
+
+
+def _learn(
+    run_dir: Path, config: Config, journal: Journal, skills: SkillSource | None, stop: threading.Event
+) -> None:
+    # Imported here: torch takes seconds to load, and settings that cannot be read should fail before.
+    import torch
+
+    from agentrl.learner import checkpoint
+    from agentrl.learner.build import Builder
+    from agentrl.learner.loop import LearnLoop
+    from agentrl.learner.trainer import Trainer
+    from agentrl.recipes.recipe import load_recipe
+    from agentrl.store.rewarded import RewardedTurns
+    from agentrl.store.versions import VersionStore
+    from agentrl.text.renderer import load_renderer
+
+    torch.set_num_threads(config.learn.num_threads)
+    recipe = load_recipe(config.learn.recipe, config.learn.overrides)
+    if recipe.context.name == "skill" and skills is None:
+        raise ConfigError(
+            f"recipe {recipe.name!r} shows skills to the teacher, but this learner was started without a skill "
+            "library: choose a recipe with context = 'hindsight_hint'"
+        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone(run_dir))
+        log = stack.enter_context(LearningLog(run_dir))
+        model_path = _model_path(run_dir, config, log)
+        trainer = Trainer(model_path, recipe, config.learn)
+        checkpoint.check_names(trainer)
+        renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
+        position = recipe.context.params.get("position")
+        if position is not None and position not in renderer.positions:
+            raise ConfigError(
+                f"recipe {recipe.name!r} shows the teacher a block at {position!r}, which agentrl cannot find in "
+                f"prompts of the family {renderer.family!r}: use a model with a ChatML template, or a recipe without "
+                "a context"
+            )
+        rewarded = stack.enter_context(contextlib.closing(RewardedTurns(run_dir, config.policy)))
+        loop = LearnLoop(
+            run_dir,
+            config,
+            trainer=trainer,
+            builder=Builder(recipe=recipe, renderer=renderer, max_len=trainer.max_len, skills=skills),
+            log=log,
+            versions=VersionStore(run_dir, config.policy),
+            rewarded=rewarded,
+            journal=journal,
+        )
+        loop.start()
+        loop.run(stop)
+
+
+def _model_path(run_dir: Path, config: Config, log: LearningLog) -> Path:
+    """Folder of version 0; a run's first learner begins the line with it."""
+    first = log.version(config.policy, 0)
+    if first is not None:
+        return run_dir / first.path
+    if config.model == "nano":
+        # By name and only here: the learner trains any model and is built upon none.
+        folder: Path = importlib.import_module("agentrl.nano").weights_dir()
+    else:
+        folder = Path(config.model).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model = {config.model!r}: {folder} is no model folder, it has no config.json")
+    log.ensure_base(config.policy, str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Holds the learner's lock: a second learner would take the first one's claims for those of a dead one. The
+    system frees it when the process ends, however it ends."""
+    with (run_dir / LOCK_FILE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another learner works on {run_dir}: stop it first") from None
+        yield
+
+
+@contextlib.contextmanager
+def _ending(stop: threading.Event) -> Iterator[threading.Event]:
+    """Sets `stop` on SIGTERM, SIGINT and when the parent process is gone."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    parent = os.getppid()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(PARENT_POLL_S):
+            if os.getppid() != parent:
+                stop.set()
+                return
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = (
+        {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)} if in_main else {}
+    )
+    watcher = threading.Thread(target=watch, name="agentrl-learner-parent", daemon=True)
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        done.set()
+        watcher.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

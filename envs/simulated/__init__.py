@@ -1,0 +1,1 @@
+"""A shell that is simulated in memory, for machines where no sandbox starts."""

@@ -1,0 +1,187 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from learner_run import Run, write_base
+
+from agentrl.learner.journal import Journal
+from agentrl.learner.process import REFUSED, STOPPED, learn, main
+from agentrl.store.learning_log import LearningLog
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run", write_base(tmp_path / "base"))
+
+
+def events(run: Run) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run.path / "learner.log").read_text().splitlines()]
+
+
+def started(run: Run) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentrl.learner.process", str(run.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def until(process: subprocess.Popen[str], event: str) -> Iterator[dict[str, object]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = json.loads(line)
+        yield found
+        if found["event"] == event:
+            return
+    pytest.fail(f"the learner ended without {event}")
+
+
+def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(run: Run) -> None:
+    run.hinted(4)
+    process = started(run)
+    try:
+        seen = list(until(process, "version"))
+        assert [item["event"] for item in seen if item["event"] != "heartbeat"] == [
+            "ready",
+            "step",
+            "version",
+        ]
+        assert seen[-1]["state"] == "serving"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == STOPPED
+    finally:
+        process.kill()
+        process.communicate()
+    assert run.account() == (4, 4, {}, {})
+    assert events(run)[-1]["event"] == "stopped"
+
+
+def test_a_killed_process_is_followed_by_one_that_goes_on(run: Run) -> None:
+    run.hinted(4)
+    process = started(run)
+    try:
+        list(until(process, "ready"))
+    finally:
+        process.kill()
+        process.communicate()
+    run.hinted(4)
+    process = started(run)
+    try:
+        for found in until(process, "stopped"):
+            if found["event"] == "version" and run.account()[1] == 8:
+                process.terminate()
+    finally:
+        process.kill()
+        process.communicate()
+    assert run.account() == (8, 8, {}, {})
+
+
+def test_the_process_ends_when_its_parent_is_gone(run: Run) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'agentrl.learner.process', sys.argv[1]],\n"
+        "                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)\n"
+        "for line in child.stdout:\n"
+        "    if 'ready' in line:\n"
+        "        break\n"
+        "print(child.pid, flush=True)\n"
+    )
+    parent = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    pid = int(parent.stdout)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while Path(f"/proc/{pid}").exists() and "stopped" not in (run.path / "learner.log").read_text():
+            ended.wait(0.05)
+        ended.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    watcher.join(timeout=30)
+    assert ended.is_set()
+    assert events(run)[-1]["event"] == "stopped"
+
+
+def test_settings_that_cannot_work_are_refused_with_the_remedy(run: Run) -> None:
+    data = json.loads((run.path / "config.json").read_text())
+    data["learn"]["recipe"] = "no_such_recipe"
+    (run.path / "config.json").write_text(json.dumps(data))
+
+    assert main([str(run.path)]) == REFUSED
+
+    last = events(run)[-1]
+    assert (last["event"], last["again"]) == ("failed", False)
+    assert "no_such_recipe" in str(last["message"])
+
+
+def test_an_unreadable_config_names_the_setting(run: Run) -> None:
+    (run.path / "config.json").write_text('{"learn": {"nice": 99}}')
+
+    assert main([str(run.path)]) == REFUSED
+    assert "learn.nice" in str(events(run)[-1]["message"])
+
+
+def test_a_context_of_skills_without_a_library_is_refused(run: Run) -> None:
+    data = json.loads((run.path / "config.json").read_text())
+    data["learn"]["overrides"] = {"context": "skill"}
+    (run.path / "config.json").write_text(json.dumps(data))
+
+    assert learn(run.path, stop=threading.Event()) == REFUSED
+    assert "skill library" in str(events(run)[-1]["message"])
+
+
+def test_a_second_learner_on_one_run_is_refused(run: Run) -> None:
+    stop = threading.Event()
+    stop.set()
+    process = started(run)
+    try:
+        list(until(process, "ready"))
+        assert learn(run.path, stop=stop) == REFUSED
+    finally:
+        process.kill()
+        process.communicate()
+    assert "another learner" in str(events(run)[-1]["message"])
+
+
+def test_a_learner_that_comes_before_the_server_begins_the_line(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", write_base(tmp_path / "base"))
+    (run.path / "learning.db").unlink()
+    stop = threading.Event()
+    stop.set()
+
+    assert learn(run.path, stop=stop) == STOPPED
+    with LearningLog(run.path) as log:
+        assert log.serving().number == 0
+
+
+def test_every_line_stands_once_where_the_supervisor_sends_stdout_to_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "learner.log"
+    with path.open("a") as stdout, Journal(path, stdout) as journal:
+        journal.event("ready", loss=float("nan"), rate=0.123456789)
+    assert len(path.read_text().splitlines()) == 1
+    assert json.loads(path.read_text()) | {"at": 0} == {
+        "event": "ready",
+        "at": 0,
+        "loss": "nan",
+        "rate": 0.123457,
+    }
+
+    other = io.StringIO()
+    with Journal(tmp_path / "second.log", other) as journal:
+        journal.event("ready")
+    assert other.getvalue() == (tmp_path / "second.log").read_text()
