@@ -103,7 +103,14 @@ def rollout(
     group_size: Annotated[int, typer.Option(min=1, help="Episodes of the same task, for group methods.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
     purpose: Annotated[str, typer.Option(help="train, or eval: recorded but never learned from.")] = "train",
-    split: Annotated[str, typer.Option(help="Tasks to play: train or heldout.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Tasks to play: train or heldout (default for eval).")
+    ] = None,
+    first_task: Annotated[int, typer.Option(min=0, help="Number of the first task.")] = 0,
+    env_set: Annotated[
+        list[str] | None,
+        typer.Option("--env-set", help="An argument of the environment: --env-set max_steps=1."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws tasks and, for terminal, the house rules.")] = 0,
     json_: AsJson = False,
     lines: Annotated[bool, typer.Option("--lines", help="One JSON line an episode, as it ends.")] = False,
@@ -124,6 +131,8 @@ def rollout(
             purpose=purpose,
             split=split,
             seed=seed,
+            first_task=first_task,
+            env_options=dict(named_value(text) for text in env_set or []),
             lines=lines,
         )
     )
@@ -209,6 +218,17 @@ def store_verify(run_dir: RunDir = DEFAULT_RUN) -> None:
         typer.echo(fault, err=True)
     typer.echo(f"{len(faults)} faults" if faults else "every hash, count and checksum holds")
     raise typer.Exit(1 if faults else 0)
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """ "name=value" with the value read as TOML where it is, as for --set."""
+    from agentrl.config import parse_value
+    from agentrl.errors import ConfigError
+
+    name, mark, raw = text.partition("=")
+    if not mark:
+        raise ConfigError(f"--env-set {text!r} has no '='; write --env-set max_steps=1")
+    return name.strip(), parse_value(raw.strip())
 
 
 def show(data: dict[str, Any], *, as_json: bool) -> None:

@@ -134,8 +134,8 @@ def first_unmet(
         (not is_enabled, "the server runs with learning off: start it without --no-learn"),
         (is_paused, "learning is paused: `agentrl resume`"),
         (
-            learner is not None and not learner.get("running", True),
-            f"the learner process is not running: {(learner or {}).get('last_error') or 'see learner.log'}",
+            learner is not None and learner.get("state") not in ("running", "starting"),
+            f"the learner process is {(learner or {}).get('state')}: learner.log in the run folder says why",
         ),
         (
             accepted == 0 and bool(apart),

@@ -335,6 +335,12 @@ class Raw(Option):
     name: Literal["raw"] = "raw"
 
 
+class PositiveOnly(Option):
+    """A = r where r > 0; other turns take no reward loss."""
+
+    name: Literal["positive_only"] = "positive_only"
+
+
 class Group(Option):
     """A = (r − mean) / (std + eps) over the group; without std, A = r − mean."""
 
@@ -349,7 +355,7 @@ class LeaveOneOut(Option):
     name: Literal["loo"] = "loo"
 
 
-Advantage = Annotated[Annotated[NoAdvantage | Raw | Group | LeaveOneOut, _BY_NAME], _NAMED]
+Advantage = Annotated[Annotated[NoAdvantage | Raw | PositiveOnly | Group | LeaveOneOut, _BY_NAME], _NAMED]
 
 
 # 12 mix: how distillation and reward become one loss

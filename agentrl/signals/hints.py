@@ -26,7 +26,7 @@ _DIRECTS = re.compile(
     """
 )
 _BARE_FAULT = re.compile(
-    r"""(?ix) ^ (?:[\w./'-]+:\s*){0,3} (?:\d+:\s*)?
+    r"""(?ix) ^ (?:\S+:\s*){0,3}
     (?: (?:[\w.-]+\ is\ )?(?:not\ allowed|not\ permitted)(?:\ \w+){0,2} | command\ not\ found | not\ found
       | permission\ denied | no\ such\ file\ or\ directory | is\ a\ directory
       | not\ a\ directory | file\ exists | (?:not\ permitted|not\ allowed|refused|disabled|blocked)(?:\ \w+){0,3}

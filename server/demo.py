@@ -1,0 +1,357 @@
+"""`agentrl demo`: a policy that does not know a shell's house rules learns them while agents use it.
+
+    before     held-out tasks, greedy, pinned to version 0
+    learning   agents play, the learner steps, new versions are served; ends when both families are learned
+    after      the same held-out tasks, pinned to the last version
+    control    a second server with learning off: as many turns, then held-out tasks again
+
+The agents are a process of their own (`agentrl rollout`), ordinary clients of the server's HTTP port. The report goes
+into the run folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agentrl.config import Config, load_config
+from agentrl.errors import AgentRLError
+from agentrl.learner.control import set_paused
+from agentrl.store.learning_log import LearningLog
+from envs.house_rules import HouseRules
+from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_training, served_since
+from server.demo_probability import reachable_probabilities
+from server.demo_screen import Screen
+from server.report import FAMILIES, Outcome, Play, draw_curves, page
+from server.runtime import Runtime
+from server.statistics import Share, p50_p95, share
+
+NUM_AGENTS = 8
+NUM_HELD_OUT = 480
+"""Held-out tasks of one measurement: each family has half of them."""
+CONTROL_OFFSET = 10_000
+"""First held-out task of the control, so that it is measured on tasks of its own."""
+MAX_LEARNING_S = 165.0
+MIN_EPISODES = 300
+WINDOW = 60
+GOOD_SHARE = 0.97
+MAX_EPISODES = 6000
+DRAIN_S = 15.0
+REACHABLE_RANGE = (0.03, 0.3)
+
+OVERRIDES: dict[str, Any] = {
+    "optim.lr": 1e-3,
+    "batch.turns_per_step": 16,
+    "batch.max_wait_s": 2.0,
+    "batch.uses_per_turn": 2,
+    "limits.max_version_lag": 60,
+    "limits.max_logprob_gap": 20.0,
+}
+"""What a model of two million parameters bears and a large one does not."""
+
+
+async def run_demo(seed: int, *, run_dir: Path | None, as_json: bool, overrides: Sequence[str]) -> None:
+    """Plays the demo and prints where the report is; with `as_json` the report's figures on standard output."""
+    folder = run_dir or free_folder(Path("runs") / f"demo-seed{seed}")
+    screen = Screen(quiet=as_json)
+    report = await Demo(seed, folder, screen, overrides).run()
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        screen.result(report, folder)
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or with the first number behind it that is not taken: a demo begins with an empty log."""
+    number = 1
+    folder = wanted
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+class Demo:
+    """One demo. `run` returns the report's figures."""
+
+    def __init__(self, seed: int, folder: Path, screen: Screen, overrides: Sequence[str]) -> None:
+        self.seed = seed
+        self.folder = folder
+        self.screen = screen
+        self.overrides = overrides
+        self.rules = HouseRules.draw(seed)
+        self.plays: list[Play] = []
+        self.shell = ""
+        self.num_failed = 0
+
+    async def run(self) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.screen.begin(self.seed, self.rules)
+        learning = await self._with_learning()
+        control, idle = await self._control(learning["num_turns"])
+        outcome = Outcome(before=learning["before"], after=learning["after"], control=control)
+        report = {
+            "seed": self.seed,
+            **outcome.as_dict(),
+            "num_turns": learning["num_turns"],
+            "num_updates": learning["num_updates"],
+            "num_versions_served": learning["num_versions_served"],
+            "num_failed_requests": self.num_failed,
+            "num_eval_turns_in_training": learning["num_eval_turns_in_training"],
+            "learning_s": round(learning["learning_s"], 1),
+            "feedback_to_serving_s": learning["feedback_to_serving_s"],
+            "latency_ms": {"learning": learning["latency_ms"], "idle": idle},
+            "sandbox": self.shell,
+            "precision": learning["precision"],
+            "policy_version": learning["policy_version"],
+            "version_prefill_tokens": learning["version_prefill_tokens"],
+            "reachable_probability": learning["reachable_probability"],
+            "account": learning["account"],
+        }
+        self._write(report, outcome, learning["served_at_s"])
+        return report
+
+    def config(self, folder: Path, *, learn: bool) -> Config:
+        return load_config(
+            None,
+            self.overrides,
+            model="nano",
+            name="nano",
+            run_dir=str(folder),
+            server__port=0,
+            engine__max_len=1024,
+            engine__stick_s=0.0,
+            server__max_tokens=64,
+            learn__enabled=learn,
+            learn__seed=self.seed,
+            learn__overrides=OVERRIDES,
+        )
+
+    async def _with_learning(self) -> dict[str, Any]:
+        """The measurement before, the learning phase, the measurement after."""
+        async with Runtime(self.config(self.folder, learn=True)) as runtime:
+            chances = await reachable_probabilities(runtime.engine, self.seed, self.rules)
+            refuse_unreachable(chances)
+            before = await self._measure(runtime, "nano@0", "before")
+            start_s, start = time.time(), time.perf_counter()
+            latencies: list[float] = []
+            num_turns = await self._learn(runtime, start, latencies)
+            learning_s = time.perf_counter() - start
+            await self._drain(lambda: runtime.versions.newest)
+            newest = runtime.versions.newest
+            after = await self._measure(runtime, f"nano@{newest}", "after")
+            capacity = await runtime.engine.capacity()
+            precision = runtime.engine.precision
+        with LearningLog(self.folder, read_only=True) as log:
+            versions = [version for version in log.versions() if version.served_at and version.number > 0]
+            account = log.account()
+            steps = {step for version in versions for step in version.step_ids}
+        return {
+            "before": before,
+            "after": after,
+            "num_turns": num_turns,
+            "num_updates": len(steps),
+            "num_versions_served": len(versions),
+            "num_eval_turns_in_training": num_eval_turns_in_training(self.folder),
+            "learning_s": learning_s,
+            "feedback_to_serving_s": p50_p95(feedback_to_serving_s(self.folder), digits=2),
+            "latency_ms": p50_p95(latencies),
+            "precision": precision,
+            "policy_version": newest,
+            "version_prefill_tokens": capacity.version_prefill_tokens,
+            "reachable_probability": {key: round(value, 3) for key, value in chances.items()},
+            "account": {
+                "accepted": account.accepted,
+                "trained": account.trained,
+                "rejected": account.rejected,
+                "pending": account.pending,
+            },
+            "served_at_s": served_since(versions, start_s),
+        }
+
+    async def _measure(
+        self, runtime: Runtime, model: str, name: str, first_task: int = 0
+    ) -> dict[str, Share]:
+        """First-try success on held-out tasks, greedy, pinned to a version."""
+        results: dict[str, list[bool]] = {family: [] for family in FAMILIES}
+
+        def count(line: dict[str, Any]) -> bool:
+            self._note(line)
+            results[line["family"]].append(bool(line["first_try"]))
+            self.screen.measured(name, sum(map(len, results.values())), NUM_HELD_OUT)
+            return True
+
+        await self._rollout(
+            runtime,
+            count,
+            model=model,
+            num_episodes=NUM_HELD_OUT,
+            temperature=0.0,
+            purpose="eval",
+            split="heldout",
+            first_task=first_task,
+            env_options={"max_steps": 1},
+        )
+        found = {family: share(sum(held), len(held)) for family, held in results.items()}
+        self.screen.found(name, found)
+        return found
+
+    async def _learn(self, runtime: Runtime, start: float, latencies: list[float]) -> int:
+        """Lets agents play until both families are learned or the time is over; returns the number of turns."""
+        num_turns = 0
+
+        def count(line: dict[str, Any]) -> bool:
+            nonlocal num_turns
+            self._note(line)
+            num_turns += line["num_turns"]
+            latencies.extend(1000 * value for value in line["latencies_s"])
+            at_s = time.perf_counter() - start
+            self.plays.append(Play(at_s=at_s, family=line["family"], is_first_try=line["first_try"]))
+            recent = {family: self._recent(family) for family in FAMILIES}
+            self.screen.played(
+                at_s, num_turns, recent, version=runtime.versions.newest, latency_ms=p50_p95(latencies[-200:])
+            )
+            learned = len(self.plays) >= MIN_EPISODES and min(recent.values()) >= GOOD_SHARE
+            return not learned and at_s < MAX_LEARNING_S
+
+        await self._rollout(
+            runtime,
+            count,
+            model="nano",
+            num_episodes=MAX_EPISODES,
+            temperature=1.0,
+            purpose="train",
+            split="train",
+        )
+        return num_turns
+
+    def _recent(self, family: str) -> float:
+        held = [play.is_first_try for play in self.plays if play.family == family][-WINDOW:]
+        return sum(held) / max(len(held), WINDOW // 2)
+
+    async def _drain(self, newest: Callable[[], int]) -> None:
+        """Lets the learner end the step at hand and begin no other, so that the last version is the last."""
+        set_paused(self.folder, paused=True)
+        deadline = time.monotonic() + DRAIN_S
+        with LearningLog(self.folder, read_only=True) as log:
+            while log.account().pending["claimed"] and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+            while log.serving().number != newest() and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+
+    async def _control(self, num_turns: int) -> tuple[dict[str, Share], dict[str, float | None]]:
+        """As many turns with learning off, then held-out tasks; with the latency of a server that does not learn."""
+        played = 0
+        latencies: list[float] = []
+
+        def count(line: dict[str, Any]) -> bool:
+            nonlocal played
+            self._note(line)
+            played += line["num_turns"]
+            latencies.extend(1000 * value for value in line["latencies_s"])
+            self.screen.measured("control", min(played, num_turns), num_turns)
+            return bool(played < num_turns)
+
+        async with Runtime(self.config(self.folder / "control", learn=False)) as runtime:
+            await self._rollout(
+                runtime,
+                count,
+                model="nano",
+                num_episodes=num_turns,
+                temperature=1.0,
+                purpose="train",
+                split="train",
+            )
+            found = await self._measure(runtime, "nano@0", "control", first_task=CONTROL_OFFSET)
+        return found, p50_p95(latencies)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.num_failed += line["num_failed_requests"]
+        if line["num_failed_requests"]:
+            self.screen.trouble(line["error"])
+        shell = line.get("shell")
+        if shell and not self.shell:
+            self.shell = shell
+            self.screen.sandbox(shell)
+
+    async def _rollout(
+        self,
+        runtime: Runtime,
+        go_on: Callable[[dict[str, Any]], bool],
+        *,
+        env_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Runs `agentrl rollout` and gives each episode's line to `go_on`; False ends it after the episodes at hand."""
+        arguments = {
+            "base_url": runtime.base_url + "/v1",
+            "num_agents": NUM_AGENTS,
+            "seed": self.seed,
+            **options,
+        }
+        command = [sys.executable, "-m", "server.cli", "rollout", "--lines"]
+        for name, value in arguments.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        for name, value in (env_options or {}).items():
+            command += ["--env-set", f"{name}={json.dumps(value)}"]
+        async with running(command) as process:
+            assert process.stdout is not None
+            asked_to_end = False
+            async for raw in process.stdout:
+                line = json.loads(raw)
+                if "session" not in line:
+                    continue  # the summary at the end
+                if not go_on(line) and not asked_to_end:
+                    asked_to_end = True
+                    process.send_signal(signal.SIGTERM)
+            if await process.wait() != 0:
+                raise AgentRLError(
+                    f"the agents ended with status {process.returncode}; their output stands above"
+                )
+
+    def _write(self, report: dict[str, Any], outcome: Outcome, served_at_s: Sequence[float]) -> None:
+        report_dir = self.folder / "report"
+        report_dir.mkdir(exist_ok=True)
+        (report_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        draw_curves(self.plays, outcome, served_at_s, report_dir / "curves.png")
+        rules = [f"{rule.family}: {rule.operation.doing}: `{rule.new}`" for rule in self.rules.rules]
+        note = self.screen.sandbox_note(self.shell)
+        (report_dir / "report.md").write_text(page(report, rules, note), encoding="utf-8")
+
+
+def refuse_unreachable(chances: dict[str, float]) -> None:
+    """The reachable family means what it says: every right answer is sampled sometimes, and none usually."""
+    low, high = REACHABLE_RANGE
+    outside = {key: value for key, value in chances.items() if not low <= value <= high}
+    if outside:
+        shown = ", ".join(f"{key} {value:.3f}" for key, value in outside.items())
+        raise AgentRLError(
+            f"the policy samples these reachable rules with a chance outside {low} to {high}: {shown}"
+        )
+
+
+@asynccontextmanager
+async def running(command: Sequence[str]) -> Any:
+    """A child process that does not outlive the block."""
+    # The agents must find our packages first: the folder that the demo is started in may hold an `envs` of its own.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, env=environment, limit=2**20
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
