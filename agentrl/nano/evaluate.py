@@ -1,0 +1,247 @@
+"""The model card's figures: `python -m agentrl.nano.evaluate [--weights DIR] [--number N]`.
+
+Replies are decoded greedily and compared whole. Names come from the half that training cannot have drawn, and withheld
+wordings never occurred in the corpus. For reachable operations the exact probability of each known command is computed.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen3ForCausalLM
+
+from agentrl.nano import corpus, weights_dir
+from agentrl.nano import vocabulary as v
+from agentrl.nano.corpus import Rule
+from agentrl.nano.encoding import POSITIONS, Block, Encoder, Example, Message, Position
+from agentrl.nano.tokenizer import control_ids
+
+_LONGEST_REPLY = 48
+
+
+def prompt(messages: list[Message], blocks: tuple[Block, ...] = ()) -> Example:
+    """A prompt as an example: the empty last message stands for the reply to come."""
+    return Example(
+        kind="prompt",
+        messages=[*messages, corpus.say("")],
+        tools=[v.BASH_TOOL],
+        blocks=blocks,
+        trained=frozenset(),
+    )
+
+
+def prompt_ids(encoder: Encoder, example: Example) -> list[int]:
+    """Ids up to and with the assistant header."""
+    return encoder.encode(example)[0][:-1]
+
+
+@torch.no_grad()
+def replies(model: Qwen3ForCausalLM, prompts: list[list[int]], end: int, pad: int) -> list[list[int]]:
+    """Greedy replies with their closing token; prompts of one length are decoded together."""
+    found: list[list[int]] = [[] for _ in prompts]
+    by_length: dict[int, list[int]] = {}
+    for index, ids in enumerate(prompts):
+        by_length.setdefault(len(ids), []).append(index)
+    for length, members in by_length.items():
+        output = model.generate(
+            torch.tensor([prompts[index] for index in members]),
+            attention_mask=torch.ones(len(members), length, dtype=torch.long),
+            max_new_tokens=_LONGEST_REPLY,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=pad,
+        )
+        for index, row in zip(members, output[:, length:].tolist(), strict=True):
+            found[index] = row[: row.index(end) + 1] if end in row else row
+    return found
+
+
+@torch.no_grad()
+def log_probability(model: Qwen3ForCausalLM, ids: list[int], continuations: list[list[int]]) -> list[float]:
+    """Log-probability at temperature 1 of each continuation of one prompt."""
+    found = []
+    for continuation in continuations:
+        logits = model(torch.tensor([ids + continuation])).logits[0, len(ids) - 1 : -1].float()
+        picked = logits.log_softmax(-1)[torch.arange(len(continuation)), torch.tensor(continuation)]
+        found.append(float(picked.sum()))
+    return found
+
+
+class Evaluation:
+    """One model and the draws of one seed."""
+
+    def __init__(self, folder: Path, seed: int, number: int) -> None:
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.encoder = Encoder(self.tokenizer)
+        self.model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.rng = random.Random(seed)
+        self.number = number
+        ids = control_ids(self.tokenizer)
+        self.end, self.pad = ids["<|im_end|>"], ids["<|endoftext|>"]
+
+    def system(self) -> list[Message]:
+        return [{"role": "system", "content": v.AGENT_SYSTEM}]
+
+    def rule(self, operation: v.Operation) -> Rule:
+        old = corpus.first_try(self.rng, operation)
+        return Rule(
+            operation=operation,
+            old=corpus.short_name(self.rng, operation, old),
+            new=v.fresh_name(self.rng, "rules"),
+        )
+
+    def share(self, case: Callable[[], tuple[Example, list[str]]]) -> float:
+        """Share of `number` drawn cases whose greedy reply is one of the acceptable texts."""
+        cases = [case() for _ in range(self.number)]
+        answers = replies(
+            self.model, [prompt_ids(self.encoder, example) for example, _ in cases], self.end, self.pad
+        )
+        decoded = [self.tokenizer.decode(answer, skip_special_tokens=False) for answer in answers]
+        return sum(text in accepted for text, (_, accepted) in zip(decoded, cases, strict=True)) / self.number
+
+    def text(self, message: Message) -> str:
+        return str(self.tokenizer.decode(self.encoder.reply(message), skip_special_tokens=False))
+
+    def first_try(self, *, several: bool) -> tuple[Example, list[str]]:
+        """No context: the usual command, or any known one of a reachable operation."""
+        operation = self.rng.choice(v.REACHABLE_OPERATIONS if several else v.UNKNOWN_OPERATIONS)
+        values = v.arguments(self.rng, operation)
+        lines = [operation.line(way, values) for way in operation.alternatives or (operation.command,)]
+        messages = [*self.system(), corpus.user(operation.task(self.rng, values))]
+        return prompt(messages), [self.text(corpus.call(line)) for line in lines]
+
+    def told(
+        self, position: Position, wordings: tuple[str, ...], *, skill: bool = False, others: int = 0
+    ) -> tuple[Example, list[str]]:
+        """A hint or skill with a wording of an error applies; `others` more do not."""
+        operation = self.rng.choice(v.OPERATIONS)
+        values = v.arguments(self.rng, operation)
+        rule = self.rule(operation)
+        rules = [
+            rule,
+            *(
+                self.rule(other)
+                for other in self.rng.sample(v.OPERATIONS, others + 1)
+                if other is not operation
+            ),
+        ]
+        rules = rules[: others + 1]
+        self.rng.shuffle(rules)
+        texts = []
+        for each in rules:
+            wording = self.rng.choice(wordings)
+            texts.append(
+                corpus.skill_text(self.rng, each, wording) if skill else "Hint: " + each.fill(wording)
+            )
+        messages = [*self.system(), corpus.user(operation.task(self.rng, values))]
+        blocks = (Block(position=position, text="\n".join(texts)),)
+        return prompt(messages, blocks), [self.text(corpus.call(operation.line(rule.new, values)))]
+
+    def refused(self, wordings: tuple[str, ...], *, later: bool) -> tuple[Example, list[str]]:
+        """The error of the last command, or of an earlier task, says what to use."""
+        operation = self.rng.choice(v.OPERATIONS)
+        values = v.arguments(self.rng, operation)
+        old = corpus.first_try(self.rng, operation)
+        name = corpus.short_name(self.rng, operation, old)
+        rule = Rule(operation=operation, old=name, new=v.fresh_name(self.rng, "rules"))
+        messages = [
+            *self.system(),
+            corpus.user(operation.task(self.rng, values)),
+            corpus.call(operation.line(old, values)),
+        ]
+        messages.append(corpus.failed(self.rng, rule.fill(self.rng.choice(wordings))))
+        if later:
+            messages += [corpus.call(operation.line(rule.new, values)), corpus.worked(self.rng, operation)]
+            values = v.arguments(self.rng, operation)
+            messages += [corpus.say(v.SUCCESS_REPLY), corpus.user(operation.task(self.rng, values))]
+        return prompt(messages), [self.text(corpus.call(operation.line(rule.new, values)))]
+
+    def finished(self) -> tuple[Example, list[str]]:
+        """After a command that worked, a short reply ends the episode."""
+        operation = self.rng.choice(v.OPERATIONS)
+        values = v.arguments(self.rng, operation)
+        name = (
+            v.fresh_name(self.rng, "rules")
+            if self.rng.random() < 0.5
+            else corpus.first_try(self.rng, operation)
+        )
+        messages = [
+            *self.system(),
+            corpus.user(operation.task(self.rng, values)),
+            corpus.call(operation.line(name, values)),
+        ]
+        messages.append(corpus.worked(self.rng, operation))
+        return prompt(messages), [self.text(corpus.say(reply)) for reply in v.SUCCESS_REPLIES]
+
+    def alternatives(self) -> dict[str, list[float]]:
+        """For each reachable operation, the probability of each known command, averaged over wordings."""
+        table = {}
+        for operation in v.REACHABLE_OPERATIONS:
+            rows = []
+            for wording in operation.wordings:
+                values = v.arguments(self.rng, operation)
+                ids = prompt_ids(
+                    self.encoder, prompt([*self.system(), corpus.user(wording.format(**values))])
+                )
+                lines = [operation.line(way, values) for way in operation.alternatives]
+                options = [self.encoder.reply(corpus.call(line)) for line in lines]
+                rows.append(torch.tensor(log_probability(self.model, ids, options)).exp())
+            table[operation.key] = torch.stack(rows).mean(0).tolist()
+        return table
+
+
+def evaluate(folder: Path, seed: int = 7, number: int = 200) -> dict[str, float]:
+    """All figures by their row names."""
+    run = Evaluation(folder, seed, number)
+    figures = {
+        "first try, usual command": run.share(lambda: run.first_try(several=False)),
+        "first try, one of several": run.share(lambda: run.first_try(several=True)),
+    }
+    for skill in (False, True):
+        for label, wordings in (("known", v.KNOWN_WORDINGS), ("withheld", v.WITHHELD_WORDINGS)):
+            for position in POSITIONS:
+                row = f"{'skill' if skill else 'hint'}, {label} wording, {position}"
+                figures[row] = run.share(lambda p=position, s=skill, w=wordings: run.told(p, w, skill=s))  # type: ignore[misc]
+    for position in POSITIONS:
+        row = f"one hint among three, {position}"
+        figures[row] = run.share(lambda p=position: run.told(p, v.KNOWN_WORDINGS, others=2))  # type: ignore[misc]
+    for later in (False, True):
+        for label, wordings in (("known", v.KNOWN_WORDINGS), ("withheld", v.WITHHELD_WORDINGS)):
+            row = f"error{' of an earlier task' if later else ''}, {label} wording"
+            figures[row] = run.share(lambda w=wordings, late=later: run.refused(w, later=late))  # type: ignore[misc]
+    figures["done after success"] = run.share(run.finished)
+    table = run.alternatives()
+    flat = [probability for row in table.values() for probability in row]
+    figures["alternatives: least probable"] = min(flat)
+    figures["alternatives: mean"] = sum(flat) / len(flat)
+    figures["alternatives: most probable"] = max(flat)
+    figures["alternatives: share within .03-.3"] = sum(
+        0.03 <= probability <= 0.3 for probability in flat
+    ) / len(flat)
+    figures["alternatives: sum of an operation, least"] = min(map(sum, table.values()))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=weights_dir())
+    parser.add_argument("--number", type=int, default=200, help="cases per row")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures = evaluate(options.weights, options.seed, options.number)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for row, figure in figures.items():
+        print(f"| {row:<44} | {figure:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
