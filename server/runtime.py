@@ -1,0 +1,275 @@
+"""A run from start to stop: folder, log, engine, gateway, loops, learner, web server.
+
+    async with Runtime(config) as runtime:
+        client = AsyncOpenAI(base_url=runtime.base_url + "/v1", api_key="any")
+
+The learner is a process of its own and the engine another; what joins them to this one is the run folder and a pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from agentrl.config import Config, write_config
+from agentrl.engine.base import Engine
+from agentrl.engine.local_process import LocalProcessEngine
+from agentrl.errors import AgentRLError, ConfigError
+from agentrl.nano import weights_dir
+from agentrl.recipes.recipe import load_recipe
+from agentrl.signals.judge import Judge
+from agentrl.signals.loop import SignalLoop
+from agentrl.signals.rules import RuleJudge
+from agentrl.store.signal_log import SignalLog
+from agentrl.text.lineage import Lineage
+from agentrl.text.renderer import load_renderer
+from server.app import Api, create_app
+from server.auth import Keyring, operator_key, refuse_open_address
+from server.conversations import Conversations
+from server.feedback import Feedback
+from server.gateway import Gateway
+from server.learner_child import LearnerChild
+from server.listener import Listener
+from server.metrics import Metrics
+from server.outcomes import Outcomes
+from server.prompts import Prompts
+from server.recall import Recall
+from server.recorder import Recorder
+from server.redacted import SessionRedactor
+from server.run_files import remove_server_file, write_server_file
+from server.run_folder import run_secret
+from server.sampler import Sampler
+from server.status import Status
+from server.versions import Versions
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 30.0
+"""Most seconds between two looks for idle sessions."""
+LOOP_PAUSE_S = 1.0
+"""A loop that failed goes on after this long."""
+
+OpenLog = Callable[[Path], Coroutine[Any, Any, SignalLog]]
+MakeEngine = Callable[[Path, Config, int, Path], Coroutine[Any, Any, Engine]]
+
+
+class Runtime:
+    """Builds, starts, supervises and stops. `start` undoes itself where it fails; `stop` is idempotent.
+
+    Args:
+        config: the resolved settings.
+        make_engine: builds the engine in place of the local one: (model folder, config, version, its folder).
+        open_log: opens the run folder's log.
+        judge: what turns next states into rewards and hints.
+    """
+
+    log: SignalLog
+    versions: Versions
+    engine: Engine
+    gateway: Gateway
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        make_engine: MakeEngine | None = None,
+        open_log: OpenLog = SignalLog.open,
+        judge: Judge | None = None,
+    ) -> None:
+        refuse_open_address(config.server)
+        self.config = config
+        self.base_url = ""
+        self.metrics = Metrics()
+        self._make_engine = make_engine or local_engine
+        self._open_log = open_log
+        self._judge = judge or RuleJudge()
+        self._stack = AsyncExitStack()
+        self._stopping = asyncio.Event()
+
+    async def __aenter__(self) -> Runtime:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Raises ConfigError, ModelError, StoreError or EngineError; nothing is left behind then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> None:
+        """Until SIGINT, SIGTERM or `request_stop`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.request_stop)
+        try:
+            await self._stopping.wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def request_stop(self) -> None:
+        self._stopping.set()
+
+    async def stop(self) -> None:
+        """What started last stops first; every step is bounded."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        config, stack = self.config, self._stack
+        if config.learn.enabled:
+            # A recipe that cannot work is refused here, before a model is loaded (law 9).
+            load_recipe(config.learn.recipe, config.learn.overrides)
+        model_path = model_folder(config.model)
+        renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
+        run_dir = Path(config.run_dir)
+        # The log first: it has one writer, so from here on the folder is ours and may be written to.
+        self.log = await stack.enter_async_context(await self._open_log(run_dir))
+        write_config(config, run_dir / "config.json")
+        secret = run_secret(run_dir)
+
+        self.versions = Versions(config, model_path=model_path, metrics=self.metrics)
+        stack.callback(self.versions.close)
+        number, path = await self.versions.begin()
+        self.engine = await self._make_engine(model_path, config, number, path)
+        stack.push_async_callback(self.engine.aclose)
+        await self.versions.attach(self.engine)
+
+        lineage = Lineage(secret)
+        redactor = SessionRedactor(renderer)
+        recall = Recall()
+        serve_unrecorded = config.server.on_store_failure == "serve_unrecorded"
+        outcomes = Outcomes(self.log, redactor, self.metrics, serve_unrecorded=serve_unrecorded)
+        conversations = Conversations(self.log, lineage, outcomes, self.metrics, secret=secret)
+        sampler = Sampler(
+            config=config,
+            engine=self.engine,
+            renderer=renderer,
+            recorder=Recorder(
+                self.log,
+                lineage,
+                redactor,
+                recall,
+                self.metrics,
+                serve_unrecorded=serve_unrecorded,
+            ),
+            conversations=conversations,
+            outcomes=outcomes,
+            metrics=self.metrics,
+        )
+        self.gateway = Gateway(
+            config=config,
+            engine=self.engine,
+            conversations=conversations,
+            prompts=Prompts(renderer, self.log, recall),
+            sampler=sampler,
+            versions=self.versions,
+            secret=secret,
+        )
+        stack.push_async_callback(self.gateway.aclose)
+
+        self._own(self.versions.follow, "versions")
+        self._own(SignalLoop(self.log, self._judge).run, "signals")
+        self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
+        learner = self._start_learner(run_dir)
+        status = Status(
+            config=config,
+            engine=self.engine,
+            log=self.log,
+            versions=self.versions,
+            metrics=self.metrics,
+            learner=learner,
+        )
+        api = Api(
+            gateway=self.gateway,
+            keyring=Keyring(config.server.api_keys, secret=secret),
+            feedback=Feedback(self.log, redactor, outcomes, self.metrics),
+            versions=self.versions,
+            metrics=self.metrics,
+            config=config.server,
+            status=status,
+        )
+        listener = Listener(create_app(api, config.server), config.server, cut=self.gateway.aclose)
+        stack.push_async_callback(listener.stop)
+        await listener.start()
+        self.base_url = listener.base_url
+        logger.info("serving %s at %s", config.served_name, self.base_url)
+        write_server_file(run_dir, base_url=self.base_url, pid=os.getpid(), key=operator_key(secret))
+        stack.callback(remove_server_file, run_dir)
+
+    def _start_learner(self, run_dir: Path) -> LearnerChild | None:
+        if not self.config.learn.enabled:
+            return None
+        learner = LearnerChild(run_dir, crashed=self.metrics.learner_restarts.inc)
+        # Pushed first, so that it runs after the task that would start the process again is gone.
+        self._stack.push_async_callback(learner.stop)
+        self._own(learner.run, "learner")
+        return learner
+
+    def _own(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Runs a loop until the stop; one that fails is told of and goes on."""
+        task = asyncio.create_task(supervised(run, name), name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        self._stack.push_async_callback(end)
+
+
+async def local_engine(model_path: Path, config: Config, number: int, path: Path) -> Engine:
+    """The local engine in a child process, serving `number` from `path` at first."""
+    if config.engine.kind != "local":
+        raise ConfigError(
+            f"engine.kind {config.engine.kind!r} has no settings to build it from: use local, or pass make_engine."
+        )
+    return await LocalProcessEngine.start(model_path, config.engine, number=number, path=path)
+
+
+def model_folder(model: str) -> Path:
+    """Raises ConfigError where there is no such folder."""
+    path = weights_dir() if model == "nano" else Path(model).expanduser()
+    if not path.is_dir():
+        raise ConfigError(
+            f"there is no model folder {path}. Give a folder with config.json, tokenizer.json and model.safetensors, "
+            "or 'nano'."
+        )
+    return path
+
+
+async def supervised(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Runs a loop to its end. A failure costs a line in the log and a pause, never the server."""
+    while True:
+        try:
+            await run()
+            return
+        except AgentRLError as error:
+            logger.error("%s failed and goes on in %g s: %s", name, LOOP_PAUSE_S, error)
+        except Exception:
+            logger.exception("%s failed and goes on in %g s", name, LOOP_PAUSE_S)
+        await asyncio.sleep(LOOP_PAUSE_S)
+
+
+async def sweep(outcomes: Outcomes, redactor: SessionRedactor, recall: Recall, idle_s: float) -> None:
+    """Until cancelled: ends the open turns of sessions that were idle for `idle_s`."""
+    while True:
+        await asyncio.sleep(min(SWEEP_S, idle_s / 4))
+        num_ended = await outcomes.abandon_idle(time.time() - idle_s)
+        redactor.forget_before(time.monotonic() - idle_s)
+        recall.forget_before(time.monotonic() - idle_s)
+        if num_ended:
+            logger.info("%d turns of idle sessions were abandoned", num_ended)

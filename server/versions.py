@@ -1,0 +1,237 @@
+"""Which policy versions can be asked for, and the loop that brings new ones into the engine (laws 4 and 8).
+
+    learning.db ──poll──> newest serving version ──> Engine.load_version(serve) ──> new requests begin on it
+                                                                                    old ones go by themselves
+    name@7 ──> resident? ──no──> Engine.load_version(hold), the longest unused held version makes room
+
+Only versions that passed their gate and served are offered. learning.db is read and never written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentrl.config import Config
+from agentrl.engine.base import Engine
+from agentrl.errors import ConfigError, EngineError, StoreError, UserError
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import PolicyVersion, VersionState
+from server.metrics import Metrics
+from server.wire.errors import Refused
+
+logger = logging.getLogger(__name__)
+
+BASE = 0
+"""The model's own folder; control conversations are served from it."""
+REREAD_S = 5.0
+"""How often all versions are read while the serving one stays: files of old ones come to be deleted."""
+RETRY_S = 5.0
+"""A version that could not be loaded is tried again after this long; what serves goes on serving."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What learning.db says can be served."""
+
+    newest: int
+    paths: dict[int, Path] = field(default_factory=dict)
+    """Folder of every version that passed its gate and still has its files."""
+
+
+class Versions:
+    """Knows the versions and moves them into the engine. One task calls `follow`."""
+
+    def __init__(self, config: Config, *, model_path: Path, metrics: Metrics) -> None:
+        self.name = config.served_name
+        self.newest = BASE
+        """The version on which requests begin that name none."""
+        self._policy = config.policy
+        self._run_dir = Path(config.run_dir)
+        self._metrics = metrics
+        self._paths: dict[int, Path] = {BASE: model_path}
+        self._served_since: dict[int, float] = {BASE: time.time()}
+        self._keeps_base = config.learn.control_share > 0
+        self._num_held = config.engine.max_resident_versions - 2
+        """Places for named versions: one is the serving version's, one its successor's."""
+        self._held: OrderedDict[int, None] = OrderedDict()
+        self._lock = asyncio.Lock()
+        self._log: LearningLog | None = None
+        self._opening = threading.Lock()
+        """The poll opens learning.db in a thread, a status report on the event loop."""
+        self._engine: Engine | None = None
+        self._failed: tuple[int, float] | None = None
+        self._read_at = 0.0
+        if self._keeps_base and config.engine.max_resident_versions < 2:
+            raise ConfigError(
+                "learn.control_share keeps version 0 beside the newest, so engine.max_resident_versions must be 2 or "
+                f"more (it is {config.engine.max_resident_versions})."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every model id that is served: the bare name is the newest version."""
+        return (self.name, *(f"{self.name}@{number}" for number in sorted(self._paths, reverse=True)))
+
+    def path(self, number: int) -> Path:
+        return self._paths[number]
+
+    def served_since(self, number: int) -> float:
+        """Unix seconds."""
+        return self._served_since.get(number, 0.0)
+
+    def resolve(self, model: str) -> int | None:
+        """The version that a model id pins, None for the newest. Raises Refused (404) for an unknown id."""
+        name, _, number = model.rpartition("@")
+        if model == self.name:
+            return None
+        if name == self.name and number.isdecimal() and int(number) in self._paths:
+            return int(number)
+        raise Refused(
+            f"There is no model {model!r} here. Known: {', '.join(self.names)}.",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )
+
+    # the engine
+
+    async def begin(self) -> tuple[int, Path]:
+        """What the engine should start on: number and folder."""
+        offer = await asyncio.to_thread(self._read)
+        if offer is not None:
+            self._take(offer)
+            self.newest = offer.newest
+        return self.newest, self._paths[self.newest]
+
+    async def attach(self, engine: Engine) -> None:
+        """The engine has started on what `begin` said."""
+        self._engine = engine
+        self._served_since[self.newest] = time.time()
+        if self._keeps_base:
+            await engine.load_version(BASE, self._paths[BASE], serve=False)
+
+    async def follow(self, poll_s: float = 0.25) -> None:
+        """Until cancelled: brings every new serving version into the engine, rollbacks included."""
+        while True:
+            await self.catch_up()
+            await asyncio.sleep(poll_s)
+
+    async def catch_up(self) -> bool:
+        """Looks once. True where another version serves now. A failure is counted and serving goes on."""
+        offer = await asyncio.to_thread(self._read)
+        if offer is None:
+            return False
+        assert self._engine is not None
+        self._take(offer)
+        for gone in [number for number in self._held if number not in self._paths]:
+            del self._held[gone]
+            await self._engine.drop_version(gone)
+        if offer.newest == self.newest or self._failed_lately(offer.newest):
+            return False
+        try:
+            await self._engine.load_version(offer.newest, self._paths[offer.newest], serve=True)
+            self._held.pop(offer.newest, None)
+            if self._keeps_base:
+                # A version that served is held no more; after a rollback to it the base was such a one.
+                await self._engine.load_version(BASE, self._paths[BASE], serve=False)
+        except (EngineError, UserError) as error:
+            # UserError: the folder cannot be loaded, which is this server's trouble and not a request's.
+            self._failed = (offer.newest, time.monotonic())
+            self._metrics.version_failures.inc()
+            logger.error("version %d could not be loaded, %d goes on: %s", offer.newest, self.newest, error)
+            return False
+        logger.info("version %d serves now, after %d", offer.newest, self.newest)
+        self.newest = offer.newest
+        self._served_since[offer.newest] = time.time()
+        return True
+
+    async def make_resident(self, number: int) -> None:
+        """Sees to it that a named version can answer. Raises Refused where there is no place for it."""
+        assert self._engine is not None
+        if number == self.newest or (number == BASE and self._keeps_base):
+            return
+        async with self._lock:
+            if number in self._held:
+                self._held.move_to_end(number)
+                return
+            limit = self._num_held - self._keeps_base
+            if limit < 1:
+                if number in (await self._engine.capacity()).resident_versions:
+                    return
+                raise Refused(
+                    f"Version {number} is not live and there is no place for it beside the newest. Raise "
+                    "engine.max_resident_versions.",
+                    status=503,
+                    code="no_place_for_version",
+                )
+            while len(self._held) >= limit:
+                oldest, _ = self._held.popitem(last=False)
+                await self._engine.drop_version(oldest)
+            await self._engine.load_version(number, self._paths[number], serve=False)
+            self._held[number] = None
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # learning.db
+
+    def learning_log(self) -> LearningLog | None:
+        """learning.db, read-only; None until a learner has made it."""
+        with self._opening:
+            if self._log is None:
+                try:
+                    self._log = LearningLog(self._run_dir, read_only=True)
+                except StoreError:
+                    return None
+            return self._log
+
+    def _read(self) -> Offer | None:
+        log = self.learning_log()
+        if log is None:
+            return None
+        try:
+            serving = log.serving(self._policy).number
+            if serving == self.newest and time.monotonic() - self._read_at < REREAD_S:
+                return None
+            versions = log.versions(self._policy)
+        except StoreError as error:
+            # Also the ordinary beginning: the learner has made the file and not yet begun the line.
+            logger.debug("learning.db offers nothing, version %d goes on: %s", self.newest, error)
+            return None
+        self._read_at = time.monotonic()
+        return offer_of(versions, self._run_dir)
+
+    def _take(self, offer: Offer) -> None:
+        base = self._paths[BASE]
+        self._paths = {**offer.paths, BASE: base}
+
+    def _failed_lately(self, number: int) -> bool:
+        return (
+            self._failed is not None
+            and self._failed[0] == number
+            and time.monotonic() - self._failed[1] < RETRY_S
+        )
+
+
+def offer_of(versions: Iterable[PolicyVersion], run_dir: Path) -> Offer | None:
+    """None where no version serves: the line has not begun."""
+    served = [
+        version
+        for version in versions
+        if version.path
+        and version.served_at is not None
+        and version.state in (VersionState.SERVING, VersionState.RETIRED)
+    ]
+    newest = next((version.number for version in served if version.state is VersionState.SERVING), None)
+    if newest is None:
+        return None
+    return Offer(newest=newest, paths={version.number: run_dir / version.path for version in served})
