@@ -114,10 +114,6 @@ class HouseRules:
         rule = self.rule(key)
         return rule.family if rule is not None else Family.PLAIN
 
-    def names(self) -> tuple[str, ...]:
-        """The commands that work by a rule: what the shell suggests to somebody who mistypes one."""
-        return tuple(dict.fromkeys(rule.new.split()[0] for rule in self.rules))
-
     def programs(self) -> Mapping[str, Program]:
         """Everything to install: the rules, and for operations without one all the known ways."""
         programs: dict[str, Program] = {}

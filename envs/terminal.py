@@ -93,7 +93,6 @@ class Terminal:
                 limits=self.limits,
                 programs=self.rules.programs(),
                 data={WORDS_FILE: "".join(f"{word}\n" for word in KNOWN_WORDS)},
-                names=self.rules.names(),
             )
         await self._shell.reset(self._task.files)
         messages = ({"role": "system", "content": AGENT_SYSTEM}, {"role": "user", "content": self._task.text})

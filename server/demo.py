@@ -36,7 +36,7 @@ from server.report import FAMILIES, Outcome, Play, draw_curves, page
 from server.runtime import Runtime
 from server.statistics import Share, p50_p95, share
 
-NUM_AGENTS = 8
+NUM_AGENTS = 4
 NUM_HELD_OUT = 480
 """Held-out tasks of one measurement: each family has half of them."""
 CONTROL_OFFSET = 10_000
@@ -44,16 +44,16 @@ CONTROL_OFFSET = 10_000
 MAX_LEARNING_S = 165.0
 MIN_EPISODES = 300
 WINDOW = 60
-GOOD_SHARE = 0.97
+GOOD_SHARE = 0.95
 MAX_EPISODES = 6000
 DRAIN_S = 15.0
 REACHABLE_RANGE = (0.03, 0.3)
 
 OVERRIDES: dict[str, Any] = {
-    "optim.lr": 1e-3,
+    "optim.lr": 7e-4,
     "batch.turns_per_step": 16,
     "batch.max_wait_s": 2.0,
-    "batch.uses_per_turn": 2,
+    "batch.uses_per_turn": 1,
     "limits.max_version_lag": 60,
     "limits.max_logprob_gap": 20.0,
 }

@@ -19,6 +19,7 @@ from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
 from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
+from agentrl.teacher.recall import HintMemory
 from agentrl.types import Block, NextState, Signal, TeacherView, TrainingSample, Turn
 
 SAMPLED_PATH = "completion.token_ids"
@@ -74,6 +75,8 @@ class Builder:
     """Most ids of a sequence, the teacher's included."""
     skills: SkillSource | None = None
     """Only the context "skill" asks it."""
+    memory: HintMemory | None = None
+    """Hints of earlier turns; only the context "hindsight_hint" asks it."""
 
     def build(self, claims: Sequence[Claim], *, newest_version: int) -> Built:
         """Samples of the claimed turns, in their order.
@@ -134,7 +137,7 @@ class Builder:
             return drop("redacted sample")
 
         skills = self.skills.skills(turn) if self.skills is not None else ()
-        blocks = contexts.blocks(recipe.context, claim, skills) if recipe.uses_kd else []
+        blocks = contexts.blocks(recipe.context, claim, skills, self.memory) if recipe.uses_kd else []
         route = routes.weights(recipe, has_context=bool(blocks), advantage=advantage)
         if not route.trains:
             return drop(routes.why_not(recipe))

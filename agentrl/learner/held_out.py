@@ -15,9 +15,9 @@ from pathlib import Path
 from agentrl.errors import LearnerError
 from agentrl.learner.pack import Row
 from agentrl.store.claims import Claimed
+from agentrl.store.feeds import RewardedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.records import group_key
-from agentrl.store.rewarded import RewardedTurns
 from agentrl.types import Turn
 
 SHARE = 16

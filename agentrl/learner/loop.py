@@ -31,8 +31,8 @@ from agentrl.learner.held_out import HeldOut
 from agentrl.learner.journal import Journal
 from agentrl.learner.trainer import Trainer
 from agentrl.store.claims import Claimed
+from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
-from agentrl.store.rewarded import RewardedTurns
 from agentrl.store.version_log import Probe
 from agentrl.store.versions import VersionStore, prune
 from agentrl.types import PolicyVersion, VersionState
@@ -74,6 +74,7 @@ class LearnLoop:
         log: LearningLog,
         versions: VersionStore,
         rewarded: RewardedTurns,
+        hinted: HintedTurns,
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,6 +87,7 @@ class LearnLoop:
         self._log = log
         self._versions = versions
         self._rewarded = rewarded
+        self._hinted = hinted
         self._journal = journal
         self._clock = clock
         self._held_out = HeldOut(run_dir, grouped=self._recipe.group_size > 1)
@@ -244,6 +246,9 @@ class LearnLoop:
         began = self._clock()
         claims, self._hand = self._hand, []
         self._journal.stage("build")
+        if self._builder.memory is not None:
+            for turn, hint in self._hinted.new():
+                self._builder.memory.add(turn, hint)
         built = self._builder.build(claims, newest_version=self._base)
         rejected = self._reject(built.dropped)
         if not built.samples:

@@ -94,8 +94,9 @@ def _learn(
     from agentrl.learner.loop import LearnLoop
     from agentrl.learner.trainer import Trainer
     from agentrl.recipes.recipe import load_recipe
-    from agentrl.store.rewarded import RewardedTurns
+    from agentrl.store.feeds import HintedTurns, RewardedTurns
     from agentrl.store.versions import VersionStore
+    from agentrl.teacher.recall import HintMemory
     from agentrl.text.renderer import load_renderer
 
     torch.set_num_threads(config.learn.num_threads)
@@ -119,15 +120,23 @@ def _learn(
                 f"prompts of the family {renderer.family!r}: use a model with a ChatML template, or a recipe without "
                 "a context"
             )
-        rewarded = stack.enter_context(contextlib.closing(RewardedTurns(run_dir, config.policy)))
+        rewarded = stack.enter_context(RewardedTurns(run_dir, config.policy))
+        hinted = stack.enter_context(HintedTurns(run_dir, config.policy))
         loop = LearnLoop(
             run_dir,
             config,
             trainer=trainer,
-            builder=Builder(recipe=recipe, renderer=renderer, max_len=trainer.max_len, skills=skills),
+            builder=Builder(
+                recipe=recipe,
+                renderer=renderer,
+                max_len=trainer.max_len,
+                skills=skills,
+                memory=HintMemory(),
+            ),
             log=log,
             versions=VersionStore(run_dir, config.policy),
             rewarded=rewarded,
+            hinted=hinted,
             journal=journal,
         )
         loop.start()

@@ -109,6 +109,8 @@ class HindsightHint(Option):
 
     name: Literal["hindsight_hint"] = "hindsight_hint"
     position: Position = "tail"
+    recall: float = Field(default=0.0, ge=0, le=1)
+    """0: the turn's own hint alone. Above: what earlier requests brought that share this part of their words."""
 
 
 class SkillContext(Option):
@@ -335,12 +337,6 @@ class Raw(Option):
     name: Literal["raw"] = "raw"
 
 
-class PositiveOnly(Option):
-    """A = r where r > 0; other turns take no reward loss."""
-
-    name: Literal["positive_only"] = "positive_only"
-
-
 class Group(Option):
     """A = (r − mean) / (std + eps) over the group; without std, A = r − mean."""
 
@@ -355,7 +351,7 @@ class LeaveOneOut(Option):
     name: Literal["loo"] = "loo"
 
 
-Advantage = Annotated[Annotated[NoAdvantage | Raw | PositiveOnly | Group | LeaveOneOut, _BY_NAME], _NAMED]
+Advantage = Annotated[Annotated[NoAdvantage | Raw | Group | LeaveOneOut, _BY_NAME], _NAMED]
 
 
 # 12 mix: how distillation and reward become one loss

@@ -43,11 +43,6 @@ def raw(rewards: Rewards) -> Advantages:
     return list(rewards)
 
 
-def positive_only(rewards: Rewards) -> Advantages:
-    """A = r where r > 0, otherwise None: what went well is reinforced, what went wrong is left to other losses."""
-    return [reward if reward is not None and reward > 0 else None for reward in rewards]
-
-
 def group(rewards: Rewards, *, std: Literal["population", "sample", "none"], eps: float) -> Advantages:
     """A = (r − mean) / (std + eps); std "none": A = r − mean.
 
@@ -86,7 +81,6 @@ def loo(rewards: Rewards) -> Advantages:
 ADVANTAGES: dict[str, Callable[..., Advantages]] = {
     "none": none,
     "raw": raw,
-    "positive_only": positive_only,
     "group": group,
     "loo": loo,
 }

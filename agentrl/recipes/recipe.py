@@ -155,7 +155,8 @@ class Recipe(_Section):
         """What a turn must have to be worth claiming."""
         if not self.uses_kd:
             return "reward"
-        if not self.uses_rl and isinstance(self.context, axes.HindsightHint):
+        own_hints = isinstance(self.context, axes.HindsightHint) and self.context.recall == 0
+        if not self.uses_rl and own_hints:
             return "hint"
         return "any"
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from agentrl.signals.hints import directive, exit_code, way_out
 from agentrl.signals.judge import Judgement
-from agentrl.types import JSON, End, NextState, SignalSource, Turn
+from agentrl.text.content import message_text
+from agentrl.types import End, NextState, SignalSource, Turn
 
 _ERROR = re.compile(
     r"""(?imx)
@@ -40,8 +41,8 @@ class RuleJudge:
     source = SignalSource.RULE
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
-        tools = [text_of(message) for message in state.messages if message.get("role") == "tool"]
-        users = [text_of(message) for message in state.messages if message.get("role") == "user"]
+        tools = [message_text(message) for message in state.messages if message.get("role") == "tool"]
+        users = [message_text(message) for message in state.messages if message.get("role") == "user"]
         if tools and turn.reply.tool_calls:
             return judge_tool_output(tools)
         if users:
@@ -71,13 +72,3 @@ def judge_user_text(text: str) -> Judgement:
     if _PRAISE.search(text) and directive(text) is None:
         return Judgement(reward=1.0, evidence=text[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the user neither corrected nor approved")
-
-
-def text_of(message: JSON) -> str:
-    """The text of a message whose content is a string, a list of parts, or absent."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    return ""

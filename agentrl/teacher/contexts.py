@@ -7,9 +7,12 @@ of a block are made by the renderer (`Renderer.insert`), never here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from agentrl.types import JSON, Block, NextState, Signal, SignalSource, Skill, Turn
+from agentrl.teacher.recall import HintMemory
+from agentrl.text.content import message_text
+from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
 
 PREFERENCE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.JUDGE, SignalSource.RULE)
 """Whose word counts most when several signals of a turn carry a text."""
@@ -35,6 +38,14 @@ class Named(Protocol):
     def params(self) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beyond:
+    """What is known beyond the record itself."""
+
+    skills: Sequence[Skill] = ()
+    memory: HintMemory | None = None
+
+
 class SkillSource(Protocol):
     """Where a learner gets the skills of a turn's task; the composition root fills it in."""
 
@@ -43,48 +54,62 @@ class SkillSource(Protocol):
         ...
 
 
-def blocks(context: Named, record: Record, skills: Sequence[Skill] = ()) -> list[Block]:
+def blocks(
+    context: Named, record: Record, skills: Sequence[Skill] = (), memory: HintMemory | None = None
+) -> list[Block]:
     """The privileged blocks of one turn.
 
     Args:
         context: a recipe's context axis.
         record: the turn and what is known about it.
         skills: what a SkillSource chose for the turn; only the context "skill" reads it.
+        memory: hints of earlier turns; only the context "hindsight_hint" asks it.
     """
-    return CONTEXTS[context.name](record, skills, **context.params)
+    return CONTEXTS[context.name](record, Beyond(skills=skills, memory=memory), **context.params)
 
 
-def none(record: Record, skills: Sequence[Skill]) -> list[Block]:
+def hint_of(signals: Sequence[Signal]) -> str | None:
+    """The hint of the most trusted source that gave one."""
+    return _chosen(signals, lambda signal: signal.hint)
+
+
+def none(record: Record, beyond: Beyond) -> list[Block]:
     """No block: the teacher reads the served prompt."""
-    del record, skills
+    del record, beyond
     return []
 
 
-def solution(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
+def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Reference solution: TEXT`, the answer that a signal would have preferred. OPSD, arXiv 2601.18734."""
-    del skills
+    del beyond
     text = _chosen(record.signals, lambda signal: signal.preferred)
     return [] if text is None else [Block(position=position, text=f"Reference solution: {text}")]
 
 
-def hindsight_hint(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
-    """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165."""
-    del skills
-    text = _chosen(record.signals, lambda signal: signal.hint)
+def hindsight_hint(record: Record, beyond: Beyond, *, position: str, recall: float) -> list[Block]:
+    """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165.
+
+    With `recall` above 0, what most of the like requests before this one brought (`agentrl.teacher.recall`).
+    """
+    text = hint_of(record.signals)
+    if recall > 0 and beyond.memory is not None:
+        text = beyond.memory.recall(record.turn, text, recall)
     return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
 
 
-def skill(record: Record, skills: Sequence[Skill], *, position: str) -> list[Block]:
+def skill(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Skill: NAME`, a line break and the body, one block a skill in the order given. Skill-SD, arXiv 2604.10674."""
     del record
-    return [Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}") for item in skills]
+    return [
+        Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}") for item in beyond.skills
+    ]
 
 
-def env_feedback(record: Record, skills: Sequence[Skill], *, position: str, max_chars: int) -> list[Block]:
+def env_feedback(record: Record, beyond: Beyond, *, position: str, max_chars: int) -> list[Block]:
     """`Feedback: TEXT`, what tools or the user answered to this turn. SDPO, arXiv 2601.20802."""
-    del skills
+    del beyond
     state = record.next_state
-    texts = [] if state is None else [_text(message) for message in state.messages]
+    texts = [] if state is None else [message_text(message).strip() for message in state.messages]
     text = "\n".join(text for text in texts if text)
     if not text:
         return []
@@ -109,16 +134,3 @@ def _chosen(signals: Sequence[Signal], text_of: Callable[[Signal], str | None]) 
         if longest:
             return longest
     return None
-
-
-def _text(message: JSON) -> str:
-    """The text of a message whose content is a text or a list of parts."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content.strip()
-    if isinstance(content, list):
-        parts = [
-            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
-        ]
-        return "\n".join(parts).strip()
-    return ""

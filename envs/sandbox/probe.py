@@ -7,13 +7,13 @@ network. Commands never run outside a sandbox: where none starts, they are simul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentrl.errors import ConfigError, SandboxError
 from envs.programs import Program
 from envs.sandbox.base import Limits, Shell, ShellKind
-from envs.sandbox.sandbox import NAMES_FILE, PROGRAMS, Sandbox
+from envs.sandbox.sandbox import PROGRAMS, Sandbox
 from envs.simulated.shell import SimulatedShell
 
 NEEDED = (
@@ -80,7 +80,6 @@ async def open_shell(
     limits: Limits | None = None,
     programs: Mapping[str, Program] | None = None,
     data: Mapping[str, str] | None = None,
-    names: Sequence[str] = (),
 ) -> Shell:
     """A shell of the best kind that starts, or of the kind asked for.
 
@@ -89,8 +88,6 @@ async def open_shell(
         limits: bounds of the shell.
         programs: own commands by name, found before the machine's.
         data: texts by absolute path that the programs read.
-        names: commands that the shell suggests to who mistypes one: alike in two letters at the beginning or three
-            at the end.
 
     Raises:
         ConfigError: no such kind.
@@ -101,7 +98,6 @@ async def open_shell(
         raise ConfigError(f"there is no shell of kind {kind!r}; use auto, {', '.join(ShellKind)}")
     chosen = (await probe()).kind if kind == "auto" else ShellKind(kind)
     if chosen is ShellKind.SIMULATED:
-        return SimulatedShell(limits=limits, programs=programs, names=names)
+        return SimulatedShell(limits=limits, programs=programs)
     scripts = {f"{PROGRAMS}/{name}": program.script for name, program in programs.items()}
-    known = {NAMES_FILE: "".join(f"{name}\n" for name in names)}
-    return await Sandbox.open(chosen, limits, scripts | known | dict(data))
+    return await Sandbox.open(chosen, limits, scripts | dict(data))

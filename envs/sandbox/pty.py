@@ -36,17 +36,6 @@ __agentrl_end() {
   [ -z "$__agentrl_tag" ] || builtin printf '\036E%s:%s\036' "$__agentrl_tag" "$status" >/dev/tty
   return $status
 }
-command_not_found_handle() {
-  local near= most=0 name head tail
-  while IFS= builtin read -r name; do
-    head=0 tail=0
-    while ((head < ${#name})) && [ "${name:head:1}" = "${1:head:1}" ]; do head=$((head + 1)); done
-    while ((tail < ${#name} - head)) && [ "${name: -tail-1:1}" = "${1: -tail-1:1}" ]; do tail=$((tail + 1)); done
-    ((head > 1 || tail > 2)) && ((head + tail > most)) && near=$name most=$((head + tail))
-  done 2>/dev/null </opt/agentrl/names
-  builtin printf 'bash: %s: command not found%s\n' "$1" "${near:+, did you mean $near?}" >&2
-  return 127
-}
 PROMPT_COMMAND=__agentrl_end
 readonly PROMPT_COMMAND
 readonly -f __agentrl_next __agentrl_end

@@ -36,8 +36,6 @@ START_S = 15.0
 INTERRUPT_S = 0.5
 """How long a command may take to end after Ctrl-C before its shell is replaced."""
 PROGRAMS = "/opt/agentrl/bin"
-NAMES_FILE = "/opt/agentrl/names"
-"""Commands to suggest, one a line; read by the bashrc of `envs.sandbox.pty`."""
 """First on the PATH: house rules and stand-ins."""
 ENVIRONMENT = {
     "HOME": HOME,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from envs.programs import Program
 from envs.sandbox.base import (
@@ -41,14 +41,9 @@ class SimulatedShell:
     """The simulated counterpart of `Sandbox`. Commands: the given programs, then `envs.simulated`'s own."""
 
     def __init__(
-        self,
-        *,
-        limits: Limits | None = None,
-        programs: Mapping[str, Program] | None = None,
-        names: Sequence[str] = (),
+        self, *, limits: Limits | None = None, programs: Mapping[str, Program] | None = None
     ) -> None:
         self._limits = limits or Limits()
-        self._suggested = tuple(names)
         self._programs = dict(programs or {})
         self._tree = FileTree()
         self._folder = HOME
@@ -190,9 +185,7 @@ class SimulatedShell:
         command = self._programs[name].run if name in self._programs else None
         command = command or COMMANDS.get(name.removeprefix("/usr").removeprefix("/bin/"))
         if command is None:
-            near = nearest(name, self._suggested)
-            hint = f", did you mean {near}?" if near else ""
-            return Outcome(err=f"bash: {name}: command not found{hint}\n", code=127)
+            return Outcome(err=f"bash: {name}: command not found\n", code=127)
         return command(
             Call(
                 name=name,
@@ -239,14 +232,3 @@ class SimulatedShell:
     def _names(self, folder: str) -> list[str]:
         path = self._path(folder or ".")
         return self._tree.names(path) if path in self._tree.directories else []
-
-
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The name most like a mistyped one: two letters in common at the beginning or three at the end; None for none."""
-    best, most = None, 0
-    for candidate in names:
-        head = len(posixpath.commonprefix((name, candidate)))
-        tail = len(posixpath.commonprefix((name[::-1], candidate[head:][::-1])))
-        if (head > 1 or tail > 2) and head + tail > most:
-            best, most = candidate, head + tail
-    return best

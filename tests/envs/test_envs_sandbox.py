@@ -1,6 +1,6 @@
 """What an agent's commands may do to a sandbox, and what they may not do to the machine."""
 
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC240 - other programs are waited for on purpose
+# ruff: noqa: ASYNC220, ASYNC240 - other programs are waited for on purpose
 
 from __future__ import annotations
 

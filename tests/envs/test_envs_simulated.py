@@ -130,33 +130,3 @@ async def test_files_and_output_are_bounded() -> None:
 async def test_a_script_that_runs_itself_ends() -> None:
     shell = SimulatedShell()
     assert "too many shells" in (await shell.run("echo 'sh s' > s; sh s")).output
-
-
-MISTYPED = {
-    "kri]": "krihim",
-    "stellojel": "zellojel",
-    "jel": "zellojel",
-    "krihimx": "krihim",
-    "sha384": "sha384sum",
-    "k": None,
-    "el": None,
-    "mirtep": None,
-}
-
-
-@pytest.mark.parametrize("kind", ["real", "simulated"])
-async def test_a_mistyped_command_is_answered_with_the_most_similar_one_that_works(
-    kind: str, best_kind: ShellKind
-) -> None:
-    names = ("krihim", "zellojel", "sha384sum")
-    shell = await probe.open_shell(best_kind if kind == "real" else "simulated", names=names)
-    try:
-        await shell.reset({})
-        said = {typed: (await shell.run(typed)).output.strip() for typed in MISTYPED}
-    finally:
-        await shell.aclose()
-
-    assert said == {
-        typed: f"bash: {typed}: command not found" + (f", did you mean {near}?" if near else "")
-        for typed, near in MISTYPED.items()
-    }

@@ -16,10 +16,11 @@ from agentrl.learner.journal import Journal
 from agentrl.learner.loop import LearnLoop
 from agentrl.learner.trainer import Trainer
 from agentrl.recipes.recipe import load_recipe
+from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
-from agentrl.store.rewarded import RewardedTurns
 from agentrl.store.signal_log import SignalLog
 from agentrl.store.versions import VersionStore
+from agentrl.teacher.recall import HintMemory
 from agentrl.text.renderer import load_renderer
 from agentrl.types import (
     Arm,
@@ -235,14 +236,18 @@ class Learner:
         self.trainer = trainer or Trainer(run.base, run.recipe, run.config.learn)
         self.versions = VersionStore(run.path)
         self.rewarded = RewardedTurns(run.path, "default")
+        self.hinted = HintedTurns(run.path, "default")
         self.loop = LearnLoop(
             run.path,
             run.config,
             trainer=self.trainer,
-            builder=Builder(recipe=run.recipe, renderer=run.renderer, max_len=self.trainer.max_len),
+            builder=Builder(
+                recipe=run.recipe, renderer=run.renderer, max_len=self.trainer.max_len, memory=HintMemory()
+            ),
             log=self.log,
             versions=self.versions,
             rewarded=self.rewarded,
+            hinted=self.hinted,
             journal=self.journal,
         )
 
@@ -252,6 +257,7 @@ class Learner:
     def __exit__(self, *_: object) -> None:
         self.journal.close()
         self.rewarded.close()
+        self.hinted.close()
         self.log.close()
 
     def work(self) -> "Learner":

@@ -13,7 +13,7 @@ from agentrl.nano.encoding import POSITIONS
 
 @pytest.fixture(scope="module")
 def run() -> evaluate.Evaluation:
-    return evaluate.Evaluation(weights_dir(), seed=3, number=40)
+    return evaluate.Evaluation(weights_dir(), seed=3, number=20)
 
 
 def test_the_weights_load_as_an_ordinary_model_folder_and_fit_16_megabytes():

@@ -195,9 +195,3 @@ def test_a_turn_without_sampled_ids_is_refused() -> None:
         version_spans=(),
     )
     assert refusal(load_recipe("hint_opsd"), turn(completion=nothing), newest_version=4) == "nothing sampled"
-
-
-def test_positive_only_reinforces_what_went_well_and_nothing_else() -> None:
-    option = load_recipe("hint_opsd_keep").advantage
-
-    assert credit.advantages(option, [1.0, -1.0, 0.0, None, 0.5]) == [1.0, None, None, None, 0.5]

@@ -103,7 +103,7 @@ def test_the_vetted_defaults_of_the_method_for_live_traffic() -> None:
     recipe = load_recipe("hint_opsd")
 
     assert recipe.rollout == axes.Stream()
-    assert recipe.context == axes.HindsightHint(position="tail")
+    assert recipe.context == axes.HindsightHint(position="tail", recall=0.8)
     assert (recipe.teacher, recipe.sync) == (axes.SelfTeacher(), axes.Fixed())
     assert (recipe.divergence, recipe.estimator) == (axes.Fkl(), axes.Full())
     assert (recipe.route, recipe.mix, recipe.aggregate) == (
@@ -111,7 +111,7 @@ def test_the_vetted_defaults_of_the_method_for_live_traffic() -> None:
         axes.KdOnly(),
         axes.TokenMean(),
     )
-    assert (recipe.needs, recipe.group_size, recipe.needs_behavior_logprobs) == ("hint", 1, False)
+    assert (recipe.needs, recipe.group_size, recipe.needs_behavior_logprobs) == ("any", 1, False)
 
 
 def test_what_the_other_presets_ask_for() -> None:
@@ -145,7 +145,7 @@ def test_overrides_go_by_dotted_names_in_order() -> None:
     )
     assert recipe.divergence == axes.Jsd(beta=0.25)
     assert recipe.optim.lr == 1e-3
-    assert recipe.context == axes.HindsightHint(position="system")
+    assert recipe.context == axes.HindsightHint(position="system", recall=0.8)
 
 
 def test_a_file_may_extend_a_preset(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Law 3's account: accepted = trained + rejected (with a reason) + pending, at every moment.
+
+Nothing is added up on the way. The fate of each turn is derived, when it is asked for, from the raw tables of both
+files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of the table that applies decides.
+
+    apart     eval, off       its purpose forbids learning; not accepted
+    apart     control         a conversation of the control arm; not accepted
+    trained                   in a step of a version that serves or served and was not rolled back
+    rejected  (recorded)      set aside by the gate, a rollback, the learner, or age
+    pending   claimed         in the learner's hands, or in a step whose version does not serve yet
+    rejected  side            a title, a summary: no turn of the agent's task
+    rejected  error           ended in a typed error
+    rejected  empty           nothing was sampled
+    rejected  ambiguous       which turn it answers, or which request answers it, could not be decided
+    rejected  not_chosen      another choice of its request went on
+    rejected  client_gone     nobody saw the reply
+    rejected  operator_block  an operator's hint or skill stood in the prompt, and the recipe is on-policy
+    rejected  no_group        the recipe compares turns of a group, and this one has none
+    pending   unjudged        the recipe takes what there is, and the judge may still add to it
+    pending   waiting         has what the recipe needs
+    pending   open            no next state yet
+    pending   unjudged        the judge has not finished with it
+    pending   waiting         judged, and its group is not complete
+    rejected  judge_failed    the judge failed as often as it may
+    pending   waiting         judged, and the recipe needs no more than that
+    rejected  no_hint, no_reward    judged, without what the recipe needs
+
+The last lines may change their mind: a user's late feedback turns no_hint into waiting. Once a turn is older than
+the age limit, `LearningLog.expire` records its fate and it stays.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentrl.store.database import reading, scalar
+
+
+class Reason(StrEnum):
+    """Why turns are rejected. The learner may add reasons of its own."""
+
+    SIDE = "side"
+    ERROR = "error"
+    EMPTY = "empty"
+    AMBIGUOUS = "ambiguous"
+    NOT_CHOSEN = "not_chosen"
+    CLIENT_GONE = "client_gone"
+    OPERATOR_BLOCK = "operator_block"
+    NO_GROUP = "no_group"
+    NO_HINT = "no_hint"
+    NO_REWARD = "no_reward"
+    JUDGE_FAILED = "judge_failed"
+    EXPIRED = "expired"
+    GROUP_INCOMPLETE = "group_incomplete"
+    STALE = "stale"
+    GATE = "gate"
+    ROLLED_BACK = "rolled_back"
+
+
+PENDING = ("open", "unjudged", "waiting", "claimed")
+"""The kinds of pending, in the order a turn goes through them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """accepted == trained + sum(rejected) + sum(pending)."""
+
+    accepted: int
+    """Turns of purpose train in the learning arm."""
+    trained: int
+    rejected: dict[str, int]
+    """By reason."""
+    pending: dict[str, int]
+    """By kind; all four kinds are present."""
+    apart: dict[str, int]
+    """Turns that were never accepted: control, eval, off."""
+
+    @property
+    def balanced(self) -> bool:
+        return self.accepted == self.trained + sum(self.rejected.values()) + sum(self.pending.values())
+
+
+def _has(condition: str) -> str:
+    return f"EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq AND {condition})"  # noqa: S608
+
+
+_EPISODE_REWARD = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.scope = t.scope
+    AND e.session = t.session AND e.source = 'environment' AND e.reward IS NOT NULL)"""
+_HAS_REWARD = f"({_has('s.reward IS NOT NULL')} OR {_EPISODE_REWARD})"
+_HAS_ANY = f"({_has('(s.reward IS NOT NULL OR s.hint IS NOT NULL OR s.preferred IS NOT NULL)')} OR {_EPISODE_REWARD})"
+_LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
+    LEFT JOIN versions v ON v.policy = p.policy AND v.number = p.version
+    WHERE u.turn_id = t.id AND p.voided_at IS NULL AND {condition})"""
+
+FATES = f"""CREATE TEMP VIEW fates AS
+SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
+    CASE
+    WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
+    WHEN t.arm <> 'learning' THEN 'apart:' || t.arm
+    WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
+    WHEN r.turn_id IS NOT NULL THEN 'rejected:' || r.reason
+    WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
+    WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'
+    WHEN t.kind <> 'main' THEN 'rejected:' || t.kind
+    WHEN t.error IS NOT NULL THEN 'rejected:error'
+    WHEN t.num_sampled = 0 THEN 'rejected:empty'
+    WHEN t.matched_by = 'ambiguous' OR n.matched_by = 'ambiguous' THEN 'rejected:ambiguous'
+    WHEN n.ending IN ('not_chosen', 'client_gone') THEN 'rejected:' || n.ending
+    WHEN t.block_spans IS NOT NULL AND NOT coalesce(g.allow_blocks, 0) THEN 'rejected:operator_block'
+    WHEN coalesce(g.group_size, 1) > 1 AND t.group_key IS NULL THEN 'rejected:no_group'
+    WHEN coalesce(g.needs, 'any') = 'any' AND n.turn IS NOT NULL
+        AND EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
+    WHEN CASE coalesce(g.needs, 'any')
+        WHEN 'hint' THEN {_has("s.hint <> ''")} WHEN 'reward' THEN {_HAS_REWARD} ELSE {_HAS_ANY} END
+        THEN 'pending:waiting'
+    WHEN n.turn IS NULL THEN 'pending:open'
+    WHEN EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
+    WHEN coalesce(g.group_size, 1) > 1 THEN 'pending:waiting'
+    WHEN (SELECT j.outcome FROM judgements j WHERE j.turn = t.seq ORDER BY j.id DESC LIMIT 1) = 'failed'
+        THEN 'rejected:judge_failed'
+    WHEN coalesce(g.needs, 'any') = 'any' THEN 'pending:waiting'
+    ELSE 'rejected:no_' || g.needs
+    END AS fate
+FROM turns t
+LEFT JOIN next_states n ON n.turn = t.seq
+LEFT JOIN settings g ON g.policy = t.policy
+LEFT JOIN rejections r ON r.turn_id = t.id
+LEFT JOIN claims c ON c.turn_id = t.id"""  # noqa: S608
+"""One row for each turn. Table names are without file: none stands in both log.db and learning.db."""
+
+
+def define_fates(connection: sqlite3.Connection) -> None:
+    """Makes the view on a connection that sees both files."""
+    connection.execute(FATES)
+
+
+def fate_of(connection: sqlite3.Connection, turn_id: str) -> str | None:
+    """'trained', 'rejected:REASON', 'pending:KIND' or 'apart:WHY'; None for an unknown turn."""
+    fate = scalar(connection, "SELECT fate FROM fates WHERE id = ?", (turn_id,))
+    return None if fate is None else str(fate).rstrip(":")
+
+
+def account(connection: sqlite3.Connection, policy: str | None = None) -> Account:
+    """Counts every turn of both files, in one snapshot; of one line of versions when `policy` is given."""
+    where, values = ("", ()) if policy is None else (" WHERE policy = ?", (policy,))
+    accept = "purpose = 'train' AND arm = 'learning'"
+    with reading(connection):
+        # Counted on its own and not as the sum of the fates: a turn that no line of the table fits shows up.
+        accepted = scalar(
+            connection,
+            f"SELECT count(*) FROM turns {where or ' WHERE 1'} AND {accept}",  # noqa: S608
+            values,
+        )
+        rows = connection.execute(
+            f"SELECT fate, count(*) FROM fates {where} GROUP BY fate ORDER BY fate",  # noqa: S608
+            values,
+        ).fetchall()
+    tables: dict[str, dict[str, int]] = {"trained": {}, "rejected": {}, "pending": {}, "apart": {}}
+    for fate, number in rows:
+        name, _, detail = fate.partition(":")
+        tables[name][detail] = number
+    return Account(
+        accepted=accepted,
+        trained=tables["trained"].get("", 0),
+        rejected=tables["rejected"],
+        pending={kind: tables["pending"].get(kind, 0) for kind in PENDING},
+        apart=tables["apart"],
+    )

@@ -1,0 +1,232 @@
+"""Handing turns to the learner: which may go, in which order, each at most so many times, groups only whole.
+
+Selecting reads both files and holds nothing; taking is one short write transaction in learning.db that asks again
+for each turn, so two learners, or a learner and a rollback, cannot both have one.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from agentrl.errors import StoreError
+from agentrl.store import records
+from agentrl.store.account import Reason
+from agentrl.store.database import scalar
+from agentrl.store.lines import unsettle
+from agentrl.types import NextState, Signal, Turn
+
+Needs = Literal["hint", "reward", "any"]
+"""What a recipe needs of a turn. "any": nothing beyond having been judged, or any signal before that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A turn in the learner's hands, with all that is known of what it led to."""
+
+    turn: Turn
+    next_state: NextState | None
+    """None where a signal came before any next state did (feedback on the newest turn)."""
+    signals: tuple[Signal, ...]
+    use: int
+    """1 the first time that the turn is handed out."""
+    group: str | None = None
+    """Group of the turn's session; turns of one group answer the same task."""
+    episode_reward: float | None = None
+    """The environment's newest reward anywhere in the turn's session; None without one."""
+
+
+_USED = """(SELECT count(*) FROM step_turns u JOIN steps p ON p.id = u.step
+    WHERE u.turn_id = {id} AND p.voided_at IS NULL)"""
+_CLAIMABLE = f"""SELECT seq, id, scope, session, group_key, used FROM (
+        SELECT f.*, {_USED.format(id="f.id")} AS used FROM fates f
+        WHERE f.policy = :policy AND f.received_at >= :oldest)
+    WHERE fate = 'pending:waiting'
+       OR (used BETWEEN 1 AND :uses - 1 AND fate IN ('trained:', 'pending:claimed')
+           AND id NOT IN (SELECT turn_id FROM claims) AND id NOT IN (SELECT turn_id FROM rejections))
+    ORDER BY used, seq DESC"""  # noqa: S608
+"""Turns never used come first, then those used least; within that the newest: where turns come faster than they can be
+trained, what the policy does now teaches more than what it did long ago, and the rest ages until it expires."""
+_ENDED = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.scope = {t}.scope
+        AND e.session = {t}.session AND e.source = 'environment' AND e.reward IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM open_turns o WHERE o.scope = {t}.scope AND o.session = {t}.session)"""
+"""Whether a turn's session has ended with a reward from the environment."""
+
+
+def select(connection: sqlite3.Connection, policy: str, oldest: float, uses: int, limit: int) -> list[str]:
+    """Ids of up to `limit` turns to claim, for recipes that take turns one by one."""
+    rows = connection.execute(
+        _CLAIMABLE + " LIMIT :limit", {"policy": policy, "oldest": oldest, "uses": uses, "limit": limit}
+    )
+    return [row["id"] for row in rows]
+
+
+def select_groups(
+    connection: sqlite3.Connection,
+    policy: str,
+    oldest: float,
+    uses: int,
+    limit: int,
+    size: int,
+    *,
+    silent_since: float,
+    hand_out: bool,
+) -> tuple[list[str], list[str]]:
+    """Which turns to claim and which to give up, for recipes that compare the turns of a group.
+
+    A group is complete when `size` of its sessions have ended (no open turn, an environment's reward) with a turn
+    that may be claimed. A group whose newest request came before `silent_since` is late: incomplete ones are handed
+    out as they are or given up, and so are sessions of any late group that never ended.
+
+    Returns:
+        (ids to claim, ids to give up). Groups are claimed whole, the oldest first, up to `limit` turns; the first may
+        exceed it on its own.
+    """
+    rows = connection.execute(
+        f"SELECT * FROM ({_CLAIMABLE}) t WHERE group_key IS NOT NULL AND {_ENDED.format(t='t')}",  # noqa: S608
+        {"policy": policy, "oldest": oldest, "uses": uses},
+    ).fetchall()
+    silent = {
+        (row["scope"], row["group_key"])
+        for row in connection.execute(
+            """SELECT scope, group_key FROM turns WHERE policy = ? AND group_key IS NOT NULL
+               GROUP BY scope, group_key HAVING max(received_at) < ?""",
+            (policy, silent_since),
+        )
+    }
+    unended = connection.execute(
+        f"""SELECT f.id, f.scope, f.group_key FROM fates f WHERE f.policy = :policy AND f.group_key IS NOT NULL
+            AND f.seq > coalesce((SELECT settled FROM settings WHERE policy = :policy), 0)
+            AND f.fate IN ('pending:waiting', 'pending:open', 'pending:unjudged')
+            AND NOT ({_ENDED.format(t="f")}) ORDER BY f.seq""",  # noqa: S608
+        {"policy": policy},
+    ).fetchall()
+    late = [row["id"] for row in unended if (row["scope"], row["group_key"]) in silent]
+    chosen: list[str] = []
+    full = False
+    for group in _oldest_first(rows):
+        ids = [row["id"] for row in group]
+        is_late = (group[0]["scope"], group[0]["group_key"]) in silent
+        if len({row["session"] for row in group}) >= size or (is_late and hand_out):
+            full = full or bool(chosen and len(chosen) + len(ids) > limit)
+            chosen += [] if full else ids
+        elif is_late:
+            late += [row["id"] for row in group if row["used"] == 0]
+    return chosen, late
+
+
+def _oldest_first(rows: Sequence[sqlite3.Row]) -> list[list[sqlite3.Row]]:
+    """Rows by group; groups with unused turns first, then by age, and so within a group."""
+
+    def key(row: sqlite3.Row) -> tuple[str, str]:
+        return row["scope"], row["group_key"]
+
+    def age(row: sqlite3.Row) -> tuple[int, int]:
+        return row["used"], row["seq"]
+
+    groups = [sorted(members, key=age) for _, members in groupby(sorted(rows, key=key), key=key)]
+    return sorted(groups, key=lambda group: age(group[0]))
+
+
+def take(
+    connection: sqlite3.Connection, policy: str, turn_ids: Sequence[str], uses: int, now: float
+) -> dict[str, int]:
+    """Claims the turns that are still free, in an open write transaction. turn id -> which use this is."""
+    taken: dict[str, int] = {}
+    for turn_id in turn_ids:
+        row = connection.execute(
+            f"""INSERT INTO claims SELECT :id, :policy, {_USED.format(id=":id")} + 1, :now
+                WHERE {_USED.format(id=":id")} < :uses
+                AND NOT EXISTS (SELECT 1 FROM claims WHERE turn_id = :id)
+                AND NOT EXISTS (SELECT 1 FROM rejections WHERE turn_id = :id)
+                RETURNING use""",  # noqa: S608
+            {"id": turn_id, "policy": policy, "now": now, "uses": uses},
+        ).fetchone()
+        if row is not None:
+            taken[turn_id] = row["use"]
+    return taken
+
+
+def load(connection: sqlite3.Connection, taken: dict[str, int]) -> list[Claimed]:
+    """The records behind claims, in the order given.
+
+    Raises:
+        StoreError: a turn cannot be read back.
+    """
+    return [_load(connection, turn_id, use) for turn_id, use in taken.items()]
+
+
+def _load(connection: sqlite3.Connection, turn_id: str, use: int) -> Claimed:
+    turn = records.read_turn(connection, turn_id)
+    if turn is None:
+        raise StoreError(f"turn {turn_id} is claimed, but the log does not hold it")
+    return Claimed(
+        turn=turn,
+        next_state=records.read_next_state(connection, turn_id),
+        signals=tuple(records.read_signals(connection, turn_id)),
+        use=use,
+        group=records.group_key(turn.session),
+        episode_reward=scalar(
+            connection,
+            """SELECT reward FROM signals INDEXED BY episode_rewards WHERE scope = ? AND session = ?
+               AND source = 'environment' AND reward IS NOT NULL ORDER BY id DESC LIMIT 1""",
+            (turn.scope, turn.session),
+        ),
+    )
+
+
+def free(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
+    """Gives claims back, in an open write transaction; how many there were."""
+    wanted = json.dumps(list(turn_ids))
+    policies = connection.execute(
+        "SELECT DISTINCT policy FROM claims WHERE turn_id IN (SELECT value FROM json_each(?))", (wanted,)
+    ).fetchall()
+    for row in policies:
+        unsettle(connection, row["policy"], turn_ids)
+    return connection.execute(
+        "DELETE FROM claims WHERE turn_id IN (SELECT value FROM json_each(?))", (wanted,)
+    ).rowcount
+
+
+def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str, now: float) -> None:
+    """Sets turns aside for good, in an open write transaction. The first reason stays.
+
+    Raises:
+        StoreError: the log has no such turn.
+    """
+    for turn_id in turn_ids:
+        records.seq_of(connection, turn_id)
+        connection.execute("DELETE FROM claims WHERE turn_id = ?", (turn_id,))
+        connection.execute(
+            "INSERT OR IGNORE INTO rejections VALUES (?, ?, NULL, ?)", (turn_id, str(reason), now)
+        )
+
+
+def settle(connection: sqlite3.Connection, policy: str, oldest: float) -> tuple[dict[str, str], int]:
+    """What age decides: turns received before `oldest` and their reasons, and the seq up to which all is decided.
+
+    A pending turn that nobody holds has expired; a rejection that was only derived is now recorded, so that a signal
+    which comes later cannot bring the turn back.
+    """
+    settled = int(scalar(connection, "SELECT settled FROM settings WHERE policy = ?", (policy,)) or 0)
+    rows = connection.execute(
+        "SELECT id, fate FROM fates WHERE seq > ? AND policy = ? AND received_at < ? "
+        "AND fate NOT IN ('trained:', 'pending:claimed') AND fate NOT LIKE 'apart:%' "
+        "AND id NOT IN (SELECT turn_id FROM rejections)",
+        (settled, policy, oldest),
+    ).fetchall()
+    reasons = {}
+    for row in rows:
+        kind, _, detail = row["fate"].partition(":")
+        reasons[row["id"]] = detail if kind == "rejected" else Reason.EXPIRED.value
+    first_young = scalar(
+        connection,
+        "SELECT min(seq) FROM turns WHERE seq > ? AND policy = ? AND received_at >= ?",
+        (settled, policy, oldest),
+    )
+    newest = int(scalar(connection, "SELECT max(seq) FROM turns") or 0)
+    return reasons, newest if first_young is None else first_young - 1

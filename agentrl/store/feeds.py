@@ -1,0 +1,95 @@
+"""Turns as their signals come: rewarded ones for the learner's gate, hinted ones for the teacher's memory.
+
+Only turns that may be learned from at all: purpose train, learning arm, the agent's task, ended without an error.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from agentrl.errors import StoreError
+from agentrl.store import records
+from agentrl.store.database import LOG_NAME, connect, database_path, reading
+from agentrl.store.migrations import LOG, require_current
+from agentrl.types import Turn
+
+_LEARNABLE = """t.policy = ? AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
+    AND t.error IS NULL AND t.num_sampled > 0"""
+
+
+class _Feed:
+    """Reads log.db from where the last call ended, and never writes it. `close` is idempotent.
+
+    Args:
+        path: the run's folder, or its log.db.
+        policy: the line of versions whose turns are wanted.
+
+    Raises:
+        StoreError: the file is missing or from another release.
+    """
+
+    def __init__(self, path: Path | str, policy: str) -> None:
+        self._policy = policy
+        self._seen = 0
+        connection = connect(database_path(path, LOG_NAME), read_only=True)
+        try:
+            require_current(connection, LOG, "main")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection: sqlite3.Connection | None = connection
+
+    def _new(self, condition: str, choose: Callable[[sqlite3.Row], bool]) -> list[tuple[sqlite3.Row, Turn]]:
+        """Signals since the last call that fit `condition` and are chosen, each with its turn, in their order."""
+        if self._connection is None:
+            raise StoreError("the log is closed")
+        try:
+            with reading(self._connection) as connection:
+                rows: Sequence[sqlite3.Row] = connection.execute(
+                    f"""SELECT s.id, s.hint, t.id AS turn_id, t.session FROM signals s
+                        JOIN turns t ON t.seq = s.turn
+                        WHERE s.id > ? AND {_LEARNABLE} AND {condition} ORDER BY s.id""",  # noqa: S608
+                    (self._seen, self._policy),
+                ).fetchall()
+                found = [(row, records.read_turn(connection, row["turn_id"])) for row in rows if choose(row)]
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
+        if rows:
+            self._seen = rows[-1]["id"]
+        return [(row, turn) for row, turn in found if turn is not None]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RewardedTurns(_Feed):
+    """Turns that got a positive reward of their own."""
+
+    def new(self, choose: Callable[[str, str], bool]) -> list[Turn]:
+        """Those rewarded since the last call, each once, in the order of their signals.
+
+        Args:
+            choose: by turn id and session; only the chosen are read whole.
+        """
+        condition = "s.reward > 0 AND t.block_spans IS NULL AND t.redacted_spans IS NULL"
+        rows = self._new(condition, lambda row: choose(row["turn_id"], row["session"]))
+        return list({turn.id: turn for _, turn in rows}.values())
+
+
+class HintedTurns(_Feed):
+    """Turns that got a hint, with the hint."""
+
+    def new(self) -> list[tuple[Turn, str]]:
+        """Those hinted since the last call, in the order of their signals."""
+        return [(turn, row["hint"]) for row, turn in self._new("s.hint <> ''", lambda row: True)]

@@ -1,0 +1,98 @@
+"""Hints that outlive their turn: what was said after a request is remembered for requests like it.
+
+A turn whose own next state says nothing of use (a mistyped command is merely "not found", a success needs no
+word) can then still be shown to the teacher with the hint that an earlier, like request brought. Requests are
+compared by their words, those left out that the action took over as arguments: "Show the file a.txt" and "Show the
+file b.md" are one request when the commands name a.txt and b.md. Only what came before a turn is recalled for it,
+within its scope, so that the same log always recalls the same.
+
+Retrieval of earlier experience as the teacher's context: Skill-SD, arXiv 2604.10674, with hints in place of skills.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from agentrl.text.content import message_text
+from agentrl.types import Turn
+
+MAX_REMEMBERED = 2000
+"""Hints of one scope; older ones are forgotten."""
+MAX_VOTES = 15
+"""The newest like requests that are asked: a house that changed its rules is soon believed."""
+
+_WORD = re.compile(r"[^\s,;:!?()\[\]{}\"'`]+")
+_ARGUMENT = "_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    received_at: float
+    turn_id: str
+    words: frozenset[str]
+    hint: str
+
+
+class HintMemory:
+    """The hints of a log, fed in the order of its signals."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, deque[_Remembered]] = {}
+
+    def add(self, turn: Turn, hint: str) -> None:
+        """Remembers what was said after a turn."""
+        remembered = self._scopes.setdefault(turn.scope, deque(maxlen=MAX_REMEMBERED))
+        remembered.append(
+            _Remembered(received_at=turn.received_at, turn_id=turn.id, words=request_words(turn), hint=hint)
+        )
+
+    def recall(self, turn: Turn, own: str | None, similarity: float) -> str | None:
+        """The hint that was given most often after requests like this turn's, its own counted with them.
+
+        Args:
+            own: the turn's own hint; wins a tie.
+            similarity: least share of common words (Jaccard) of like requests.
+        """
+        words = request_words(turn)
+        votes: Counter[str] = Counter() if own is None else Counter({own: 1})
+        num_asked = 0
+        for item in reversed(self._scopes.get(turn.scope, ())):
+            if item.received_at >= turn.received_at or item.turn_id == turn.id:
+                continue
+            if _alike(words, item.words) >= similarity:
+                votes[item.hint] += 1
+                num_asked += 1
+                if num_asked == MAX_VOTES:
+                    break
+        # most_common keeps the order of insertion among equals: the own hint first, then the newest
+        return votes.most_common(1)[0][0] if votes else None
+
+
+def request_words(turn: Turn) -> frozenset[str]:
+    """The words of the newest user message, the arguments of the turn's tool calls replaced by one mark."""
+    request = next((message_text(m) for m in reversed(turn.messages) if m.get("role") == "user"), "")
+    taken = {
+        word for call in turn.reply.tool_calls for text in _texts(call.arguments) for word in _words(text)
+    }
+    return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(request))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (match.rstrip(".") for match in _WORD.findall(text)) if word]
+
+
+def _texts(arguments: str) -> list[str]:
+    """The texts in a tool call's arguments; the whole where they are not JSON."""
+    try:
+        values = json.loads(arguments)
+    except json.JSONDecodeError:
+        return [arguments]
+    return [str(value) for value in values.values()] if isinstance(values, dict) else [str(values)]
+
+
+def _alike(a: frozenset[str], b: frozenset[str]) -> float:
+    """|a ∩ b| / |a ∪ b|; requests without words are like none."""
+    return len(a & b) / len(a | b) if a and b else 0.0

@@ -1,0 +1,137 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory, request_words
+from agentrl.types import (
+    Arm,
+    Completion,
+    FinishReason,
+    MatchedBy,
+    Purpose,
+    Reply,
+    Sampling,
+    ToolCall,
+    Turn,
+    TurnKind,
+    VersionSpan,
+)
+
+
+def turn(request: str, command: str, at: float, scope: str = "default") -> Turn:
+    call = ToolCall(id="c1", name="bash", arguments=json.dumps({"command": command}))
+    return Turn(
+        id=f"t{at}",
+        request_id=f"r{at}",
+        session=f"s{at}",
+        scope=scope,
+        parent=None,
+        matched_by=MatchedBy.NONE,
+        kind=TurnKind.MAIN,
+        kind_reason="",
+        purpose=Purpose.TRAIN,
+        arm=Arm.LEARNING,
+        task_key="k",
+        messages=({"role": "system", "content": "s"}, {"role": "user", "content": request}),
+        tools=(),
+        prompt_ids=(1,),
+        prompt_built_by="rendered: first turn",
+        completion=Completion(
+            token_ids=(2,),
+            logprobs=(0.0,),
+            raw_logprobs=None,
+            num_allowed=None,
+            finish_reason=FinishReason.STOP,
+            version_spans=(VersionSpan(version=0, start=0, end=1),),
+        ),
+        reply=Reply(text="", tool_calls=(call,)),
+        sampling=Sampling(),
+        policy="default",
+        received_at=at,
+    )
+
+
+def test_a_request_is_its_words_without_what_the_action_took_over() -> None:
+    found = request_words(turn("Search for paris in Notes.txt.", "grep paris Notes.txt", 1.0))
+
+    assert found == {"search", "for", "_", "in"}
+
+
+def test_a_hint_is_recalled_for_a_like_request_with_other_arguments() -> None:
+    memory = HintMemory()
+    memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0), "use zorvex instead of cat")
+
+    assert (
+        memory.recall(turn("Show the file b.md.", "zor b.md", 2.0), None, 0.8) == "use zorvex instead of cat"
+    )
+    assert memory.recall(turn("Delete the folder b.", "rmdir b", 2.0), None, 0.8) is None
+
+
+def test_one_other_word_makes_another_request_at_the_presets_similarity() -> None:
+    memory = HintMemory()
+    memory.add(turn("Give me the checksum of a.txt.", "md5sum a.txt", 1.0), "use b2sum")
+
+    assert memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.8) is None
+    assert memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.7) == "use b2sum"
+
+
+def test_only_what_came_before_is_recalled() -> None:
+    memory = HintMemory()
+    memory.add(turn("Show the file a.txt.", "cat a.txt", 5.0), "use zorvex")
+
+    assert memory.recall(turn("Show the file b.md.", "x b.md", 4.0), None, 0.8) is None
+    assert memory.recall(turn("Show the file b.md.", "x b.md", 5.0), None, 0.8) is None
+
+
+def test_hints_never_cross_scopes() -> None:
+    memory = HintMemory()
+    memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0, scope="alice"), "use zorvex")
+
+    assert memory.recall(turn("Show the file b.md.", "x b.md", 2.0, scope="bob"), None, 0.8) is None
+
+
+def test_most_of_the_like_requests_overrule_an_own_hint_that_stands_alone() -> None:
+    memory = HintMemory()
+    for at in (1.0, 2.0):
+        memory.add(turn("Make a checksum of a.txt.", "md5sum a.txt", at), "use b2sum")
+    asked = turn("Make a checksum of c.txt.", "cp c.txt", 3.0)
+
+    assert memory.recall(asked, "cp is refused, use tidrus", 0.8) == "use b2sum"
+
+
+def test_an_own_hint_wins_a_tie_and_stands_where_nothing_is_remembered() -> None:
+    memory = HintMemory()
+    asked = turn("Make a checksum of c.txt.", "cp c.txt", 3.0)
+
+    assert memory.recall(asked, "own", 0.8) == "own"
+    memory.add(turn("Make a checksum of a.txt.", "md5sum a.txt", 1.0), "other")
+    assert memory.recall(asked, "own", 0.8) == "own"
+
+
+def test_the_newest_like_requests_decide_when_the_rules_change() -> None:
+    memory = HintMemory()
+    for at in range(40):
+        memory.add(turn("Show the file a.txt.", "cat a.txt", float(at)), "old" if at < 30 else "new")
+
+    assert memory.recall(turn("Show the file b.md.", "x b.md", 99.0), None, 0.8) == "new"
+
+
+def test_memory_is_bounded() -> None:
+    memory = HintMemory()
+    first = turn("Sort a.txt.", "sort a.txt", 0.0)
+    memory.add(first, "use sort -n")
+    for at in range(MAX_REMEMBERED):
+        memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0 + at), "use zorvex")
+
+    assert memory.recall(turn("Sort b.txt.", "sort b.txt", 1e6), None, 0.8) is None
+
+
+@pytest.mark.parametrize("arguments", ["not json a.txt", '["a.txt"]', '"a.txt"'])
+def test_arguments_that_are_no_object_are_read_as_text(arguments: str) -> None:
+    plain = turn("Show a.txt.", "x", 1.0)
+    odd = replace(
+        plain, reply=Reply(text="", tool_calls=(ToolCall(id="c", name="bash", arguments=arguments),))
+    )
+
+    assert "show" in request_words(odd)
