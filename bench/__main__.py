@@ -12,7 +12,9 @@ BENCHMARKS = ("engine", "store")
 
 
 def main() -> int:
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {version('torch')}")
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {version('torch')}"
+    )
     failed = []
     for name in sys.argv[1:] or BENCHMARKS:
         print(f"\n## {name}\n", flush=True)

@@ -41,10 +41,10 @@ NUM_HELD_OUT = 480
 """Held-out tasks of one measurement: each family has half of them."""
 CONTROL_OFFSET = 10_000
 """First held-out task of the control, so that it is measured on tasks of its own."""
-MAX_LEARNING_S = 165.0
+MAX_LEARNING_S = 150.0
 MIN_EPISODES = 300
 WINDOW = 60
-GOOD_SHARE = 0.95
+GOOD_SHARE = 0.97
 MAX_EPISODES = 6000
 DRAIN_S = 15.0
 REACHABLE_RANGE = (0.03, 0.3)
@@ -63,7 +63,7 @@ OVERRIDES: dict[str, Any] = {
 async def run_demo(seed: int, *, run_dir: Path | None, as_json: bool, overrides: Sequence[str]) -> None:
     """Plays the demo and prints where the report is; with `as_json` the report's figures on standard output."""
     folder = run_dir or free_folder(Path("runs") / f"demo-seed{seed}")
-    screen = Screen(quiet=as_json)
+    screen = Screen()
     report = await Demo(seed, folder, screen, overrides).run()
     if as_json:
         typer.echo(json.dumps(report))
@@ -299,7 +299,7 @@ class Demo:
             "seed": self.seed,
             **options,
         }
-        command = [sys.executable, "-m", "server.cli", "rollout", "--lines"]
+        command = [sys.executable, "-P", "-m", "server.cli", "rollout", "--lines"]
         for name, value in arguments.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         for name, value in (env_options or {}).items():
@@ -343,8 +343,8 @@ def refuse_unreachable(chances: dict[str, float]) -> None:
 @asynccontextmanager
 async def running(command: Sequence[str]) -> Any:
     """A child process that does not outlive the block."""
-    # The agents must find our packages first: the folder that the demo is started in may hold an `envs` of its own.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    # The folder that the demo is started in may hold an `envs` of its own: only our own search path counts.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, env=environment, limit=2**20
     )

@@ -25,8 +25,8 @@ SIMULATED_NOTE = (
 
 
 class Screen:
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
         self._bar: Any = None
         self._stage = ""

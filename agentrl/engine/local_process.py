@@ -138,6 +138,7 @@ class LocalProcessEngine(Frontend):
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # the folder that we were started in holds nothing of ours
                 "-m",
                 "agentrl.engine.local_child",
                 str(theirs.fileno()),

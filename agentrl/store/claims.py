@@ -21,7 +21,8 @@ from agentrl.store.lines import unsettle
 from agentrl.types import NextState, Signal, Turn
 
 Needs = Literal["hint", "reward", "any"]
-"""What a recipe needs of a turn. "any": nothing beyond having been judged, or any signal before that."""
+"""What a recipe needs of a turn. "any": whatever there is once the judge has finished, or a signal before
+anything followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

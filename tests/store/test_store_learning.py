@@ -180,6 +180,19 @@ async def test_a_recipe_decides_which_signal_a_turn_needs(log, learning) -> None
     assert learning.account().balanced
 
 
+async def test_a_recipe_that_takes_what_there_is_waits_for_the_judge_to_add_to_it(log, learning) -> None:
+    learning.configure(needs="any")
+    await record(log, make_turn("answered"), make_turn("open"))
+    await answer(log, "answered")
+    await hint(log, "answered")
+    await hint(log, "open")
+    assert learning.fate("answered") == "pending:unjudged"
+    assert learning.fate("open") == "pending:waiting"
+
+    await log.mark_judged("answered", "judged")
+    assert learning.fate("answered") == "pending:waiting"
+
+
 async def test_a_reward_of_the_environment_is_every_turn_s_of_its_session(log, learning) -> None:
     await record(
         log,

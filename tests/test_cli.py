@@ -1,0 +1,94 @@
+"""The command line as a process, the way a user meets it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AGENTRL = Path(sys.executable).with_name("agentrl")
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(AGENTRL), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo",
+        "serve",
+        "learner",
+        "rollout",
+        "status",
+        "versions",
+        "rollback",
+        "pause",
+        "resume",
+        "explain",
+        "doctor",
+    ],
+)
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    done = run(command, "--help", cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_help_loads_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['agentrl', '--help']; "
+        "import server.cli; server.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, "doctor" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("serve", "no/such/model"), "Give a folder with config.json"),
+        (("serve", "nano", "--recipe", "hint_opds"), "hint_opsd"),
+        (("serve", "nano", "--host", "0.0.0.0"), "key"),
+        (("serve", "nano", "--set", "engine.max_runing=1"), "engine.max_runing"),
+        (("status",), "agentrl serve"),
+        (("explain",), "agentrl serve"),
+        (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--env", "nowhere:Env"), "nowhere"),
+        (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--purpose", "fun"), "train, eval, off"),
+    ],
+)
+def test_what_cannot_work_is_one_line_with_its_remedy(
+    arguments: tuple[str, ...], remedy: str, tmp_path: Path
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert remedy in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_users_own_envs_skills_and_server_disturb_no_command(tmp_path: Path) -> None:
+    for name in ("envs", "skills"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the user's own')")
+    (tmp_path / "server.py").write_text("raise RuntimeError('the user\\'s own')")
+    (tmp_path / "agentrl.py").write_text("raise RuntimeError('the user\\'s own')")
+
+    assert run("--help", cwd=tmp_path).returncode == 0
+    assert "agentrl serve" in run("status", cwd=tmp_path).stderr
+    served = run("serve", "nano", "--host", "0.0.0.0", cwd=tmp_path)
+    assert "key" in served.stderr

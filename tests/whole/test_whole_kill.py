@@ -1,0 +1,188 @@
+"""kill -9 of gateway, engine and learner at random moments, with real processes; the clients' record is the judge."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.verify import verify
+
+NUM_CLIENTS = 4
+START_S = 60.0
+
+
+class Clients:
+    """Agents that go on whatever happens; `acknowledged` holds the turn ids of every reply they were given whole."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[str] = []
+        self.failures = 0
+        self.base_url = ""
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(NUM_CLIENTS)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def _run(self, number: int) -> None:
+        with httpx.Client(timeout=20) as http:
+            count = 0
+            while not self._stop.is_set():
+                count += 1
+                try:
+                    self._conversation(http, f"c{number}n{count}")
+                except (httpx.HTTPError, KeyError, json.JSONDecodeError):
+                    self.failures += 1
+                    self._stop.wait(0.05)
+
+    def _conversation(self, http: httpx.Client, session: str) -> None:
+        url = f"{self.base_url}/s/{session}/v1/chat/completions"
+        messages = [{"role": "user", "content": "Show the file a.txt."}]
+        for _ in range(2):
+            if self._stop.is_set():
+                return
+            answer = http.post(url, json={"model": "nano", "messages": messages, "max_tokens": 12})
+            answer.raise_for_status()
+            message = answer.json()["choices"][0]["message"]
+            self.acknowledged.append(answer.headers["x-turn-id"])
+            messages += [
+                {"role": "assistant", "content": message["content"] or "x"},
+                {"role": "user", "content": "No, use zorvex instead."},
+            ]
+
+
+@contextmanager
+def server(run_dir: Path, clients: Clients) -> Iterator[subprocess.Popen[bytes]]:
+    """`agentrl serve nano`, ready to answer."""
+    (run_dir / "server.json").unlink(missing_ok=True)
+    settings = ["engine.max_len=512", "server.max_tokens=32", "learn.overrides.batch.max_wait_s=0.5"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "server.cli",
+        "serve",
+        "nano",
+        "--port",
+        "0",
+        "--run-dir",
+        str(run_dir),
+    ]
+    command += [part for setting in settings for part in ("--set", setting)]
+    with (run_dir / "output.txt").open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        wait_for(
+            lambda: (run_dir / "server.json").exists() and (run_dir / "server.json").stat().st_size > 0,
+            process,
+        )
+        where = json.loads((run_dir / "server.json").read_text())
+        clients.base_url = where["base_url"]
+        wait_for(lambda: is_healthy(where["base_url"]), process)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def wait_for(holds: object, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    pause = threading.Event()
+    while not holds():  # type: ignore[operator]
+        assert process.poll() is None, "the server ended while it was waited for"
+        assert time.monotonic() < deadline, "the server did not get ready"
+        pause.wait(0.05)
+
+
+def is_healthy(base_url: str) -> bool:
+    try:
+        return httpx.get(base_url + "/healthz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def child(parent: int, module: str) -> int | None:
+    """The pid of a child process that runs a module."""
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace")
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, IndexError):
+            continue
+        if entry.name.isdigit() and module in words and int(status[1]) == parent:
+            return int(entry.name)
+    return None
+
+
+def kill_at_random(run_dir: Path, num_kills: int, seed: int) -> Clients:
+    rng = random.Random(seed)
+    clients = Clients()
+    clients_started = False
+    pause = threading.Event()
+    done = 0
+    while done < num_kills:
+        with server(run_dir, clients) as process:
+            if not clients_started:
+                clients.start()
+                clients_started = True
+            victim = "engine"
+            while done < num_kills and victim != "gateway":
+                before = len(clients.acknowledged)
+                wait_for(lambda before=before: len(clients.acknowledged) >= before + 3, process)
+                pause.wait(rng.uniform(0.0, 0.7))
+                victim = rng.choice(("gateway", "engine", "learner"))
+                module = {"engine": "agentrl.engine.local_child", "learner": "agentrl.learner.process"}.get(
+                    victim
+                )
+                pid = process.pid if module is None else child(process.pid, module)
+                if pid is None:
+                    continue  # it is being started again after the last kill
+                os.kill(pid, signal.SIGKILL)
+                done += 1
+            if victim == "gateway":
+                process.wait(timeout=30)
+    with server(run_dir, clients) as process:
+        before = len(clients.acknowledged)
+        wait_for(lambda: len(clients.acknowledged) >= before + 3, process)
+        clients.stop()
+    return clients
+
+
+@pytest.mark.parametrize(
+    "num_kills", [pytest.param(3, id="three"), pytest.param(50, id="fifty", marks=pytest.mark.heavy)]
+)
+def test_every_acknowledged_turn_is_there_once_and_whole_after_kill_9(num_kills: int, tmp_path: Path) -> None:
+    clients = kill_at_random(tmp_path, num_kills, seed=num_kills)
+
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+        stored = [row[0] for row in connection.execute("SELECT id FROM turns")]
+    assert len(stored) == len(set(stored))
+    assert set(clients.acknowledged) <= set(stored)
+    assert len(clients.acknowledged) == len(set(clients.acknowledged)) > 3 * num_kills
+    assert verify(tmp_path) == []
+    with LearningLog(tmp_path, read_only=True) as log:
+        account = log.account()
+    assert account.balanced, account
