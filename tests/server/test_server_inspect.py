@@ -1,0 +1,135 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_house import BASH, calls, eventually, says, serving
+
+from agentrl.errors import UserError
+from agentrl.learner.control import is_paused
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import PolicyVersion, VersionState
+from server.inspect import diagnose, explain_turn, first_unmet, roll_back, set_paused, status_of, versions_of
+
+HEALTHY: dict[str, Any] = {
+    "is_running": True,
+    "is_enabled": True,
+    "is_paused": False,
+    "recipe": "hint_opsd",
+    "accepted": 10,
+    "trained": 4,
+    "rejected": {},
+    "pending": {"open": 1, "unjudged": 0, "waiting": 5, "claimed": 0},
+    "apart": {},
+    "learner": {"state": "running"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({}, "nothing is wrong: 4 turns were trained"),
+        ({"is_running": False}, "start `agentrl serve`"),
+        ({"is_enabled": False}, "without --no-learn"),
+        ({"is_paused": True}, "agentrl resume"),
+        ({"learner": {"state": "refused its settings"}}, "learner.log"),
+        ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, "without /eval/"),
+        ({"accepted": 0, "trained": 0}, "point an agent at the server"),
+        (
+            {"trained": 0, "accepted": 3, "pending": {"open": 3, "unjudged": 0, "waiting": 0, "claimed": 0}},
+            "send /v1/feedback",
+        ),
+        (
+            {
+                "recipe": "grpo",
+                "trained": 0,
+                "rejected": {"no_reward": 9},
+                "pending": {"open": 1, "unjudged": 0, "waiting": 0, "claimed": 0},
+            },
+            "send rewards by /v1/feedback",
+        ),
+        ({"trained": 0, "rejected": {"gate": 16}}, "lower optim.lr"),
+        ({"trained": 0}, "turns_per_step"),
+    ],
+)
+def test_the_doctor_names_the_first_condition_that_is_not_met(changes: dict[str, Any], finding: str) -> None:
+    assert finding in first_unmet(**(HEALTHY | changes))
+
+
+async def one_conversation(run_dir: Path) -> str:
+    """A failed command and what followed, in a run that does not learn; returns the first turn's id."""
+    async with serving(run_dir, [calls("cat a.txt"), says("ok")]) as house:
+        messages: list[Any] = [{"role": "user", "content": "Show the file a.txt."}]
+        client = house.client()
+        first = await client.chat.completions.create(model="nano", messages=messages, tools=[BASH])
+        message = first.choices[0].message
+        assert message.tool_calls
+        messages += [
+            message.model_dump(exclude_none=True),
+            {
+                "role": "tool",
+                "tool_call_id": message.tool_calls[0].id,
+                "content": "cat: use zorvex\n[exit code 1]",
+            },
+        ]
+        await client.chat.completions.create(model="nano", messages=messages, tools=[BASH])
+        turn_id = first.id.removeprefix("chatcmpl-")
+        found = await house.runtime.log.find_turn(turn_id)
+        assert found is not None
+        await eventually(lambda: house.runtime.log.signals(found))
+        live = await asyncio.to_thread(status_of, run_dir)
+        assert live["counts"]["turns"] == 2
+        return found
+
+
+async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
+    turn_id = await one_conversation(tmp_path)
+    with LearningLog(tmp_path) as log:
+        log.ensure_base("default", "base")
+
+    story = await explain_turn(tmp_path, turn_id)
+
+    assert story["turn"]["id"] == turn_id
+    assert story["signals"][0]["hint"] == "cat: use zorvex"
+    assert (await explain_turn(tmp_path, "last"))["turn"]["parent"] == turn_id
+    with pytest.raises(UserError, match="agentrl explain last"):
+        await explain_turn(tmp_path, "nothing")
+    assert status_of(tmp_path)["server"] == "not running"
+    assert "start `agentrl serve`" in diagnose(tmp_path)["finding"]
+
+
+async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
+    await one_conversation(tmp_path)
+    with LearningLog(tmp_path) as log:
+        log.ensure_base("default", "base")
+        log.publish(
+            PolicyVersion(
+                policy="default", number=1, parent=0, state=VersionState.CANDIDATE, path="versions/000001"
+            )
+        )
+        log.set_state("default", 1, VersionState.SERVING, "held")
+    assert [(row["number"], row["state"], row["reason"]) for row in versions_of(tmp_path)][1] == (
+        1,
+        "serving",
+        "held",
+    )
+
+    assert roll_back(tmp_path, 0, "it forgot") == "version 0 serves again; set aside: 1"
+
+    assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
+    with pytest.raises(UserError, match="cannot roll back to 7"):
+        roll_back(tmp_path, 7, "x")
+
+
+def test_learning_is_paused_and_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    assert set_paused(tmp_path, paused=True) == "learning is paused"
+    assert is_paused(tmp_path)
+    assert set_paused(tmp_path, paused=True) == "learning was paused already"
+    assert set_paused(tmp_path, paused=False) == "learning is on"
+
+
+def test_a_folder_without_a_run_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="agentrl serve MODEL"):
+        status_of(tmp_path)
