@@ -1,6 +1,6 @@
 # make demo        installs, then shows the whole loop: a policy that gets better while it serves
 # make test        installs, then checks and tests (under ten minutes on two cores)
-# make test-all    what is heavier: kill -9, soak
+# make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
 # make check       format, lint, types, import floors
 # make bench       timings on this machine; make bench-gpu where there is a GPU
 

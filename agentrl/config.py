@@ -54,7 +54,7 @@ class ServerConfig(Section):
 
 
 class EngineConfig(Section):
-    kind: Literal["local", "scripted"] = "local"
+    kind: Literal["local"] = "local"
     device: str = "cpu"
     precision: Precision = "auto"
     """auto = the faster of fp32 and bf16 by a one-second probe at start."""
@@ -150,7 +150,7 @@ def put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
         data = data.setdefault(key, {})
         if key == "overrides":
-            keys = [*keys[: depth + 1], ".".join(keys[depth + 1 :])]
+            keys = [*keys[: depth + 1], ".".join(keys[depth + 1 :]).strip('"')]
             break
         if not isinstance(data, dict):
             raise ConfigError(f"{'.'.join(keys)} cannot be set: {key} is not a table")

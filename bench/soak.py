@@ -68,7 +68,6 @@ def main() -> int:
         while not (run_dir / "server.json").exists():
             assert serve.poll() is None, "the server did not start"
             time.sleep(0.2)
-        time.sleep(1)
         where = json.loads((run_dir / "server.json").read_text())
         headers = {"Authorization": f"Bearer {where['key']}"} if where["key"] else {}
         agents = subprocess.Popen(
@@ -90,12 +89,12 @@ def main() -> int:
         try:
             for goal, name in ((arguments.first, "first"), (arguments.last, "last")):
                 while True:
-                    assert agents.poll() is None, "the agents ended early"
                     counts = httpx.get(f"{where['base_url']}/v1/status", headers=headers, timeout=60).json()[
                         "counts"
                     ]
                     if counts["turns"] >= goal:
                         break
+                    assert agents.poll() is None, "the agents ended early"
                     time.sleep(1)
                 seen[name] = rss_mib(serve.pid)
                 print(json.dumps({"turns": counts["turns"], "rss_mib": seen[name]}), flush=True)

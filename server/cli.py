@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import agentrl
 from agentrl.errors import AgentRLError
 
 app = typer.Typer(
@@ -23,6 +24,9 @@ app = typer.Typer(
 store_app = typer.Typer(help="Look after the logs of a run.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
+PRESETS = sorted(file.stem for file in (Path(agentrl.__file__).parent / "recipes" / "presets").glob("*.toml"))
+"""Listed from the folder: importing the recipes would slow every command down."""
+
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
 DEFAULT_RUN = Path("runs/default")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -33,7 +37,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set
 def serve(
     model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or 'nano'.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Learning method: a preset's name or a TOML file.")
+        str | None, typer.Option(help=f"Learning method, or a TOML file: {', '.join(PRESETS)}.")
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Serve and record, but do not train.")] = False,
     host: Annotated[
@@ -137,6 +141,8 @@ def rollout(
         )
     )
     show(summary, as_json=json_ or lines)
+    if summary["num_turns"] == 0:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import typer
 
 from agentrl.config import Config, load_config
-from agentrl.errors import AgentRLError
+from agentrl.errors import AgentRLError, ConfigError
 from agentrl.learner.control import set_paused
 from agentrl.store.learning_log import LearningLog
 from envs.house_rules import HouseRules
@@ -55,7 +55,7 @@ OVERRIDES: dict[str, Any] = {
     "batch.max_wait_s": 2.0,
     "batch.uses_per_turn": 1,
     "limits.max_version_lag": 60,
-    "limits.max_logprob_gap": 20.0,
+    "limits.max_logprob_gap": 3.0,
 }
 """What a model of two million parameters bears and a large one does not."""
 
@@ -63,6 +63,10 @@ OVERRIDES: dict[str, Any] = {
 async def run_demo(seed: int, *, run_dir: Path | None, as_json: bool, overrides: Sequence[str]) -> None:
     """Plays the demo and prints where the report is; with `as_json` the report's figures on standard output."""
     folder = run_dir or free_folder(Path("runs") / f"demo-seed{seed}")
+    if (folder / "config.json").exists():
+        raise ConfigError(
+            f"{folder} holds a run already, and a demo begins with an empty log: name another folder"
+        )
     screen = Screen()
     report = await Demo(seed, folder, screen, overrides).run()
     if as_json:
@@ -139,7 +143,7 @@ class Demo:
 
     async def _with_learning(self) -> dict[str, Any]:
         """The measurement before, the learning phase, the measurement after."""
-        async with Runtime(self.config(self.folder, learn=True)) as runtime:
+        async with Runtime(self.config(self.folder, learn=True)) as runtime, self._resumed():
             chances = await reachable_probabilities(runtime.engine, self.seed, self.rules)
             refuse_unreachable(chances)
             before = await self._measure(runtime, "nano@0", "before")
@@ -178,6 +182,14 @@ class Demo:
             },
             "served_at_s": served_since(versions, start_s),
         }
+
+    @asynccontextmanager
+    async def _resumed(self) -> AsyncIterator[None]:
+        """Whoever serves the demo's folder later finds its learner at work."""
+        try:
+            yield
+        finally:
+            set_paused(self.folder, paused=False)
 
     async def _measure(
         self, runtime: Runtime, model: str, name: str, first_task: int = 0
@@ -244,10 +256,13 @@ class Demo:
         set_paused(self.folder, paused=True)
         deadline = time.monotonic() + DRAIN_S
         with LearningLog(self.folder, read_only=True) as log:
-            while log.account().pending["claimed"] and time.monotonic() < deadline:
+            while log.account().pending["claimed"] or log.serving().number != newest():
+                if time.monotonic() > deadline:
+                    self.screen.trouble(
+                        f"the learner was not done after {DRAIN_S:g} s; its last step is not measured"
+                    )
+                    return
                 await asyncio.sleep(0.1)
-            while log.serving().number != newest() and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
 
     async def _control(self, num_turns: int) -> tuple[dict[str, Share], dict[str, float | None]]:
         """As many turns with learning off, then held-out tasks; with the latency of a server that does not learn."""
@@ -278,7 +293,7 @@ class Demo:
     def _note(self, line: dict[str, Any]) -> None:
         self.num_failed += line["num_failed_requests"]
         if line["num_failed_requests"]:
-            self.screen.trouble(line["error"])
+            self.screen.trouble(f"a request failed: {line['error']}")
         shell = line.get("shell")
         if shell and not self.shell:
             self.shell = shell

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from agentrl.store.database import attach, connect
 from agentrl.types import PolicyVersion
 
 
 @contextmanager
 def both_logs(folder: Path) -> Iterator[sqlite3.Connection]:
     """learning.db with log.db attached as `log`, read-only."""
-    with closing(sqlite3.connect(f"file:{folder / 'learning.db'}?mode=ro", uri=True)) as connection:
-        connection.execute("ATTACH ? AS log", (f"file:{folder / 'log.db'}?mode=ro",))
+    with closing(connect(folder / "learning.db", read_only=True)) as connection:
+        attach(connection, folder / "log.db", "log")
         yield connection
 
 

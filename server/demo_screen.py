@@ -77,7 +77,7 @@ class Screen:
         self._advance("learning while serving", round(mean * 100), 100, text)
 
     def trouble(self, error: str | None) -> None:
-        self._console.print(f"[red]a request failed: {error}[/]")
+        self._console.print(f"[red]{error}[/]")
 
     def result(self, report: dict[str, Any], folder: Path) -> None:
         self._end_stage()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agentrl.signals.hints import directive
 from agentrl.store.queries import TurnRef
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import JSON, End, Signal, SignalSource
@@ -115,7 +116,8 @@ class Feedback:
             turn_id=turn.id,
             source=SignalSource(body.source),
             reward=body.reward,
-            hint=text,
+            # "Great, thanks" beside a good reward is praise and no advice.
+            hint=text if text and (body.reward is None or body.reward <= 0) else directive(text or ""),
             preferred=preferred,
             evidence=text or "",
             created_at=time.time(),

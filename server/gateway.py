@@ -143,7 +143,7 @@ class Gateway:
 
     def _arm(self, chat: ChatRequest, place: Place) -> Arm:
         """Drawn by a keyed hash of the session, so that no client can choose its arm."""
-        if chat.marks.purpose is not Purpose.TRAIN or chat.version is not None:
+        if chat.marks.purpose is not Purpose.TRAIN:
             return Arm.LEARNING
         text = f"arm\0{chat.caller.scope}\0{place.session}".encode()
         drawn = int.from_bytes(hmac.digest(self._secret, text, hashlib.sha256)[:8], "big") / 2**64

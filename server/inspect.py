@@ -9,11 +9,12 @@ from typing import Any
 
 from agentrl.errors import StoreError, UserError
 from agentrl.learner import control
+from agentrl.recipes.recipe import load_recipe
+from agentrl.store.account import Account
+from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from server.run_files import ask_server, existing_run, settings_of
-
-LOG_NAME = "log.db"
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -21,8 +22,15 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     live = ask_server(run_dir, "/v1/status")
     if live is not None:
         return live
+    policy = settings_of(run_dir).policy
+    if not (run_dir / LEARNING_NAME).exists():
+        return {
+            "server": "not running",
+            "policy": policy,
+            "serving": 0,
+            "learner": "has never worked in this run",
+        }
     with learning_log(run_dir) as log:
-        policy = settings_of(run_dir).policy
         return {
             "server": "not running",
             "policy": policy,
@@ -35,7 +43,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
 def versions_of(run_dir: Path) -> list[dict[str, Any]]:
     """One row for each version, oldest first."""
     policy = settings_of(run_dir).policy
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not (run_dir / LEARNING_NAME).exists():
+        return rows
     with learning_log(run_dir) as log:
         for version in log.versions(policy):
             steps = [step for step in map(log.step, version.step_ids) if step is not None]
@@ -89,6 +99,8 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
     run = existing_run(run_dir)
     settings = settings_of(run)
     live = ask_server(run, "/v1/status")
+    if not (run / LEARNING_NAME).exists():
+        return {"account": None, "finding": why_no_learner(live, is_enabled=settings.learn.enabled)}
     with learning_log(run) as log:
         account = log.account(settings.policy)
         serving = log.serving(settings.policy)
@@ -97,73 +109,70 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         "balanced": account.balanced,
         "serving_version": serving.number,
         "finding": first_unmet(
+            account,
+            recipe=load_recipe(settings.learn.recipe, settings.learn.overrides).name,
             is_running=live is not None,
-            is_enabled=settings.learn.enabled,
             is_paused=control.is_paused(run),
-            recipe=settings.learn.recipe,
-            accepted=account.accepted,
-            trained=account.trained,
-            rejected=account.rejected,
-            pending=account.pending,
-            apart=account.apart,
             learner=(live or {}).get("learner"),
         ),
     }
 
 
+def why_no_learner(live: dict[str, Any] | None, *, is_enabled: bool) -> str:
+    """Why no learner ever worked in a run's folder."""
+    if not is_enabled:
+        return "the run learns nothing by its settings: start it without --no-learn, or `agentrl learner` beside it"
+    if live is None:
+        return "no server is running for this folder: start `agentrl serve`"
+    state = live.get("learner", {}).get("state")
+    return f"the learner process is {state}: learner.log in the run folder says why"
+
+
 def first_unmet(
-    *,
-    is_running: bool,
-    is_enabled: bool,
-    is_paused: bool,
-    recipe: str,
-    accepted: int,
-    trained: int,
-    rejected: dict[str, int],
-    pending: dict[str, int],
-    apart: dict[str, int],
-    learner: dict[str, Any] | None,
+    account: Account, *, recipe: str, is_running: bool, is_paused: bool, learner: dict[str, Any] | None
 ) -> str:
     """The first condition on the way from a request to a trained turn that does not hold, with its remedy."""
-    from agentrl.recipes.recipe import load_recipe
-
-    needs = load_recipe(recipe).needs
-    lacking = rejected.get(f"no_{needs}", 0)
+    trained, rejected, pending = account.trained, account.rejected, account.pending
+    why, number = max(rejected.items(), key=lambda item: item[1], default=("", 0))
+    state = (learner or {}).get("state")
     checks = (
         (not is_running, "no server is running for this folder: start `agentrl serve`"),
-        (not is_enabled, "the server runs with learning off: start it without --no-learn"),
         (is_paused, "learning is paused: `agentrl resume`"),
         (
-            learner is not None and learner.get("state") not in ("running", "starting"),
-            f"the learner process is {(learner or {}).get('state')}: learner.log in the run folder says why",
+            state not in (None, "off", "running", "starting"),
+            f"the learner process is {state}: learner.log in the run folder says why",
         ),
         (
-            accepted == 0 and bool(apart),
-            f"all turns are marked as not for learning ({', '.join(apart)}): "
+            account.accepted == 0 and bool(account.apart),
+            f"all turns are marked as not for learning ({', '.join(account.apart)}): "
             "call without /eval/ in the URL and without the header X-Purpose",
         ),
-        (accepted == 0, "no turn was recorded yet: point an agent at the server"),
+        (account.accepted == 0, "no turn was recorded yet: point an agent at the server"),
         (
-            pending["open"] == accepted,
+            pending["open"] == account.accepted,
             "no turn has a next state yet: the agent must go on with the conversation, or send /v1/feedback",
         ),
         (pending["unjudged"] > pending["waiting"] + trained, "the judge is behind: turns wait for it"),
         (
-            trained == 0 and lacking > 0 and not pending["waiting"] and not pending["claimed"],
-            f"{lacking} turns were judged without a {needs}, which recipe {recipe!r} needs: "
-            + (
-                "their next states said nothing of what should have been done"
-                if needs == "hint"
-                else "send rewards by /v1/feedback"
-            ),
-        ),
-        (
-            trained == 0 and rejected.get("gate", 0) > 0,
-            "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
+            trained == 0 and not pending["waiting"] and not pending["claimed"] and number > 0,
+            f"{number} turns were set aside as {why!r} by recipe {recipe!r}: "
+            + REMEDIES.get(why, "`agentrl explain` shows one of them"),
         ),
         (trained == 0, "turns wait for the learner: it steps at turns_per_step turns or after max_wait_s"),
     )
     return next((text for unmet, text in checks if unmet), f"nothing is wrong: {trained} turns were trained")
+
+
+NOTHING_SAID = "their next states said nothing of what should have been done; send it as text by /v1/feedback"
+REMEDIES = {
+    "no context": NOTHING_SAID,
+    "no_hint": NOTHING_SAID,
+    "no_reward": "send rewards by /v1/feedback",
+    "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
+    "side": "requests without tools beside ones with tools count as titles and summaries",
+    "client_gone": "the clients left before the reply was whole",
+}
+"""What to do about the reasons that a run is most often full of."""
 
 
 def learning_log(run_dir: Path, *, read_only: bool = True) -> LearningLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ SERVER_FILE = "server.json"
 def write_server_file(run_dir: Path, *, base_url: str, pid: int, key: str | None) -> None:
     """Says where the running server listens; readable by its owner only, since it may hold a key."""
     path = run_dir / SERVER_FILE
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"base_url": base_url, "pid": pid, "key": key}), encoding="utf-8")
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    # Readable by its owner from its first moment on, and never to be seen half-written.
+    with os.fdopen(
+        os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
+        json.dump({"base_url": base_url, "pid": pid, "key": key}, file)
+    fresh.replace(path)
 
 
 def remove_server_file(run_dir: Path) -> None:
@@ -41,7 +48,7 @@ def settings_of(run_dir: Path) -> Config:
 
 
 def ask_server(run_dir: Path, path: str) -> dict[str, Any] | None:
-    """GETs `path` from the run's server over loopback; None where no server is running."""
+    """GETs `path` from the run's server over loopback; None where none is running, or another run's has its port."""
     try:
         where = json.loads((existing_run(run_dir) / SERVER_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -49,8 +56,9 @@ def ask_server(run_dir: Path, path: str) -> dict[str, Any] | None:
     headers = {"Authorization": f"Bearer {where['key']}"} if where.get("key") else {}
     try:
         answer = httpx.get(where["base_url"] + path, headers=headers, timeout=10)
-    except httpx.TransportError:
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError):
         return None
-    answer.raise_for_status()
-    body: dict[str, Any] = answer.json()
-    return body
+    same = Path(str(body.get("run_dir"))).resolve() == run_dir.resolve()
+    return body if same else None

@@ -233,10 +233,6 @@ class Runtime:
 
 async def local_engine(model_path: Path, config: Config, number: int, path: Path) -> Engine:
     """The local engine in a child process, serving `number` from `path` at first."""
-    if config.engine.kind != "local":
-        raise ConfigError(
-            f"engine.kind {config.engine.kind!r} has no settings to build it from: use local, or pass make_engine."
-        )
     return await LocalProcessEngine.start(model_path, config.engine, number=number, path=path)
 
 

@@ -63,6 +63,8 @@ class Built:
 
     samples: tuple[TrainingSample, ...]
     dropped: tuple[Dropped, ...]
+    recalled: dict[str, str]
+    """Turns whose teacher was shown another turn's hint -> that turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Builder:
         """
         samples: list[TrainingSample] = []
         dropped: list[Dropped] = []
+        recalled: dict[str, str] = {}
         for members in self._groups(claims):
             rewards = {claim.turn.session: self._reward(claim) for claim in members}
             # an episode counts once in its group's mean, however many turns it took
@@ -93,12 +96,14 @@ class Builder:
             advantage_of = dict(zip(rewards, advantages, strict=True))
             for claim in members:
                 session = claim.turn.session
-                sample = self._sample(claim, rewards[session], advantage_of[session], newest_version)
+                sample = self._sample(
+                    claim, rewards[session], advantage_of[session], newest_version, recalled
+                )
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
                 else:
                     dropped.append(sample)
-        return Built(samples=tuple(samples), dropped=tuple(dropped))
+        return Built(samples=tuple(samples), dropped=tuple(dropped), recalled=recalled)
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
         """Claims whose rewards are compared with each other, in the order of their first members. On live traffic
@@ -118,9 +123,14 @@ class Builder:
         return claim.episode_reward if own is None else own
 
     def _sample(
-        self, claim: Claim, reward: float | None, advantage: float | None, newest_version: int
+        self,
+        claim: Claim,
+        reward: float | None,
+        advantage: float | None,
+        newest_version: int,
+        recalled: dict[str, str],
     ) -> TrainingSample | Dropped:
-        """The sample, or why there is none."""
+        """The sample, or why there is none; `recalled` takes down whose hint it shows."""
         recipe, turn = self.recipe, claim.turn
 
         def drop(reason: str, detail: str = "") -> Dropped:
@@ -137,7 +147,13 @@ class Builder:
             return drop("redacted sample")
 
         skills = self.skills.skills(turn) if self.skills is not None else ()
-        blocks = contexts.blocks(recipe.context, claim, skills, self.memory) if recipe.uses_kd else []
+        found = (
+            contexts.recalled(recipe.context, claim, self.memory) if self.memory and recipe.uses_kd else None
+        )
+        hint = None if found is None else found.hint
+        blocks = contexts.blocks(recipe.context, claim, skills, hint) if recipe.uses_kd else []
+        if found is not None and found.turn_id != turn.id:
+            recalled[turn.id] = found.turn_id
         route = routes.weights(recipe, has_context=bool(blocks), advantage=advantage)
         if not route.trains:
             return drop(routes.why_not(recipe))

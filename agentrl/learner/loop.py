@@ -30,6 +30,7 @@ from agentrl.learner.gate import Gate
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.journal import Journal
 from agentrl.learner.trainer import Trainer
+from agentrl.store.account import Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
@@ -44,6 +45,7 @@ REFRESH_S = 1.0
 HOUSEKEEPING_S = 30.0
 """How often old turns expire and unneeded versions are deleted."""
 GATE_PROBE = "held_out"
+SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 
 
 @dataclass(slots=True)
@@ -180,6 +182,8 @@ class LearnLoop:
             self._journal.event("paused" if paused else "resumed")
             if paused:
                 self._release()
+                if self._unpublished:
+                    self._publish()
 
     def _go_back(self, serving: PolicyVersion | None = None) -> None:
         """Gives up everything since the served version: what is in hand, steps without a version, the weights."""
@@ -192,6 +196,9 @@ class LearnLoop:
         else:
             checkpoint.load(self._trainer, self._run_dir / version.path)
         self._unpublished.clear()
+        if self._builder.memory is not None:
+            self._builder.memory.clear()
+            self._hinted.rewind()
         self._base = version.number
         self._gate.restart(self._trainer)
 
@@ -246,9 +253,7 @@ class LearnLoop:
         began = self._clock()
         claims, self._hand = self._hand, []
         self._journal.stage("build")
-        if self._builder.memory is not None:
-            for turn, hint in self._hinted.new():
-                self._builder.memory.add(turn, hint)
+        self._remember()
         built = self._builder.build(claims, newest_version=self._base)
         rejected = self._reject(built.dropped)
         if not built.samples:
@@ -256,7 +261,8 @@ class LearnLoop:
             return
         self._journal.stage("step")
         result = self._trainer.step(built.samples)
-        rejected |= self._reject(result.dropped)
+        for reason, number in self._reject(result.dropped).items():
+            rejected[reason] = rejected.get(reason, 0) + number
         if not result.trained:
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
@@ -267,7 +273,7 @@ class LearnLoop:
                 turn_ids,
                 recipe=self._recipe.name,
                 seed=self._learn.seed,
-                metrics=result.metrics,
+                metrics={**result.metrics, "hints_from": built.recalled},
                 version_parent=self._base,
                 policy=self._policy,
             )
@@ -288,6 +294,14 @@ class LearnLoop:
             took_s=self._clock() - began,
             metrics=result.metrics,
         )
+
+    def _remember(self) -> None:
+        """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8)."""
+        if self._builder.memory is None:
+            return
+        for turn, hint in self._hinted.new():
+            if self._log.fate(turn.id) not in SET_ASIDE:
+                self._builder.memory.add(turn, hint)
 
     def _publish(self) -> None:
         began = self._clock()

@@ -96,7 +96,7 @@ def _learn(
     from agentrl.recipes.recipe import load_recipe
     from agentrl.store.feeds import HintedTurns, RewardedTurns
     from agentrl.store.versions import VersionStore
-    from agentrl.teacher.recall import HintMemory
+    from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory
     from agentrl.text.renderer import load_renderer
 
     torch.set_num_threads(config.learn.num_threads)
@@ -121,7 +121,7 @@ def _learn(
                 "a context"
             )
         rewarded = stack.enter_context(RewardedTurns(run_dir, config.policy))
-        hinted = stack.enter_context(HintedTurns(run_dir, config.policy))
+        hinted = stack.enter_context(HintedTurns(run_dir, config.policy, most=MAX_REMEMBERED))
         loop = LearnLoop(
             run_dir,
             config,

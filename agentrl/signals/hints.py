@@ -11,6 +11,8 @@ import re
 
 MAX_HINT_CHARS = 300
 MIN_HINT_CHARS = 8
+MAX_READ_CHARS = 8000
+"""How much of an output's end is looked at: the judge runs beside the gateway and must not hold it up."""
 
 EXIT_LINE = re.compile(r"^\[exit code (-?\d+)\]$")
 
@@ -26,7 +28,7 @@ _DIRECTS = re.compile(
     """
 )
 _BARE_FAULT = re.compile(
-    r"""(?ix) ^ (?:\S+:\s*){0,3}
+    r"""(?ix) ^ (?:[^\s:]+:\s*){0,3}
     (?: (?:[\w.-]+\ is\ )?(?:not\ allowed|not\ permitted)(?:\ \w+){0,2} | command\ not\ found | not\ found
       | permission\ denied | no\ such\ file\ or\ directory | is\ a\ directory
       | not\ a\ directory | file\ exists | (?:not\ permitted|not\ allowed|refused|disabled|blocked)(?:\ \w+){0,3}
@@ -68,11 +70,12 @@ def way_out(output: str) -> str | None:
     if found is not None or not lines:
         return found
     last = lines[-1]
-    bare = _BARE_FAULT.match(last) is not None or not MIN_HINT_CHARS <= len(last) <= MAX_HINT_CHARS
-    return None if bare else last
+    # The length first: no pattern meets a line of any length that a tool may print.
+    fits = MIN_HINT_CHARS <= len(last) <= MAX_HINT_CHARS
+    return last if fits and _BARE_FAULT.match(last) is None else None
 
 
 def said_lines(output: str) -> list[str]:
-    """The lines of an output that say something: no blank ones, no exit code, no stack frames."""
-    lines = (line.strip() for line in output.splitlines())
+    """The lines at an output's end that say something: no blank ones, no exit code, no stack frames."""
+    lines = (line.strip() for line in output[-MAX_READ_CHARS:].splitlines())
     return [line for line in lines if line and not EXIT_LINE.match(line) and not _TRACEBACK.match(line)]

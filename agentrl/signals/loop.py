@@ -6,7 +6,7 @@
           └── notify() or poll_s          out again until max_attempts, then counts it as failed for good
 
 A failure is never a signal (law 6). The loop holds no state of its own: kill it at any point and what was
-not marked is judged again; a signal recorded twice by such a crash is told by its turn and source.
+not marked is judged again.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class SignalLoop:
             except TimeoutError:
                 await self._fail(turn, f"no answer within {self._timeout_s:g} s")
                 return
-            except JudgeError as error:
-                await self._fail(turn, str(error))
+            except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
+                kind = "" if isinstance(error, JudgeError) else f"{type(error).__name__}: "
+                await self._fail(turn, f"{kind}{error}")
                 return
             if judgement.reward is None and judgement.hint is None:
                 self.counts["abstained"] += 1

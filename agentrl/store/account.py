@@ -49,6 +49,8 @@ class Reason(StrEnum):
     CLIENT_GONE = "client_gone"
     OPERATOR_BLOCK = "operator_block"
     NO_GROUP = "no_group"
+    NO_CONTEXT = "no context"
+    """Nothing to show the teacher. A signal that comes later makes the turn claimable again."""
     NO_HINT = "no_hint"
     NO_REWARD = "no_reward"
     JUDGE_FAILED = "judge_failed"
@@ -87,7 +89,8 @@ def _has(condition: str) -> str:
 
 
 _EPISODE_REWARD = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.scope = t.scope
-    AND e.session = t.session AND e.source = 'environment' AND e.reward IS NOT NULL)"""
+    AND e.session = t.session AND e.source = 'environment' AND e.reward IS NOT NULL
+    AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train'))"""
 _HAS_REWARD = f"({_has('s.reward IS NOT NULL')} OR {_EPISODE_REWARD})"
 _HAS_ANY = f"({_has('(s.reward IS NOT NULL OR s.hint IS NOT NULL OR s.preferred IS NOT NULL)')} OR {_EPISODE_REWARD})"
 _LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
@@ -100,7 +103,8 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
     WHEN t.arm <> 'learning' THEN 'apart:' || t.arm
     WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
-    WHEN r.turn_id IS NOT NULL THEN 'rejected:' || r.reason
+    WHEN r.turn_id IS NOT NULL AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND {_has("s.created_at > r.created_at")})
+        THEN 'rejected:' || r.reason
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
     WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'
     WHEN t.kind <> 'main' THEN 'rejected:' || t.kind

@@ -53,7 +53,8 @@ _CLAIMABLE = f"""SELECT seq, id, scope, session, group_key, used FROM (
 """Turns never used come first, then those used least; within that the newest: where turns come faster than they can be
 trained, what the policy does now teaches more than what it did long ago, and the rest ages until it expires."""
 _ENDED = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.scope = {t}.scope
-        AND e.session = {t}.session AND e.source = 'environment' AND e.reward IS NOT NULL)
+        AND e.session = {t}.session AND e.source = 'environment' AND e.reward IS NOT NULL
+        AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train'))
     AND NOT EXISTS (SELECT 1 FROM open_turns o WHERE o.scope = {t}.scope AND o.session = {t}.session)"""
 """Whether a turn's session has ended with a reward from the environment."""
 
@@ -143,9 +144,9 @@ def take(
             f"""INSERT INTO claims SELECT :id, :policy, {_USED.format(id=":id")} + 1, :now
                 WHERE {_USED.format(id=":id")} < :uses
                 AND NOT EXISTS (SELECT 1 FROM claims WHERE turn_id = :id)
-                AND NOT EXISTS (SELECT 1 FROM rejections WHERE turn_id = :id)
+                AND NOT EXISTS (SELECT 1 FROM rejections WHERE turn_id = :id AND reason <> :revocable)
                 RETURNING use""",  # noqa: S608
-            {"id": turn_id, "policy": policy, "now": now, "uses": uses},
+            {"id": turn_id, "policy": policy, "now": now, "uses": uses, "revocable": Reason.NO_CONTEXT},
         ).fetchone()
         if row is not None:
             taken[turn_id] = row["use"]
@@ -173,8 +174,10 @@ def _load(connection: sqlite3.Connection, turn_id: str, use: int) -> Claimed:
         group=records.group_key(turn.session),
         episode_reward=scalar(
             connection,
-            """SELECT reward FROM signals INDEXED BY episode_rewards WHERE scope = ? AND session = ?
-               AND source = 'environment' AND reward IS NOT NULL ORDER BY id DESC LIMIT 1""",
+            """SELECT reward FROM signals e INDEXED BY episode_rewards WHERE scope = ? AND session = ?
+               AND source = 'environment' AND reward IS NOT NULL
+               AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train')
+               ORDER BY id DESC LIMIT 1""",
             (turn.scope, turn.session),
         ),
     )
@@ -203,7 +206,9 @@ def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str,
         records.seq_of(connection, turn_id)
         connection.execute("DELETE FROM claims WHERE turn_id = ?", (turn_id,))
         connection.execute(
-            "INSERT OR IGNORE INTO rejections VALUES (?, ?, NULL, ?)", (turn_id, str(reason), now)
+            """INSERT INTO rejections VALUES (:id, :reason, NULL, :now) ON CONFLICT (turn_id) DO UPDATE
+               SET reason = :reason, created_at = :now WHERE reason = :revocable""",
+            {"id": turn_id, "reason": str(reason), "now": now, "revocable": Reason.NO_CONTEXT},
         )
 
 

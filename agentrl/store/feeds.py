@@ -88,7 +88,21 @@ class RewardedTurns(_Feed):
 
 
 class HintedTurns(_Feed):
-    """Turns that got a hint, with the hint."""
+    """Turns that got a hint, with the hint. A new feed begins with the newest `most` hints of the log."""
+
+    def __init__(self, path: Path | str, policy: str, *, most: int) -> None:
+        super().__init__(path, policy)
+        self._most = most
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begins again: the next call brings up to `most` hints that were there before."""
+        if self._connection is None:
+            raise StoreError("the log is closed")
+        row = self._connection.execute(
+            "SELECT id FROM signals WHERE hint <> '' ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most,)
+        ).fetchone()
+        self._seen = 0 if row is None else row["id"]
 
     def new(self) -> list[tuple[Turn, str]]:
         """Those hinted since the last call, in the order of their signals."""

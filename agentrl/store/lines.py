@@ -170,7 +170,8 @@ def roll_back(connection: sqlite3.Connection, policy: str, number: int, reason: 
     void_steps(connection, policy, f"rolled back to version {number}", now)
     _set(connection, policy, number, SERVING, f"rolled back to: {reason}", now)
     connection.execute(
-        "UPDATE versions SET served_at = ? WHERE policy = ? AND number = ?", (now, policy, number)
+        "UPDATE versions SET served_at = coalesce(served_at, ?) WHERE policy = ? AND number = ?",
+        (now, policy, number),
     )
     return after
 

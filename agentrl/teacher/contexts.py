@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from agentrl.teacher.recall import HintMemory
+from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.text.content import message_text
 from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
 
@@ -43,7 +43,7 @@ class Beyond:
     """What is known beyond the record itself."""
 
     skills: Sequence[Skill] = ()
-    memory: HintMemory | None = None
+    hint: str | None = None
 
 
 class SkillSource(Protocol):
@@ -55,7 +55,7 @@ class SkillSource(Protocol):
 
 
 def blocks(
-    context: Named, record: Record, skills: Sequence[Skill] = (), memory: HintMemory | None = None
+    context: Named, record: Record, skills: Sequence[Skill] = (), hint: str | None = None
 ) -> list[Block]:
     """The privileged blocks of one turn.
 
@@ -63,9 +63,21 @@ def blocks(
         context: a recipe's context axis.
         record: the turn and what is known about it.
         skills: what a SkillSource chose for the turn; only the context "skill" reads it.
-        memory: hints of earlier turns; only the context "hindsight_hint" asks it.
+        hint: shown in place of the record's own; only the context "hindsight_hint" reads it.
     """
-    return CONTEXTS[context.name](record, Beyond(skills=skills, memory=memory), **context.params)
+    return CONTEXTS[context.name](record, Beyond(skills=skills, hint=hint), **context.params)
+
+
+def recalled(context: Named, record: Record, memory: HintMemory) -> Recalled | None:
+    """What earlier requests like this one brought, where the context asks for that; None otherwise.
+
+    The word of a user or an environment on this very turn is never outvoted.
+    """
+    similarity = context.params.get("recall", 0.0)
+    trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
+    if not similarity or any(signal.hint and signal.source in trusted for signal in record.signals):
+        return None
+    return memory.recall(record.turn, hint_of(record.signals), similarity)
 
 
 def hint_of(signals: Sequence[Signal]) -> str | None:
@@ -89,11 +101,10 @@ def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
 def hindsight_hint(record: Record, beyond: Beyond, *, position: str, recall: float) -> list[Block]:
     """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165.
 
-    With `recall` above 0, what most of the like requests before this one brought (`agentrl.teacher.recall`).
+    With `recall` above 0, what most of the like requests before this one brought: see `recalled`.
     """
-    text = hint_of(record.signals)
-    if recall > 0 and beyond.memory is not None:
-        text = beyond.memory.recall(record.turn, text, recall)
+    del recall
+    text = beyond.hint or hint_of(record.signals)
     return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
 
 

@@ -3,8 +3,8 @@
 A turn whose own next state says nothing of use (a mistyped command is merely "not found", a success needs no
 word) can then still be shown to the teacher with the hint that an earlier, like request brought. Requests are
 compared by their words, those left out that the action took over as arguments: "Show the file a.txt" and "Show the
-file b.md" are one request when the commands name a.txt and b.md. Only what came before a turn is recalled for it,
-within its scope, so that the same log always recalls the same.
+file b.md" are one request when the commands name a.txt and b.md. Only what came before a turn is recalled for it, and
+only within its scope. Which turn a recalled hint came from is recorded with the step that used it.
 
 Retrieval of earlier experience as the teacher's context: Skill-SD, arXiv 2604.10674, with hints in place of skills.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
@@ -29,27 +29,38 @@ _ARGUMENT = "_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """A hint and the turn whose next state brought it."""
+
+    hint: str
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
     received_at: float
-    turn_id: str
     words: frozenset[str]
     hint: str
 
 
 class HintMemory:
-    """The hints of a log, fed in the order of its signals."""
+    """The hints of a log, fed in the order of its signals; of several hints of one turn the newest stands."""
 
     def __init__(self) -> None:
-        self._scopes: dict[str, deque[_Remembered]] = {}
+        self._scopes: dict[str, dict[str, _Remembered]] = {}
+
+    def clear(self) -> None:
+        self._scopes.clear()
 
     def add(self, turn: Turn, hint: str) -> None:
         """Remembers what was said after a turn."""
-        remembered = self._scopes.setdefault(turn.scope, deque(maxlen=MAX_REMEMBERED))
-        remembered.append(
-            _Remembered(received_at=turn.received_at, turn_id=turn.id, words=request_words(turn), hint=hint)
-        )
+        remembered = self._scopes.setdefault(turn.scope, {})
+        remembered.pop(turn.id, None)
+        remembered[turn.id] = _Remembered(received_at=turn.received_at, words=request_words(turn), hint=hint)
+        if len(remembered) > MAX_REMEMBERED:
+            del remembered[next(iter(remembered))]
 
-    def recall(self, turn: Turn, own: str | None, similarity: float) -> str | None:
+    def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.
 
         Args:
@@ -58,17 +69,22 @@ class HintMemory:
         """
         words = request_words(turn)
         votes: Counter[str] = Counter() if own is None else Counter({own: 1})
+        source = {} if own is None else {own: turn.id}
         num_asked = 0
-        for item in reversed(self._scopes.get(turn.scope, ())):
-            if item.received_at >= turn.received_at or item.turn_id == turn.id:
+        for turn_id, item in reversed(self._scopes.get(turn.scope, {}).items()):
+            if item.received_at >= turn.received_at or turn_id == turn.id:
                 continue
             if _alike(words, item.words) >= similarity:
                 votes[item.hint] += 1
+                source.setdefault(item.hint, turn_id)
                 num_asked += 1
                 if num_asked == MAX_VOTES:
                     break
+        if not votes:
+            return None
         # most_common keeps the order of insertion among equals: the own hint first, then the newest
-        return votes.most_common(1)[0][0] if votes else None
+        hint = votes.most_common(1)[0][0]
+        return Recalled(hint=hint, turn_id=source[hint])
 
 
 def request_words(turn: Turn) -> frozenset[str]:

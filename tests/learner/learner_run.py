@@ -20,7 +20,7 @@ from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.store.versions import VersionStore
-from agentrl.teacher.recall import HintMemory
+from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory
 from agentrl.text.renderer import load_renderer
 from agentrl.types import (
     Arm,
@@ -236,7 +236,7 @@ class Learner:
         self.trainer = trainer or Trainer(run.base, run.recipe, run.config.learn)
         self.versions = VersionStore(run.path)
         self.rewarded = RewardedTurns(run.path, "default")
-        self.hinted = HintedTurns(run.path, "default")
+        self.hinted = HintedTurns(run.path, "default", most=MAX_REMEMBERED)
         self.loop = LearnLoop(
             run.path,
             run.config,

@@ -7,53 +7,43 @@ from server_house import BASH, calls, eventually, says, serving
 
 from agentrl.errors import UserError
 from agentrl.learner.control import is_paused
+from agentrl.store.account import Account
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import PolicyVersion, VersionState
 from server.inspect import diagnose, explain_turn, first_unmet, roll_back, set_paused, status_of, versions_of
+from server.run_files import ask_server, write_server_file
 
-HEALTHY: dict[str, Any] = {
-    "is_running": True,
-    "is_enabled": True,
-    "is_paused": False,
-    "recipe": "hint_opsd",
-    "accepted": 10,
-    "trained": 4,
-    "rejected": {},
-    "pending": {"open": 1, "unjudged": 0, "waiting": 5, "claimed": 0},
-    "apart": {},
-    "learner": {"state": "running"},
-}
+PENDING = {"open": 1, "unjudged": 0, "waiting": 5, "claimed": 0}
+NONE_WAITS = {"open": 1, "unjudged": 0, "waiting": 0, "claimed": 0}
 
 
 @pytest.mark.parametrize(
-    ("changes", "finding"),
+    ("counts", "state", "finding"),
     [
-        ({}, "nothing is wrong: 4 turns were trained"),
-        ({"is_running": False}, "start `agentrl serve`"),
-        ({"is_enabled": False}, "without --no-learn"),
-        ({"is_paused": True}, "agentrl resume"),
-        ({"learner": {"state": "refused its settings"}}, "learner.log"),
-        ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, "without /eval/"),
-        ({"accepted": 0, "trained": 0}, "point an agent at the server"),
+        ({}, {}, "nothing is wrong: 4 turns were trained"),
+        ({}, {"is_running": False}, "start `agentrl serve`"),
+        ({}, {"is_paused": True}, "agentrl resume"),
+        ({}, {"learner": {"state": "refused its settings"}}, "learner.log"),
+        ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, {}, "without /eval/"),
+        ({"accepted": 0, "trained": 0}, {}, "point an agent at the server"),
+        ({"accepted": 1, "trained": 0, "pending": NONE_WAITS}, {}, "send /v1/feedback"),
         (
-            {"trained": 0, "accepted": 3, "pending": {"open": 3, "unjudged": 0, "waiting": 0, "claimed": 0}},
-            "send /v1/feedback",
-        ),
-        (
-            {
-                "recipe": "grpo",
-                "trained": 0,
-                "rejected": {"no_reward": 9},
-                "pending": {"open": 1, "unjudged": 0, "waiting": 0, "claimed": 0},
-            },
+            {"trained": 0, "rejected": {"no_reward": 9}, "pending": NONE_WAITS},
+            {},
             "send rewards by /v1/feedback",
         ),
-        ({"trained": 0, "rejected": {"gate": 16}}, "lower optim.lr"),
-        ({"trained": 0}, "turns_per_step"),
+        ({"trained": 0, "rejected": {"no context": 9}, "pending": NONE_WAITS}, {}, "as text by /v1/feedback"),
+        ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, {}, "lower optim.lr"),
+        ({"trained": 0}, {}, "turns_per_step"),
     ],
 )
-def test_the_doctor_names_the_first_condition_that_is_not_met(changes: dict[str, Any], finding: str) -> None:
-    assert finding in first_unmet(**(HEALTHY | changes))
+def test_the_doctor_names_the_first_condition_that_is_not_met(
+    counts: dict[str, Any], state: dict[str, Any], finding: str
+) -> None:
+    known = {"accepted": 10, "trained": 4, "rejected": {}, "pending": PENDING, "apart": {}} | counts
+    running = {"is_running": True, "is_paused": False, "learner": {"state": "running"}} | state
+
+    assert finding in first_unmet(Account(**known), recipe="hint_opsd", **running)
 
 
 async def one_conversation(run_dir: Path) -> str:
@@ -128,6 +118,21 @@ def test_learning_is_paused_and_resumed(tmp_path: Path) -> None:
     assert is_paused(tmp_path)
     assert set_paused(tmp_path, paused=True) == "learning was paused already"
     assert set_paused(tmp_path, paused=False) == "learning is on"
+
+
+async def test_a_run_that_never_learned_is_told_how_to(tmp_path: Path) -> None:
+    await one_conversation(tmp_path)
+
+    assert "without --no-learn" in diagnose(tmp_path)["finding"]
+    assert versions_of(tmp_path) == []
+    assert status_of(tmp_path)["learner"] == "has never worked in this run"
+
+
+def test_a_file_of_a_server_that_is_gone_is_no_server(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    write_server_file(tmp_path, base_url="http://127.0.0.1:9", pid=1, key=None)
+
+    assert ask_server(tmp_path, "/v1/status") is None
 
 
 def test_a_folder_without_a_run_is_refused_with_the_remedy(tmp_path: Path) -> None:

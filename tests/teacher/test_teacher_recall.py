@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory, request_words
+from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory, Recalled, request_words
 from agentrl.types import (
     Arm,
     Completion,
@@ -52,6 +52,10 @@ def turn(request: str, command: str, at: float, scope: str = "default") -> Turn:
     )
 
 
+def said(found: Recalled | None) -> str | None:
+    return None if found is None else found.hint
+
+
 def test_a_request_is_its_words_without_what_the_action_took_over() -> None:
     found = request_words(turn("Search for paris in Notes.txt.", "grep paris Notes.txt", 1.0))
 
@@ -63,32 +67,35 @@ def test_a_hint_is_recalled_for_a_like_request_with_other_arguments() -> None:
     memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0), "use zorvex instead of cat")
 
     assert (
-        memory.recall(turn("Show the file b.md.", "zor b.md", 2.0), None, 0.8) == "use zorvex instead of cat"
+        said(memory.recall(turn("Show the file b.md.", "zor b.md", 2.0), None, 0.8))
+        == "use zorvex instead of cat"
     )
-    assert memory.recall(turn("Delete the folder b.", "rmdir b", 2.0), None, 0.8) is None
+    assert said(memory.recall(turn("Delete the folder b.", "rmdir b", 2.0), None, 0.8)) is None
 
 
 def test_one_other_word_makes_another_request_at_the_presets_similarity() -> None:
     memory = HintMemory()
     memory.add(turn("Give me the checksum of a.txt.", "md5sum a.txt", 1.0), "use b2sum")
 
-    assert memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.8) is None
-    assert memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.7) == "use b2sum"
+    assert said(memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.8)) is None
+    assert (
+        said(memory.recall(turn("Give me the start of b.txt.", "head b.txt", 2.0), None, 0.7)) == "use b2sum"
+    )
 
 
 def test_only_what_came_before_is_recalled() -> None:
     memory = HintMemory()
     memory.add(turn("Show the file a.txt.", "cat a.txt", 5.0), "use zorvex")
 
-    assert memory.recall(turn("Show the file b.md.", "x b.md", 4.0), None, 0.8) is None
-    assert memory.recall(turn("Show the file b.md.", "x b.md", 5.0), None, 0.8) is None
+    assert said(memory.recall(turn("Show the file b.md.", "x b.md", 4.0), None, 0.8)) is None
+    assert said(memory.recall(turn("Show the file b.md.", "x b.md", 5.0), None, 0.8)) is None
 
 
 def test_hints_never_cross_scopes() -> None:
     memory = HintMemory()
     memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0, scope="alice"), "use zorvex")
 
-    assert memory.recall(turn("Show the file b.md.", "x b.md", 2.0, scope="bob"), None, 0.8) is None
+    assert said(memory.recall(turn("Show the file b.md.", "x b.md", 2.0, scope="bob"), None, 0.8)) is None
 
 
 def test_most_of_the_like_requests_overrule_an_own_hint_that_stands_alone() -> None:
@@ -97,16 +104,16 @@ def test_most_of_the_like_requests_overrule_an_own_hint_that_stands_alone() -> N
         memory.add(turn("Make a checksum of a.txt.", "md5sum a.txt", at), "use b2sum")
     asked = turn("Make a checksum of c.txt.", "cp c.txt", 3.0)
 
-    assert memory.recall(asked, "cp is refused, use tidrus", 0.8) == "use b2sum"
+    assert said(memory.recall(asked, "cp is refused, use tidrus", 0.8)) == "use b2sum"
 
 
 def test_an_own_hint_wins_a_tie_and_stands_where_nothing_is_remembered() -> None:
     memory = HintMemory()
     asked = turn("Make a checksum of c.txt.", "cp c.txt", 3.0)
 
-    assert memory.recall(asked, "own", 0.8) == "own"
+    assert said(memory.recall(asked, "own", 0.8)) == "own"
     memory.add(turn("Make a checksum of a.txt.", "md5sum a.txt", 1.0), "other")
-    assert memory.recall(asked, "own", 0.8) == "own"
+    assert said(memory.recall(asked, "own", 0.8)) == "own"
 
 
 def test_the_newest_like_requests_decide_when_the_rules_change() -> None:
@@ -114,7 +121,7 @@ def test_the_newest_like_requests_decide_when_the_rules_change() -> None:
     for at in range(40):
         memory.add(turn("Show the file a.txt.", "cat a.txt", float(at)), "old" if at < 30 else "new")
 
-    assert memory.recall(turn("Show the file b.md.", "x b.md", 99.0), None, 0.8) == "new"
+    assert said(memory.recall(turn("Show the file b.md.", "x b.md", 99.0), None, 0.8)) == "new"
 
 
 def test_memory_is_bounded() -> None:
@@ -124,7 +131,7 @@ def test_memory_is_bounded() -> None:
     for at in range(MAX_REMEMBERED):
         memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0 + at), "use zorvex")
 
-    assert memory.recall(turn("Sort b.txt.", "sort b.txt", 1e6), None, 0.8) is None
+    assert said(memory.recall(turn("Sort b.txt.", "sort b.txt", 1e6), None, 0.8)) is None
 
 
 @pytest.mark.parametrize("arguments", ["not json a.txt", '["a.txt"]', '"a.txt"'])
@@ -135,3 +142,22 @@ def test_arguments_that_are_no_object_are_read_as_text(arguments: str) -> None:
     )
 
     assert "show" in request_words(odd)
+
+
+def test_a_recalled_hint_names_the_turn_that_brought_it() -> None:
+    memory = HintMemory()
+    memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0), "use zorvex")
+
+    assert memory.recall(turn("Show the file b.md.", "x b.md", 2.0), None, 0.8) == Recalled(
+        hint="use zorvex", turn_id="t1.0"
+    )
+
+
+def test_two_signals_of_one_turn_have_one_vote() -> None:
+    memory = HintMemory()
+    first = turn("Show the file a.txt.", "cat a.txt", 1.0)
+    memory.add(first, "use blim")
+    memory.add(first, "use blim")
+    memory.add(turn("Show the file c.txt.", "cat c.txt", 2.0), "use zorvex")
+
+    assert said(memory.recall(turn("Show the file b.md.", "x b.md", 3.0), None, 0.8)) == "use zorvex"
