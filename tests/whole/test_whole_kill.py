@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
 from agentrl.store.verify import verify
 
 NUM_CLIENTS = 4
@@ -26,10 +28,10 @@ START_S = 60.0
 
 
 class Clients:
-    """Agents that go on whatever happens; `acknowledged` holds the turn ids of every reply they were given whole."""
+    """Agents that go on whatever happens; `acknowledged` holds every reply they were given whole, by turn id."""
 
     def __init__(self) -> None:
-        self.acknowledged: list[str] = []
+        self.acknowledged: dict[str, str] = {}
         self.failures = 0
         self.base_url = ""
         self._stop = threading.Event()
@@ -38,8 +40,10 @@ class Clients:
         ]
 
     def start(self) -> None:
+        """Does nothing when they are at work already."""
         for thread in self._threads:
-            thread.start()
+            if not thread.is_alive():
+                thread.start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -63,14 +67,28 @@ class Clients:
         for _ in range(2):
             if self._stop.is_set():
                 return
-            answer = http.post(url, json={"model": "nano", "messages": messages, "max_tokens": 12})
+            body = {"model": "nano", "messages": messages, "max_tokens": 12, "stream": len(messages) > 1}
+            with http.stream("POST", url, json=body) as answer:
+                raw = answer.read().decode()
             answer.raise_for_status()
-            message = answer.json()["choices"][0]["message"]
-            self.acknowledged.append(answer.headers["x-turn-id"])
+            said = (
+                streamed(raw) if body["stream"] else json.loads(raw)["choices"][0]["message"]["content"] or ""
+            )
+            turn_id = answer.headers["x-turn-id"]
+            assert turn_id not in self.acknowledged
+            self.acknowledged[turn_id] = said
             messages += [
-                {"role": "assistant", "content": message["content"] or "x"},
+                {"role": "assistant", "content": said or "-"},
                 {"role": "user", "content": "No, use zorvex instead."},
             ]
+
+
+def streamed(raw: str) -> str:
+    """The text of a stream that said how it ended; anything less was not acknowledged."""
+    chunks = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
+    if not any(choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]):
+        raise KeyError("finish_reason")
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
 @contextmanager
@@ -137,52 +155,77 @@ def child(parent: int, module: str) -> int | None:
     return None
 
 
-def kill_at_random(run_dir: Path, num_kills: int, seed: int) -> Clients:
+def kill(run_dir: Path, victims: list[str], seed: int) -> Clients:
+    """Kills the processes in this order, each at a random moment while clients are being answered."""
     rng = random.Random(seed)
     clients = Clients()
-    clients_started = False
     pause = threading.Event()
-    done = 0
-    while done < num_kills:
+    left = list(victims)
+    while left:
         with server(run_dir, clients) as process:
-            if not clients_started:
-                clients.start()
-                clients_started = True
-            victim = "engine"
-            while done < num_kills and victim != "gateway":
+            clients.start()
+            victim = ""
+            while left and victim != "gateway":
                 before = len(clients.acknowledged)
                 wait_for(lambda before=before: len(clients.acknowledged) >= before + 3, process)
                 pause.wait(rng.uniform(0.0, 0.7))
-                victim = rng.choice(("gateway", "engine", "learner"))
+                victim = left.pop(0)
                 module = {"engine": "agentrl.engine.local_child", "learner": "agentrl.learner.process"}.get(
                     victim
                 )
+                if module is not None:  # it may be starting again after the last kill
+                    wait_for(lambda module=module: child(process.pid, module) is not None, process)
                 pid = process.pid if module is None else child(process.pid, module)
-                if pid is None:
-                    continue  # it is being started again after the last kill
+                assert pid is not None
                 os.kill(pid, signal.SIGKILL)
-                done += 1
             if victim == "gateway":
                 process.wait(timeout=30)
     with server(run_dir, clients) as process:
         before = len(clients.acknowledged)
-        wait_for(lambda: len(clients.acknowledged) >= before + 3, process)
+        wait_for(lambda: len(clients.acknowledged) >= before + 3 and num_trained(run_dir) > 0, process)
         clients.stop()
     return clients
 
 
+def num_trained(run_dir: Path) -> int:
+    if not (run_dir / "learning.db").exists():
+        return 0  # the learner was killed before it made it
+    with LearningLog(run_dir, read_only=True) as log:
+        return log.account().trained
+
+
+def at_random(num_kills: int) -> list[str]:
+    rng = random.Random(num_kills)
+    return [rng.choice(("gateway", "engine", "learner")) for _ in range(num_kills)]
+
+
 @pytest.mark.parametrize(
-    "num_kills", [pytest.param(3, id="three"), pytest.param(50, id="fifty", marks=pytest.mark.heavy)]
+    "victims",
+    [
+        pytest.param(["engine", "learner", "gateway"], id="each-once"),
+        pytest.param(at_random(50), id="fifty", marks=pytest.mark.heavy),
+    ],
 )
-def test_every_acknowledged_turn_is_there_once_and_whole_after_kill_9(num_kills: int, tmp_path: Path) -> None:
-    clients = kill_at_random(tmp_path, num_kills, seed=num_kills)
+def test_every_acknowledged_turn_is_there_once_and_whole_after_kill_9(
+    victims: list[str], tmp_path: Path
+) -> None:
+    clients = kill(tmp_path, victims, seed=1)
 
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
         stored = [row[0] for row in connection.execute("SELECT id FROM turns")]
     assert len(stored) == len(set(stored))
     assert set(clients.acknowledged) <= set(stored)
-    assert len(clients.acknowledged) == len(set(clients.acknowledged)) > 3 * num_kills
+    assert len(clients.acknowledged) > 3 * len(victims)
+    assert asyncio.run(replies(tmp_path, clients.acknowledged)) == clients.acknowledged
     assert verify(tmp_path) == []
     with LearningLog(tmp_path, read_only=True) as log:
         account = log.account()
     assert account.balanced, account
+    assert account.trained > 0
+
+
+async def replies(run_dir: Path, turn_ids: Iterable[str]) -> dict[str, str]:
+    """What the log says was answered."""
+    async with await SignalLog.open(run_dir / "log.db", read_only=True) as log:
+        turns = [await log.turn(turn_id) for turn_id in turn_ids]
+    return {turn.id: turn.reply.text for turn in turns if turn is not None}
