@@ -147,13 +147,13 @@ class Builder:
             return drop("redacted sample")
 
         skills = self.skills.skills(turn) if self.skills is not None else ()
-        found = (
-            contexts.recalled(recipe.context, claim, self.memory) if self.memory and recipe.uses_kd else None
-        )
-        hint = None if found is None else found.hint
-        blocks = contexts.blocks(recipe.context, claim, skills, hint) if recipe.uses_kd else []
-        if found is not None and found.turn_id != turn.id:
-            recalled[turn.id] = found.turn_id
+        blocks: list[Block] = []
+        if recipe.uses_kd:
+            failed = claim.episode_reward is not None and claim.episode_reward <= 0
+            hint = contexts.chosen_hint(recipe.context, claim, self.memory, has_failed=failed)
+            blocks = contexts.blocks(recipe.context, claim, skills, None if hint is None else hint.hint)
+            if hint is not None and hint.turn_id != turn.id:
+                recalled[turn.id] = hint.turn_id
         route = routes.weights(recipe, has_context=bool(blocks), advantage=advantage)
         if not route.trains:
             return drop(routes.why_not(recipe))

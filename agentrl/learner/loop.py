@@ -299,6 +299,8 @@ class LearnLoop:
         """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8)."""
         if self._builder.memory is None:
             return
+        for scope, session, reward in self._hinted.outcomes():
+            self._builder.memory.ended(scope, session, reward)
         for turn, hint in self._hinted.new():
             if self._log.fate(turn.id) not in SET_ASIDE:
                 self._builder.memory.add(turn, hint)

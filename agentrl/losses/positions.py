@@ -129,15 +129,17 @@ def _chunk(
     else:
         with torch.no_grad():
             out["entropy"] = -(policy.exp() * policy).sum(dim=-1)
-    if ref_hidden is not None and ref_head is not None and "kl_ref" in names:
+    reference = None
+    if ref_hidden is not None and ref_head is not None:
         with torch.no_grad():
             reference = _log_softmax(F.linear(ref_hidden, ref_head))
+    if reference is not None and "kl_ref" in names:
         out["ref_logprob"] = _pick(reference, token_ids)
         out["kl_ref"] = rkl(policy, reference).sum(dim=-1)
     if teacher_hidden is not None and teacher_head is not None and recipe.uses_kd:
         with torch.no_grad():
             logits = F.linear(teacher_hidden, teacher_head)
-            target = TARGETS[recipe.target.name](logits, **recipe.target.params)
+            target = TARGETS[recipe.target.name](logits, reference, **recipe.target.params)
             out["teacher_logprob"] = _pick(target, token_ids)
             out["gap"] = 0.5 * (target.exp() - policy.exp()).abs().sum(dim=-1)
             if recipe.token_weight.params.get("score") in ("kl", "soft_or"):

@@ -206,7 +206,17 @@ class Temper(Option):
     temperature: float = Field(default=1.0, gt=0)
 
 
-Target = Annotated[Annotated[TeacherTarget | Temper, _BY_NAME], _NAMED]
+class Extrap(Option):
+    """∝ q^coef·π_0^(1−coef), π_0 version 0 on the plain prompt: what the context changed, made larger.
+
+    ExOPD, arXiv 2602.12125, which finds 1.25 good and 1.5 unstable.
+    """
+
+    name: Literal["extrap"] = "extrap"
+    coef: float = Field(default=1.25, ge=1, le=2)
+
+
+Target = Annotated[Annotated[TeacherTarget | Temper | Extrap, _BY_NAME], _NAMED]
 
 
 # 7 divergence

@@ -123,7 +123,9 @@ class Recipe(_Section):
     @property
     def uses_reference(self) -> bool:
         """Whether version 0 must score the plain prompt: LossBatch.ref_hidden."""
-        return any(isinstance(item, axes.KlRef) for item in self.regularisers)
+        return isinstance(self.target, axes.Extrap) or any(
+            isinstance(item, axes.KlRef) for item in self.regularisers
+        )
 
     @property
     def uses_policy_gradient(self) -> bool:

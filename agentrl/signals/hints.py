@@ -1,8 +1,7 @@
 """Hints from text: the sentence of an error or a correction that says what should have been done.
 
-A sentence that directs (use this, did you mean that, replaced by such) is taken first. Failing that, the last
-line of a failed command is taken where it says more than a bare fault: "zap is not installed, but zip is" does,
-"zap: command not found" does not, and an error without a way out is left to the reward alone.
+Only a sentence that directs (use this, did you mean that, replaced by such) is a hint. An error that names a fault
+without a way out is left to the reward: shown to a teacher it would teach the fault.
 """
 
 from __future__ import annotations
@@ -23,17 +22,12 @@ _DIRECTS = re.compile(
         | instead | rather | replaced\ (?:by|with) | renamed | superseded | succeeded\ by | successor
         | moved\ to | (?:is|are|was)\ now | goes\ by | known\ as | called | (?:is|are)\ done\ (?:with|by)
         | only\ \S+\ (?:is|are) | (?<!not\ )(?:allowed|permitted|accepted) | expected | available\ (?:is|are|:)
+        | in\ place\ of | ,\ (?!that|it|this)\S+\ works
+        | new\ (?:command|name)\ is | right\ \w+ | asks?\ for | does\ the\ same | it\ has
+        | has\ \S+\ for | but\ \S+\ (?:is|can|does)
         | switch\ to | see\ also | please | offers? | provides? | handled\ by | equivalent | alternative | substitute
     )\b | -> | =>
     """
-)
-_BARE_FAULT = re.compile(
-    r"""(?ix) ^ (?:[^\s:]+:\s*){0,3}
-    (?: (?:[\w.-]+\ is\ )?(?:not\ allowed|not\ permitted)(?:\ \w+){0,2} | command\ not\ found | not\ found
-      | permission\ denied | no\ such\ file\ or\ directory | is\ a\ directory
-      | not\ a\ directory | file\ exists | (?:not\ permitted|not\ allowed|refused|disabled|blocked)(?:\ \w+){0,3}
-      | missing\ operand | invalid\ option.* | (?:core\ dumped|killed|terminated|segmentation\ fault) )
-    [.!]* $"""
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])")
 _TRACEBACK = re.compile(r"^\s*(File \"|at |Traceback|\^+$)")
@@ -61,18 +55,6 @@ def directive(output: str) -> str | None:
             if _DIRECTS.search(sentence) and MIN_HINT_CHARS <= len(sentence) <= MAX_HINT_CHARS:
                 return sentence
     return None
-
-
-def way_out(output: str) -> str | None:
-    """What a failed command's output says should be done: its directive, else a last line beyond a bare fault."""
-    found = directive(output)
-    lines = said_lines(output)
-    if found is not None or not lines:
-        return found
-    last = lines[-1]
-    # The length first: no pattern meets a line of any length that a tool may print.
-    fits = MIN_HINT_CHARS <= len(last) <= MAX_HINT_CHARS
-    return last if fits and _BARE_FAULT.match(last) is None else None
 
 
 def said_lines(output: str) -> list[str]:

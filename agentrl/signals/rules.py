@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from agentrl.signals.hints import MAX_READ_CHARS, directive, exit_code, way_out
+from agentrl.signals.hints import MAX_READ_CHARS, directive, exit_code
 from agentrl.signals.judge import Judgement
 from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
@@ -61,7 +61,7 @@ def judge_tool_output(outputs: Iterable[str]) -> Judgement:
         code = exit_code(output)
         failed = code != 0 if code is not None else _ERROR.search(output[-MAX_READ_CHARS:]) is not None
         if failed:
-            return Judgement(reward=-1.0, hint=way_out(output), evidence=output[:MAX_EVIDENCE_CHARS])
+            return Judgement(reward=-1.0, hint=directive(output), evidence=output[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the tools reported no failure")
 
 

@@ -93,6 +93,7 @@ class HintedTurns(_Feed):
     def __init__(self, path: Path | str, policy: str, *, most: int) -> None:
         super().__init__(path, policy)
         self._most = most
+        self._seen_outcome = 0
         self.rewind()
 
     def rewind(self) -> None:
@@ -102,7 +103,21 @@ class HintedTurns(_Feed):
         row = self._connection.execute(
             "SELECT id FROM signals WHERE hint <> '' ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most,)
         ).fetchone()
-        self._seen = 0 if row is None else row["id"]
+        self._seen = self._seen_outcome = 0 if row is None else row["id"]
+
+    def outcomes(self) -> list[tuple[str, str, float]]:
+        """(scope, session, reward) of the episodes rewarded by their environment since the last call, in order."""
+        if self._connection is None:
+            raise StoreError("the log is closed")
+        rows = self._connection.execute(
+            """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
+               WHERE s.id > ? AND s.source = 'environment' AND s.reward IS NOT NULL AND t.purpose = 'train'
+               ORDER BY s.id""",
+            (self._seen_outcome,),
+        ).fetchall()
+        if rows:
+            self._seen_outcome = rows[-1]["id"]
+        return [(row["scope"], row["session"], row["reward"]) for row in rows]
 
     def new(self) -> list[tuple[Turn, str]]:
         """Those hinted since the last call, in the order of their signals."""

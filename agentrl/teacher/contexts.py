@@ -63,21 +63,30 @@ def blocks(
         context: a recipe's context axis.
         record: the turn and what is known about it.
         skills: what a SkillSource chose for the turn; only the context "skill" reads it.
-        hint: shown in place of the record's own; only the context "hindsight_hint" reads it.
+        hint: from `chosen_hint`; only the context "hindsight_hint" reads it.
     """
     return CONTEXTS[context.name](record, Beyond(skills=skills, hint=hint), **context.params)
 
 
-def recalled(context: Named, record: Record, memory: HintMemory) -> Recalled | None:
-    """What earlier requests like this one brought, where the context asks for that; None otherwise.
+def chosen_hint(
+    context: Named, record: Record, memory: HintMemory | None, *, has_failed: bool
+) -> Recalled | None:
+    """The hint that the teacher is shown and the turn it comes from: the record's own, or what most of the earlier
+    requests like it brought.
 
-    The word of a user or an environment on this very turn is never outvoted.
+    Args:
+        context: its `recall` is the least likeness of such requests; 0 asks the record alone.
+        memory: None asks the record alone as well.
+        has_failed: whether the record's episode is known to have failed: its own hint did not help then. The word of
+            a user or an environment on this very turn stands all the same and is never outvoted.
     """
+    own = hint_of(record.signals)
     similarity = context.params.get("recall", 0.0)
     trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
-    if not similarity or any(signal.hint and signal.source in trusted for signal in record.signals):
-        return None
-    return memory.recall(record.turn, hint_of(record.signals), similarity)
+    is_trusted = any(signal.hint and signal.source in trusted for signal in record.signals)
+    if not similarity or memory is None or is_trusted:
+        return None if own is None else Recalled(hint=own, turn_id=record.turn.id)
+    return memory.recall(record.turn, None if has_failed else own, similarity)
 
 
 def hint_of(signals: Sequence[Signal]) -> str | None:
@@ -101,10 +110,9 @@ def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
 def hindsight_hint(record: Record, beyond: Beyond, *, position: str, recall: float) -> list[Block]:
     """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165.
 
-    With `recall` above 0, what most of the like requests before this one brought: see `recalled`.
+    Which hint that is says `chosen_hint`.
     """
-    del recall
-    text = beyond.hint or hint_of(record.signals)
+    text = beyond.hint if recall > 0 else hint_of(record.signals)
     return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
 
 

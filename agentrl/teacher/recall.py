@@ -21,6 +21,8 @@ from agentrl.types import Turn
 
 MAX_REMEMBERED = 2000
 """Hints of one scope; older ones are forgotten."""
+MAX_FAILED = 20_000
+"""Episodes without success that are kept in mind."""
 MAX_VOTES = 15
 """The newest like requests that are asked: a house that changed its rules is soon believed."""
 
@@ -39,6 +41,7 @@ class Recalled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
     received_at: float
+    session: str
     words: frozenset[str]
     hint: str
 
@@ -48,15 +51,27 @@ class HintMemory:
 
     def __init__(self) -> None:
         self._scopes: dict[str, dict[str, _Remembered]] = {}
+        self._failed: dict[tuple[str, str], None] = {}
 
     def clear(self) -> None:
         self._scopes.clear()
+        self._failed.clear()
+
+    def ended(self, scope: str, session: str, reward: float) -> None:
+        """An episode got its reward. Hints of one that failed all the same did not help: they are not recalled."""
+        self._failed.pop((scope, session), None)
+        if reward <= 0:
+            self._failed[scope, session] = None
+            if len(self._failed) > MAX_FAILED:
+                del self._failed[next(iter(self._failed))]
 
     def add(self, turn: Turn, hint: str) -> None:
         """Remembers what was said after a turn."""
         remembered = self._scopes.setdefault(turn.scope, {})
         remembered.pop(turn.id, None)
-        remembered[turn.id] = _Remembered(received_at=turn.received_at, words=request_words(turn), hint=hint)
+        remembered[turn.id] = _Remembered(
+            received_at=turn.received_at, session=turn.session, words=request_words(turn), hint=hint
+        )
         if len(remembered) > MAX_REMEMBERED:
             del remembered[next(iter(remembered))]
 
@@ -72,7 +87,8 @@ class HintMemory:
         source = {} if own is None else {own: turn.id}
         num_asked = 0
         for turn_id, item in reversed(self._scopes.get(turn.scope, {}).items()):
-            if item.received_at >= turn.received_at or turn_id == turn.id:
+            later = item.received_at >= turn.received_at or turn_id == turn.id
+            if later or (turn.scope, item.session) in self._failed:
                 continue
             if _alike(words, item.words) >= similarity:
                 votes[item.hint] += 1

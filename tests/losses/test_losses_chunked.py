@@ -135,11 +135,25 @@ def test_a_mask_of_another_length_is_refused() -> None:
 
 def test_targets_are_fp32_distributions_without_gradient() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.bfloat16, requires_grad=True)
-    sharp = TARGETS["temper"](logits, temperature=0.5)
-    plain = TARGETS["q"](logits)
+    sharp = TARGETS["temper"](logits, None, temperature=0.5)
+    plain = TARGETS["q"](logits, None)
 
     assert plain.dtype == sharp.dtype == torch.float32
     assert not plain.requires_grad
     assert not sharp.requires_grad
     torch.testing.assert_close(sharp, torch.log_softmax(2 * plain, dim=-1))
-    torch.testing.assert_close(TARGETS["temper"](logits, temperature=1.0), plain)
+    torch.testing.assert_close(TARGETS["temper"](logits, None, temperature=1.0), plain)
+
+
+def test_extrapolation_makes_larger_what_the_context_changed() -> None:
+    """Two ids: version 0 gives (0.99, 0.01), the teacher (0.75, 0.25). q^1.25 / p0^0.25 is (0.6997, 0.5590): 0.4441."""
+    reference = torch.tensor([[0.99, 0.01]]).log()
+    teacher = torch.tensor([[0.75, 0.25]]).log()
+
+    target = TARGETS["extrap"](teacher, reference, coef=1.25)
+
+    torch.testing.assert_close(target.exp(), torch.tensor([[0.5559, 0.4441]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(TARGETS["extrap"](teacher, reference, coef=1.0), TARGETS["q"](teacher, None))
+    torch.testing.assert_close(TARGETS["extrap"](reference, reference, coef=1.25), reference)
+    with pytest.raises(ValueError, match="ref_hidden"):
+        TARGETS["extrap"](teacher, None, coef=1.25)

@@ -46,7 +46,7 @@ def test_the_schema_has_fifteen_axes_and_each_is_a_field_of_a_recipe() -> None:
     ("axis", "functions", "first"),
     [
         ("Context", CONTEXTS, 2),
-        ("Target", TARGETS, 1),
+        ("Target", TARGETS, 2),
         ("Divergence", DIVERGENCES, 2),
         ("Divergence", ADVANTAGES, 1),
         ("TokenWeight", TOKEN_WEIGHTS, 4),

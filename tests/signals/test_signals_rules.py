@@ -4,7 +4,7 @@ import pytest
 
 from agentrl.errors import JudgeError
 from agentrl.nano.vocabulary import BARE_ERRORS, ERROR_WORDINGS
-from agentrl.signals.hints import directive, exit_code, way_out
+from agentrl.signals.hints import MAX_READ_CHARS, directive, exit_code, said_lines
 from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.signals.loop import SignalLoop
 from agentrl.signals.rules import RuleJudge
@@ -121,7 +121,27 @@ def test_a_hint_is_taken_verbatim_from_the_last_line_that_directs() -> None:
     output = "reading\ncat: not here\nUse zorvex instead.\n  at line 3\n[exit code 1]"
 
     assert directive(output) == "Use zorvex instead."
-    assert way_out("zap: command not found\n[exit code 127]") is None
+    assert directive("zap: command not found\n[exit code 127]") is None
+    assert directive("cp: cannot stat 'a.txt': No such file or directory\n[exit code 1]") is None
+
+
+def test_a_judge_that_raises_anything_fails_its_turn_alone() -> None:
+    def broken(turn: Turn, state: NextState) -> Judgement:
+        raise ZeroDivisionError("a bug of the user's")
+
+    log = ListLog(list(WAITING))
+    asyncio.run(SignalLoop(log, ScriptedJudge(broken)).step())
+
+    assert (log.signals, log.marks) == ([], [("t1", "failed")])
+
+
+@pytest.mark.parametrize(
+    "line", ["a:" * 100_000, "use " * 100_000, "x" * 1_000_000, "[exit code 1]\n" * 50_000]
+)
+def test_long_output_is_judged_by_its_end_alone(line: str) -> None:
+    """Patterns that meet text of any length held up the gateway for minutes; here they see a bounded end."""
+    assert len("".join(said_lines(line))) <= MAX_READ_CHARS
+    assert judge(f"{line}\n[exit code 1]").reward == -1.0
 
 
 class ListLog:

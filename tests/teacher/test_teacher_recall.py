@@ -161,3 +161,15 @@ def test_two_signals_of_one_turn_have_one_vote() -> None:
     memory.add(turn("Show the file c.txt.", "cat c.txt", 2.0), "use zorvex")
 
     assert said(memory.recall(turn("Show the file b.md.", "x b.md", 3.0), None, 0.8)) == "use zorvex"
+
+
+def test_a_hint_whose_episode_failed_all_the_same_is_not_recalled() -> None:
+    memory = HintMemory()
+    memory.add(turn("Number the lines of a.txt.", "cat a.txt", 1.0), "use musstor instead of cat")
+    asked = turn("Number the lines of b.txt.", "nl b.txt", 2.0)
+
+    assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
+    memory.ended("default", "s1.0", 0.0)
+    assert memory.recall(asked, None, 0.8) is None
+    memory.ended("default", "s1.0", 1.0)
+    assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
