@@ -1,4 +1,5 @@
 # make demo        installs, then shows the whole loop: a policy that gets better while it serves
+# make install     makes the environment in .venv
 # make test        installs, then checks and tests (under ten minutes on two cores)
 # make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
 # make check       format, lint, types, import floors
@@ -14,7 +15,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check bench bench-gpu clean
+.PHONY: install demo test test-all check bench bench-gpu clean
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/agentrl demo --seed $(SEED)

@@ -1,5 +1,7 @@
 """What an environment is: messages and tools in, the agent's reply out, a reward at the end.
 
+    from envs.protocol import Observation, StepResult, Task
+
     class Sums:
         name = "sums"
 

@@ -123,12 +123,30 @@ async def run_episodes(
                 if stop is not None and stop.is_set():
                     return
                 index = group * group_size + member
-                task = env.task(
-                    split or ("held_out" if purpose is Purpose.EVAL else "train"), first_task + group
-                )
-                episode = await play(
-                    client, env, task, session=f"{run}~g{group}~{member}", index=index, group=group, seed=seed
-                )
+                session = f"{run}~g{group}~{member}"
+                try:
+                    task = env.task(
+                        split or ("held_out" if purpose is Purpose.EVAL else "train"), first_task + group
+                    )
+                    episode = await play(
+                        client, env, task, session=session, index=index, group=group, seed=seed
+                    )
+                except AgentRLError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - an environment is anybody's code; a fault of it is data
+                    episode = Episode(
+                        session=session,
+                        task_key="",
+                        index=index,
+                        group=group,
+                        purpose=purpose,
+                        reward=None,
+                        num_turns=0,
+                        latencies_s=(),
+                        num_failed_requests=0,
+                        versions=(),
+                        error=f"the environment {type(env).__name__} failed: {type(error).__name__}: {error}",
+                    )
                 episodes.append(episode)
                 told = on_episode(episode) if on_episode is not None else None
                 if told is not None:

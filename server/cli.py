@@ -33,6 +33,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set engine.max_running=8.")]
 
 
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(agentrl.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def serve(
     model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or 'nano'.")],
@@ -278,6 +293,8 @@ def main() -> None:
     except AgentRLError as error:
         typer.echo(f"agentrl: {error}", err=True)
         sys.exit(2)
+    except asyncio.CancelledError:
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away (agentrl versions | head); nothing is left to say.
         sys.stderr.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentrl.errors import StoreError, UserError
 from agentrl.learner import control
-from agentrl.recipes.recipe import load_recipe
+from agentrl.recipes.recipe import Recipe, load_recipe
 from agentrl.store.account import Account
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
@@ -110,7 +110,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         "serving_version": serving.number,
         "finding": first_unmet(
             account,
-            recipe=load_recipe(settings.learn.recipe, settings.learn.overrides).name,
+            load_recipe(settings.learn.recipe, settings.learn.overrides),
             is_running=live is not None,
             is_paused=control.is_paused(run),
             learner=(live or {}).get("learner"),
@@ -129,7 +129,7 @@ def why_no_learner(live: dict[str, Any] | None, *, is_enabled: bool) -> str:
 
 
 def first_unmet(
-    account: Account, *, recipe: str, is_running: bool, is_paused: bool, learner: dict[str, Any] | None
+    account: Account, recipe: Recipe, *, is_running: bool, is_paused: bool, learner: dict[str, Any] | None
 ) -> str:
     """The first condition on the way from a request to a trained turn that does not hold, with its remedy."""
     trained, rejected, pending = account.trained, account.rejected, account.pending
@@ -154,13 +154,25 @@ def first_unmet(
         ),
         (pending["unjudged"] > pending["waiting"] + trained, "the judge is behind: turns wait for it"),
         (
-            trained == 0 and not pending["waiting"] and not pending["claimed"] and number > 0,
-            f"{number} turns were set aside as {why!r} by recipe {recipe!r}: "
+            trained == 0 and recipe.group_size > 1 and pending["waiting"] > 0,
+            f"recipe {recipe.name!r} compares groups of {recipe.group_size} episodes, and none is complete: play them "
+            f"with `agentrl rollout --group-size {recipe.group_size}`",
+        ),
+        (
+            trained == 0 and number > pending["waiting"] + pending["claimed"],
+            f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: "
             + REMEDIES.get(why, "`agentrl explain` shows one of them"),
         ),
-        (trained == 0, "turns wait for the learner: it steps at turns_per_step turns or after max_wait_s"),
+        (
+            trained == 0,
+            f"{pending['waiting'] + pending['claimed']} turns wait for the learner: it steps at "
+            f"{recipe.batch.turns_per_step} turns, or once the first has waited {recipe.batch.max_wait_s:g} s",
+        ),
     )
-    return next((text for unmet, text in checks if unmet), f"nothing is wrong: {trained} turns were trained")
+    most = f"; {number} were set aside as {why!r}" if number > trained else ""
+    return next(
+        (text for unmet, text in checks if unmet), f"nothing is wrong: {trained} turns were trained{most}"
+    )
 
 
 NOTHING_SAID = "their next states said nothing of what should have been done; send it as text by /v1/feedback"

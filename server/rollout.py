@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import signal
 import sys
@@ -37,7 +38,8 @@ async def run_rollout(
     env_options: dict[str, Any] | None = None,
     lines: bool = False,
 ) -> dict[str, Any]:
-    """Plays and returns the summary. SIGINT and SIGTERM let the episodes at hand end and begin no other.
+    """Plays and returns the summary. SIGINT and SIGTERM let the episodes at hand end and begin no other; a
+    second one ends them as well.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -48,18 +50,20 @@ async def run_rollout(
         raise ConfigError(f"--purpose {purpose!r} is not one of {', '.join(Purpose)}") from None
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split!r} is not one of train, heldout")
-    make = load_environment(env)
-
-    def factory() -> Environment:
-        return make(seed=seed, **(env_options or {}))
-
     stop = asyncio.Event()
+    playing = asyncio.current_task()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if stop.is_set() and playing is not None:
+            playing.cancel()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, end)
     episodes = await run_episodes(
-        factory,
+        factory_of(env, seed, env_options or {}),
         root_of(base_url),
         model,
         api_key=api_key,
@@ -75,6 +79,25 @@ async def run_rollout(
         stop=stop,
     )
     return summary(episodes)
+
+
+def factory_of(env: str, seed: int, options: dict[str, Any]) -> Callable[[], Environment]:
+    """What makes one environment for each agent. Raises ConfigError for arguments that it does not take."""
+    make = load_environment(env)
+    accepted = inspect.signature(make).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    unknown = [name for name in options if name not in accepted and not takes_any]
+    if unknown:
+        raise ConfigError(f"{env} has no argument {unknown[0]!r}; it takes {', '.join(accepted) or 'none'}")
+    seeded = {"seed": seed} if "seed" in accepted or takes_any else {}
+
+    def factory() -> Environment:
+        try:
+            return make(**(seeded | options))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{env} cannot be made: {error}") from error
+
+    return factory
 
 
 def root_of(base_url: str) -> str:

@@ -1,10 +1,13 @@
-"""The secret of a run: the key of every keyed hash in its log."""
+"""A run's folder: whose it is, and the secret that is the key of every keyed hash in its log."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
+
+from agentrl.errors import ConfigError
 
 SECRET_NAME = "secret.key"  # noqa: S105 - the name of the file, not what is in it
 NUM_SECRET_BYTES = 32
@@ -29,3 +32,22 @@ def read_secret(run_dir: Path) -> bytes | None:
         return bytes.fromhex((run_dir / SECRET_NAME).read_text(encoding="ascii"))
     except FileNotFoundError:
         return None
+
+
+def refuse_another_model(run_dir: Path, model: str) -> None:
+    """Raises ConfigError where the folder is another model's run: that model's versions would be served, or none."""
+    try:
+        before = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))["model"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{run_dir} cannot be used for a run ({error}). Name another folder with --run-dir."
+        ) from error
+    if _identity(before) != _identity(model):
+        raise ConfigError(f"{run_dir} is a run of {before}. Name another folder with --run-dir.")
+
+
+def _identity(model: str) -> str:
+    """Equal for equal models: the name of the one that ships, or the whole path of a folder."""
+    return model if model == "nano" else str(Path(model).expanduser().resolve())

@@ -45,7 +45,7 @@ from server.recall import Recall
 from server.recorder import Recorder
 from server.redacted import SessionRedactor
 from server.run_files import remove_server_file, write_server_file
-from server.run_folder import run_secret
+from server.run_folder import refuse_another_model, run_secret
 from server.sampler import Sampler
 from server.status import Status
 from server.versions import Versions
@@ -137,6 +137,7 @@ class Runtime:
         model_path = model_folder(config.model)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)
+        refuse_another_model(run_dir, config.model)
         # The log first: it has one writer, so from here on the folder is ours and may be written to.
         self.log = await stack.enter_async_context(await self._open_log(run_dir))
         write_config(config, run_dir / "config.json")

@@ -69,6 +69,9 @@ def test_help_loads_no_torch(tmp_path: Path) -> None:
         (("explain",), "agentrl serve"),
         (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--env", "nowhere:Env"), "nowhere"),
         (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--purpose", "fun"), "train, eval, off"),
+        (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--env-set", "nosuch=1"), "it takes seed, rules"),
+        (("rollout", "--base-url", "http://127.0.0.1:9/v1", "--env-set", "max_steps=two"), "cannot be made"),
+        (("serve", "nano", "--run-dir", "/proc/none"), "name another folder"),
     ],
 )
 def test_what_cannot_work_is_one_line_with_its_remedy(
@@ -92,3 +95,12 @@ def test_a_users_own_envs_skills_and_server_disturb_no_command(tmp_path: Path) -
     assert "agentrl serve" in run("status", cwd=tmp_path).stderr
     served = run("serve", "nano", "--host", "0.0.0.0", cwd=tmp_path)
     assert "key" in served.stderr
+
+
+def test_a_run_folder_is_one_models(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"model": "some/other"}')
+
+    done = run("serve", "nano", "--port", "0", "--run-dir", "run", cwd=tmp_path)
+
+    assert (done.returncode, "is a run of some/other" in done.stderr) == (2, True)

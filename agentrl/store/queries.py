@@ -129,7 +129,7 @@ def feedback_target(
     elif session is not None:
         row = connection.execute(
             "SELECT id FROM turns WHERE scope = ? AND session = ? AND kind = ? "
-            "ORDER BY received_at DESC, seq DESC LIMIT 1",
+            "ORDER BY purpose = 'train' DESC, received_at DESC, seq DESC LIMIT 1",
             (scope, session, TurnKind.MAIN.value),
         ).fetchone()
     return None if row is None else str(row["id"])

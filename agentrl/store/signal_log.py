@@ -86,8 +86,13 @@ class SignalLog:
             finally:
                 connection.close()
             return cls(path, writer=None, lock=None, max_judge_attempts=max_judge_attempts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path.parent} cannot hold a run: {error.strerror}; name another folder"
+            ) from error
         try:
             connection = connect(path)
             try:

@@ -7,6 +7,7 @@ from server_house import BASH, calls, eventually, says, serving
 
 from agentrl.errors import UserError
 from agentrl.learner.control import is_paused
+from agentrl.recipes.recipe import load_recipe
 from agentrl.store.account import Account
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import PolicyVersion, VersionState
@@ -34,7 +35,7 @@ NONE_WAITS = {"open": 1, "unjudged": 0, "waiting": 0, "claimed": 0}
         ),
         ({"trained": 0, "rejected": {"no context": 9}, "pending": NONE_WAITS}, {}, "as text by /v1/feedback"),
         ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, {}, "lower optim.lr"),
-        ({"trained": 0}, {}, "turns_per_step"),
+        ({"trained": 0}, {}, "steps at 16 turns"),
     ],
 )
 def test_the_doctor_names_the_first_condition_that_is_not_met(
@@ -43,7 +44,16 @@ def test_the_doctor_names_the_first_condition_that_is_not_met(
     known = {"accepted": 10, "trained": 4, "rejected": {}, "pending": PENDING, "apart": {}} | counts
     running = {"is_running": True, "is_paused": False, "learner": {"state": "running"}} | state
 
-    assert finding in first_unmet(Account(**known), recipe="hint_opsd", **running)
+    assert finding in first_unmet(Account(**known), load_recipe("hint_opsd"), **running)
+
+
+def test_the_doctor_names_the_size_of_the_groups_that_are_missing() -> None:
+    account = Account(accepted=10, trained=0, rejected={}, pending=PENDING, apart={})
+
+    found = first_unmet(
+        account, load_recipe("grpo"), is_running=True, is_paused=False, learner={"state": "running"}
+    )
+    assert "agentrl rollout --group-size 8" in found
 
 
 async def one_conversation(run_dir: Path) -> str:
