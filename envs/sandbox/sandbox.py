@@ -33,7 +33,7 @@ from envs.sandbox.launch import INTERPRETER, command_line, fresh_uid, inside_usr
 
 START_S = 15.0
 """Most seconds that starting, resetting or a snapshot may take; a machine under load is slow, not broken."""
-INTERRUPT_S = 0.5
+INTERRUPT_S = 2.0
 """How long a command may take to end after Ctrl-C before its shell is replaced."""
 PROGRAMS = "/opt/agentrl/bin"
 """First on the PATH: house rules and stand-ins."""
