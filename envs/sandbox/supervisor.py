@@ -229,7 +229,16 @@ class Supervisor:
         os.setsid()
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores, and bash would pass that on
+        # Python ignores the first two; the others a shell ignores for what it starts in the background, and bash
+        # would pass all of them on: Ctrl-C would end nothing then.
+        for number in (
+            _signal.SIGPIPE,
+            _signal.SIGXFSZ,
+            _signal.SIGINT,
+            _signal.SIGQUIT,
+            _signal.SIGHUP,
+            _signal.SIGTERM,
+        ):
             _signal.signal(number, _signal.SIG_DFL)
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         for descriptor in (0, 1, 2):

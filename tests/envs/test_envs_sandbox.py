@@ -512,3 +512,19 @@ async def test_all_processes_together_are_held_to_their_memory_where_a_group_can
         assert await still_works(sandbox)
     finally:
         await sandbox.aclose()
+
+
+async def test_ctrl_c_ends_a_command_also_where_we_were_started_with_it_ignored(best_kind: ShellKind) -> None:
+    """A shell starts its background jobs so, and a CI may run in one."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        shell = await probe.open_shell(best_kind, limits=Limits(command_s=0.3))
+        try:
+            await shell.reset({})
+            result = await shell.run("sleep 1000")
+        finally:
+            await shell.aclose()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert (result.ended, result.exit_code, result.restarted) == (Ended.TIMED_OUT, 124, False)
