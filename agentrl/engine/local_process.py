@@ -129,6 +129,8 @@ class LocalProcessEngine(Frontend):
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            # Each arena keeps what its threads freed: with one for every thread a long run grows without need.
+            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
             "OMP_NUM_THREADS": str(self.config.num_threads),
             # By default OpenMP's threads spin for each other as long as there are as many cores. Beside a gateway
             # and a learner there are not: the spinner holds the core that the other waits for, and a step of one

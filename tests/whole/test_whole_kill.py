@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agentrl.errors import StoreError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.store.verify import verify
@@ -190,8 +191,11 @@ def kill(run_dir: Path, victims: list[str], seed: int) -> Clients:
 def num_trained(run_dir: Path) -> int:
     if not (run_dir / "learning.db").exists():
         return 0  # the learner was killed before it made it
-    with LearningLog(run_dir, read_only=True) as log:
-        return log.account().trained
+    try:
+        with LearningLog(run_dir, read_only=True) as log:
+            return log.account().trained
+    except StoreError:
+        return 0  # it is being made at this moment
 
 
 def at_random(num_kills: int) -> list[str]:
