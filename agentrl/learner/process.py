@@ -14,9 +14,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -29,6 +31,14 @@ from agentrl.teacher.contexts import SkillSource
 STOPPED, FAILED, REFUSED = 0, 1, 2
 PARENT_POLL_S = 0.5
 LOCK_FILE = "learner.lock"
+LOCK_WAIT_S = 30.0
+"""How long a learner waits for the end of another: one whose server was killed notices that within half a second, and
+finishes its step first."""
+LOCK_POLL_S = 0.1
+
+
+class StillRunning(UserError):
+    """Another learner works on the run; unlike other settings, this one heals by itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +69,9 @@ def learn(run_dir: Path, *, skills: SkillSource | None = None, stop: threading.E
             os.setpriority(os.PRIO_PROCESS, 0, max(config.learn.nice, os.getpriority(os.PRIO_PROCESS, 0)))
             with _ending(stop or threading.Event()) as ended:
                 _learn(run_dir, config, journal, skills, ended)
+        except StillRunning as error:
+            journal.event("failed", error=type(error).__name__, message=str(error), again=True)
+            return FAILED
         except UserError as error:
             journal.event("failed", error=type(error).__name__, message=str(error), again=False)
             return REFUSED
@@ -107,7 +120,7 @@ def _learn(
             "library: choose a recipe with context = 'hindsight_hint'"
         )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_alone(run_dir))
+        stack.enter_context(_alone(run_dir, journal, stop))
         log = stack.enter_context(LearningLog(run_dir))
         model_path = _model_path(run_dir, config, log)
         trainer = Trainer(model_path, recipe, config.learn)
@@ -160,15 +173,27 @@ def _model_path(run_dir: Path, config: Config, log: LearningLog) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
+def _alone(run_dir: Path, journal: Journal, stop: threading.Event) -> Iterator[None]:
     """Holds the learner's lock: a second learner would take the first one's claims for those of a dead one. The
     system frees it when the process ends, however it ends."""
+    deadline = time.monotonic() + LOCK_WAIT_S
     with (run_dir / LOCK_FILE).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another learner works on {run_dir}: stop it first") from None
+        if not _locked(lock):
+            journal.event(
+                "waiting", message=f"another learner still works on {run_dir}", at_most_s=LOCK_WAIT_S
+            )
+        while not _locked(lock):
+            if time.monotonic() > deadline or stop.wait(LOCK_POLL_S):
+                raise StillRunning(f"another learner works on {run_dir}: stop it first")
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

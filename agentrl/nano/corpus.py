@@ -254,7 +254,7 @@ def hinted(rng: random.Random) -> Example:
     operation = any_operation(rng)
     values = v.arguments(rng, operation)
     rule = any_rule(rng, operation)
-    rules = [rule, *other_rules(rng, operation, rng.choice((0, 0, 1, 1, 2, 2)))]
+    rules = [rule, *other_rules(rng, operation, rng.choice((0, 1, 1, 2, 2, 2)))]
     rng.shuffle(rules)
     messages = [*opening(rng), user(operation.task(rng, values)), call(operation.line(rule.new, values))]
     return _example("hinted", messages, knowledge_blocks(rng, rules), tools=_some_tools(rng, messages))

@@ -12,7 +12,7 @@ import pytest
 from learner_run import Run, write_base
 
 from agentrl.learner.journal import Journal
-from agentrl.learner.process import REFUSED, STOPPED, learn, main
+from agentrl.learner.process import FAILED, REFUSED, STOPPED, learn, main
 from agentrl.store.learning_log import LearningLog
 
 
@@ -145,17 +145,35 @@ def test_a_context_of_skills_without_a_library_is_refused(run: Run) -> None:
     assert "skill library" in str(events(run)[-1]["message"])
 
 
-def test_a_second_learner_on_one_run_is_refused(run: Run) -> None:
+def test_a_second_learner_does_not_work_beside_the_first(run: Run) -> None:
     stop = threading.Event()
     stop.set()
     process = started(run)
     try:
         list(until(process, "ready"))
-        assert learn(run.path, stop=stop) == REFUSED
+        assert learn(run.path, stop=stop) == FAILED
     finally:
         process.kill()
         process.communicate()
-    assert "another learner" in str(events(run)[-1]["message"])
+    last = events(run)[-1]
+    assert last["again"] is True
+    assert "another learner" in str(last["message"])
+
+
+def test_a_learner_waits_for_the_end_of_the_one_before_it(run: Run) -> None:
+    first = started(run)
+    second: subprocess.Popen[str] | None = None
+    try:
+        list(until(first, "ready"))
+        second = started(run)
+        list(until(second, "waiting"))
+        first.kill()
+        list(until(second, "ready"))
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.communicate()
 
 
 def test_a_learner_that_comes_before_the_server_begins_the_line(tmp_path: Path) -> None:
