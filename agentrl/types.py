@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 JSON = dict[str, Any]
 
@@ -297,6 +297,14 @@ class TeacherView:
     """[start, end) in `token_ids`; deleting them gives the sample's ids exactly."""
 
 
+SampleSource = Literal[
+    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal"
+]
+"""sampled: by the policy, as served. rewrite: an answer that the teacher edited. retry: sampled again behind a hint.
+second_turn: the answer to a critique, trained without it. teacher: sampled by the teacher. replay: sampled by an older
+version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
     """One turn as the trainer sees it. Every stream is aligned with `token_ids` and has L entries."""
@@ -319,6 +327,14 @@ class TrainingSample:
     version: int = -1
     """Policy version that sampled the turn."""
     reward: float | None = None
+    source: SampleSource = "sampled"
+    """How the trained ids came to be; "sampled" by the policy on the plain prompt, as served."""
+    pair: str | None = None
+    """Both answers of a preference pair share it."""
+    preferred: bool = False
+    """Of a pair, the answer that is to be preferred."""
+    turn_index: int = 0
+    """Turns of the episode before this one."""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)

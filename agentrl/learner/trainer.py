@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ from agentrl.learner.model import PolicyModel, load_policy, set_precision
 from agentrl.learner.pack import MicroBatch, Row, pack, teacher_positions
 from agentrl.learner.streams import streams_of, trained_positions
 from agentrl.learner.teacher_weights import BaseWeights, FollowingWeights, Weights, make_teacher
-from agentrl.losses.objective import LossBatch, count_tokens, objective
+from agentrl.losses.objective import Denominators, LossBatch, count_tokens, objective
+from agentrl.losses.whole import WholeBatch, whole_batch
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.recipes.schedules import Schedules
@@ -131,15 +133,15 @@ class Trainer:
         metrics: dict[str, float] = {}
         left_out: set[int] = set()
         self._optimizer.zero_grad(set_to_none=True)
+        whole: dict[str, Any] = {}
+        shared: Mapping[str, float] = {}
+        if recipe.whole_batch_options:
+            seen = self._look_at_all(samples, rows, recipe, denominators, teacher, reference)
+            whole, shared, denominators = seen.streams(), seen.shared, seen.denominators
         for micro, streams in self._batches(samples, rows, recipe):
-            batch = LossBatch(
-                hidden=self.policy(micro),
-                head=self.policy.head(),
-                teacher_hidden=None if teacher is None else teacher[micro.slots],
-                teacher_head=None if self._teacher is None else self._teacher.head(),
-                ref_hidden=None if reference is None else reference[micro.slots],
-                ref_head=None if reference is None or self._base is None else self._base.head(),
-                **streams,
+            streams |= {name: stream[micro.slots] for name, stream in whole.items()}
+            batch = self._loss_batch(
+                self.policy(micro), micro.slots, streams, teacher, reference, shared=shared
             )
             output = objective(recipe, batch, denominators)
             torch.autograd.backward(output.loss)
@@ -155,13 +157,64 @@ class Trainer:
         if norm is None:
             dropped += _drop(kept, "gradient not finite")
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
+        metrics |= {f"shared/{name}": value for name, value in shared.items()}
         metrics |= {"grad_norm": norm, "lr": self._rate(recipe, self.num_steps)}
         self._schedules.advance(metrics)
         metrics["step_s"] = time.perf_counter() - begin
         return StepResult(trained=tuple(kept), dropped=tuple(dropped), metrics=metrics)
 
+    def _loss_batch(
+        self,
+        hidden: Tensor,
+        slots: Tensor,
+        streams: Mapping[str, Any],
+        teacher: Tensor | None,
+        reference: Tensor | None,
+        shared: Mapping[str, float],
+    ) -> LossBatch:
+        """The positions `slots`, with the policy's hidden states [n, H] and what teacher and version 0 gave there."""
+        return LossBatch(
+            hidden=hidden,
+            head=self.policy.head(),
+            teacher_hidden=None if teacher is None else teacher[slots],
+            teacher_head=None if self._teacher is None else self._teacher.head(),
+            ref_hidden=None if reference is None else reference[slots],
+            ref_head=None if reference is None or self._base is None else self._base.head(),
+            shared=shared,
+            **streams,
+        )
+
+    def _look_at_all(
+        self,
+        samples: Sequence[TrainingSample],
+        rows: Sequence[Row],
+        recipe: Recipe,
+        denominators: Denominators,
+        teacher: Tensor | None,
+        reference: Tensor | None,
+    ) -> WholeBatch:
+        """What the recipe's options make of the whole batch."""
+        weights = Weights(self.policy, None)
+        parts = []
+        for micro, streams in self._batches(samples, rows, recipe):
+            count = micro.slots.numel()
+            local = replace(micro, slots=torch.arange(count, device=micro.slots.device))
+            hidden = weights.hidden([local], count)
+            parts.append(
+                (
+                    self._loss_batch(hidden, micro.slots, streams, teacher, reference, shared={}),
+                    micro.slots,
+                )
+            )
+        return whole_batch(recipe, parts, samples, denominators)
+
     def _pack(self, rows: Sequence[Row], recipe: Recipe) -> list[MicroBatch]:
-        micros = pack(rows, max_tokens=recipe.batch.micro_tokens, share=self.policy.shares_prefix)
+        micros = pack(
+            rows,
+            max_tokens=recipe.batch.micro_tokens,
+            share=self.policy.shares_prefix,
+            pairs_per_id=self.policy.pairs_per_id,
+        )
         return [micro.to(self.policy.device) for micro in micros]
 
     def _batches(

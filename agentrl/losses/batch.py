@@ -5,8 +5,8 @@ The recipe comes in as a protocol: losses stand below recipes and know options o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -54,6 +54,10 @@ class RecipeLike(Protocol):
     def uses_kd(self) -> bool: ...
     @property
     def uses_rl(self) -> bool: ...
+    @property
+    def features(self) -> frozenset[str]: ...
+    @property
+    def whole_batch_options(self) -> Sequence[Named]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +96,23 @@ class LossBatch:
     """[N] route weight of the distillation loss; 0 = outside mask and denominator; None = 1 everywhere."""
     rl_weights: Tensor | None = None
     """[N] route weight of the reward loss; 0 = outside mask and denominator; None = 1 everywhere."""
+    kd_scale: Tensor | None = None
+    """[N] factor of the distillation loss that leaves the denominator as it is; None = 1 everywhere."""
+    rl_scale: Tensor | None = None
+    """[N] factor of the reward loss that leaves the denominator as it is; None = 1 everywhere."""
+    coupled: Tensor | None = None
+    """[N] ∂L/∂log π of a loss that couples positions (`agentrl.losses.whole`)."""
+    coupled_loss: Tensor | None = None
+    """[N] each position's share of the value of that loss."""
+    shared: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of the whole step that an option has found."""
 
     def __post_init__(self) -> None:
         rows = self.hidden.shape[0]
         for name in (
             "token_ids", "sequence", "teacher_hidden", "teacher_logprobs", "ref_hidden", "behavior_logprobs",
-            "num_allowed", "advantages", "kd_weights", "rl_weights",
+            "num_allowed", "advantages", "kd_weights", "rl_weights", "kd_scale", "rl_scale", "coupled",
+            "coupled_loss",
         ):  # fmt: skip
             stream = getattr(self, name)
             if stream is not None and stream.shape[0] != rows:

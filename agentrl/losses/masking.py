@@ -41,14 +41,22 @@ def sequence_sum(values: Tensor, sequence: Tensor, num_sequences: int) -> Tensor
 
 
 def token_mean(
-    values: Tensor, weights: Tensor, sequence: Tensor, num_sequences: int, *, tokens: int, sequences: int
+    values: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    sequence: Tensor,
+    num_sequences: int,
+    *,
+    tokens: int,
+    sequences: int,
 ) -> Tensor:
     """(1/tokens)·Σ_t w_t·v_t, `tokens` counted over the whole batch.
 
-    DAPO, arXiv 2503.14476, eq. 8. Positions of weight 0 are outside.
+    DAPO, arXiv 2503.14476, eq. 8.
 
     Args:
         values, weights: [N].
+        mask: [N] bool, the component's tokens.
         sequence, num_sequences, sequences: not used; every aggregate has the same signature.
         tokens: trained tokens of the whole batch.
 
@@ -56,11 +64,18 @@ def token_mean(
         [] this micro batch's share of the mean.
     """
     del sequence, num_sequences, sequences
-    return masked_sum(values * weights, weights != 0) / max(tokens, 1)
+    return masked_sum(values * weights, mask) / max(tokens, 1)
 
 
 def seq_mean(
-    values: Tensor, weights: Tensor, sequence: Tensor, num_sequences: int, *, tokens: int, sequences: int
+    values: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    sequence: Tensor,
+    num_sequences: int,
+    *,
+    tokens: int,
+    sequences: int,
 ) -> Tensor:
     """(1/sequences)·Σ_i (1/n_i)·Σ_t w_t·v_t, n_i the trained tokens of sequence i.
 
@@ -68,6 +83,7 @@ def seq_mean(
 
     Args:
         values, weights: [N].
+        mask: [N] bool, the component's tokens; a weight of 0 does not make a sequence shorter.
         sequence: [N] int64 in 0..num_sequences-1.
         tokens: not used; every aggregate has the same signature.
         sequences: sequences of the whole batch with at least one trained token.
@@ -76,9 +92,8 @@ def seq_mean(
         [] this micro batch's share of the mean.
     """
     del tokens
-    inside = weights != 0
-    length = sequence_sum(inside.to(values.dtype), sequence, num_sequences).clamp(min=1.0)
-    return masked_sum(values * weights / length[sequence], inside) / max(sequences, 1)
+    length = sequence_sum(mask.to(values.dtype), sequence, num_sequences).clamp(min=1.0)
+    return masked_sum(values * weights / length[sequence], mask) / max(sequences, 1)
 
 
 AGGREGATES: dict[str, Callable[..., Tensor]] = {"token_mean": token_mean, "seq_mean": seq_mean}

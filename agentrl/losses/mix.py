@@ -40,11 +40,12 @@ def _kd(recipe: RecipeLike, batch: LossBatch, positions: Positions, denominators
     else:
         values, cut = _policy_gradient(recipe, positions, _distill_advantages(recipe, positions))
     scores = Scores(entropy=out["entropy"].detach(), gap=out.get("gap"), kl=out.get("kl"))
-    weigh = TOKEN_WEIGHTS[recipe.token_weight.name]
-    weights = weigh(
-        scores, positions.kd, positions.sequence, positions.num_sequences, **recipe.token_weight.params
-    )
-    weights = weights * _route(batch.kd_weights, positions.kd, values)
+    weights = _route(batch.kd_weights, positions.kd, values, batch.kd_scale)
+    weigh = TOKEN_WEIGHTS.get(recipe.token_weight.name)
+    if weigh is not None:  # one that looks at the whole batch stands in kd_scale
+        weights = weights * weigh(
+            scores, positions.kd, positions.sequence, positions.num_sequences, **recipe.token_weight.params
+        )
     loss = aggregate(recipe, values, weights, positions, denominators, "kd")
     return Mixed(loss=loss, metrics={"loss/kd": loss, "num_clipped_kd": (cut & positions.kd).sum()})
 
@@ -52,7 +53,7 @@ def _kd(recipe: RecipeLike, batch: LossBatch, positions: Positions, denominators
 def _rl(recipe: RecipeLike, batch: LossBatch, positions: Positions, denominators: Denominators) -> Mixed:
     """(1/Z_rl)·Σ α_t·RL_t."""
     values, cut = _policy_gradient(recipe, positions, _reward_advantages(batch, positions))
-    weights = _route(batch.rl_weights, positions.rl, values)
+    weights = _route(batch.rl_weights, positions.rl, values, batch.rl_scale)
     loss = aggregate(recipe, values, weights, positions, denominators, "rl")
     return Mixed(loss=loss, metrics={"loss/rl": loss, "num_clipped_rl": (cut & positions.rl).sum()})
 
@@ -85,8 +86,8 @@ def _adv_add(
 
     A token without one of the signals has 0 in its place. OpenClaw-RL, arXiv 2603.10165, combined form.
     """
-    kd = _route(batch.kd_weights, positions.kd, positions.out["logprob"])
-    rl = _route(batch.rl_weights, positions.rl, positions.out["logprob"])
+    kd = _route(batch.kd_weights, positions.kd, positions.out["logprob"], batch.kd_scale)
+    rl = _route(batch.rl_weights, positions.rl, positions.out["logprob"], batch.rl_scale)
     distilled = kd * _distill_advantages(recipe, positions)
     rewarded = rl * _reward_advantages(batch, positions)
     values, cut = _policy_gradient(recipe, positions, reward * rewarded + distill * distilled)
@@ -125,8 +126,10 @@ def _old(params: dict[str, object], positions: Positions) -> Tensor:
     return positions.out["logprob"].detach()
 
 
-def _route(weights: Tensor | None, mask: Tensor, like: Tensor) -> Tensor:
-    return mask.to(like.dtype) if weights is None else torch.where(mask, weights.to(like.dtype), 0.0)
+def _route(weights: Tensor | None, mask: Tensor, like: Tensor, scale: Tensor | None) -> Tensor:
+    """[N] route weight times whole-batch factor where the mask is true, else 0."""
+    chosen = mask.to(like.dtype) if weights is None else torch.where(mask, weights.to(like.dtype), 0.0)
+    return chosen if scale is None else torch.where(mask, chosen * scale.to(like.dtype), 0.0)
 
 
 def aggregate(
@@ -138,12 +141,12 @@ def aggregate(
     part: Literal["kd", "rl", "either"],
 ) -> Tensor:
     """[] Σ_t w_t·v_t over one component's tokens, divided as the recipe's aggregate says."""
-    tokens, sequences = {
-        "kd": (denominators.kd_tokens, denominators.kd_sequences),
-        "rl": (denominators.rl_tokens, denominators.rl_sequences),
-        "either": (denominators.tokens, denominators.sequences),
+    mask, tokens, sequences = {
+        "kd": (positions.kd, denominators.kd_tokens, denominators.kd_sequences),
+        "rl": (positions.rl, denominators.rl_tokens, denominators.rl_sequences),
+        "either": (positions.either, denominators.tokens, denominators.sequences),
     }[part]
     return AGGREGATES[recipe.aggregate.name](
-        values, weights, positions.sequence, positions.num_sequences, tokens=tokens, sequences=sequences,
+        values, weights, mask, positions.sequence, positions.num_sequences, tokens=tokens, sequences=sequences,
         **recipe.aggregate.params,
     )  # fmt: skip

@@ -42,6 +42,12 @@ def objective(
     positions = Positions.of(recipe, batch, chunk_size)
     mixed = MIXES[recipe.mix.name](recipe, batch, positions, denominators, **recipe.mix.params)
     loss, metrics = mixed.loss, dict(mixed.metrics)
+    if batch.coupled is not None and batch.coupled_loss is not None:
+        live = positions.out["logprob"]
+        # A position of a dropped sequence was left out when the coefficients were taken: its coefficient is 0.
+        coupled = (batch.coupled_loss + batch.coupled * (live - live.detach())).sum()
+        loss = loss + coupled
+        metrics["loss/coupled"] = coupled.detach()
     for item in recipe.regularisers:
         values = REGULARISERS[item.name](positions, **item.params)
         weights = positions.either.to(values.dtype)
@@ -73,7 +79,7 @@ def _kl_ref(positions: Positions, *, coef: float, estimator: str) -> Tensor:
 def _entropy(positions: Positions, *, coef: float) -> Tensor:
     """−H(π)."""
     del coef
-    return -positions.out["entropy"]
+    return -positions.out["live_entropy"]
 
 
 REGULARISERS: dict[str, Callable[..., Tensor]] = {"kl_ref": _kl_ref, "entropy": _entropy}

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from agentrl.losses.batch import LossBatch, RecipeLike, kd_takes_sampled_ids
 from agentrl.losses.chunked import Outputs, chunk_rows, per_position
-from agentrl.losses.divergence import DIVERGENCES, rkl
 from agentrl.losses.estimators import DENSE
+from agentrl.losses.features import compute
 from agentrl.losses.masking import sequence_sum
-from agentrl.losses.targets import TARGETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +20,8 @@ class Positions:
     """What the forward pass gave for each position, and which positions train what."""
 
     out: Outputs
-    """[N] by name: logprob and entropy; with a teacher teacher_logprob, gap, kd (dense) and kl (where a token weight
-    asks); with a reference ref_logprob and kl_ref. Only logprob, kd, kl_ref and, as a regulariser, entropy carry a
-    gradient."""
+    """[N] by name, as `agentrl.losses.features` says: logprob and entropy; with a teacher teacher_logprob and gap; and
+    what the recipe's options ask for."""
     sequence: Tensor
     """[N] 0..S-1."""
     num_sequences: int
@@ -45,7 +42,7 @@ class Positions:
     @classmethod
     def of(cls, recipe: RecipeLike, batch: LossBatch, chunk_size: int | None) -> Positions:
         streams = (batch.hidden, batch.token_ids, batch.teacher_hidden, batch.ref_hidden)
-        function = partial(_chunk, recipe, batch.head, batch.teacher_head, batch.ref_head)
+        function = partial(compute, recipe, batch.head, batch.teacher_head, batch.ref_head)
         out = per_position(function, streams, chunk_size=chunk_size or chunk_rows(batch.head.shape[0]))
         if batch.teacher_logprobs is not None:
             out["teacher_logprob"] = batch.teacher_logprobs.detach().to(out["logprob"].dtype)
@@ -63,7 +60,7 @@ class Positions:
         kd, rl = kd & ~late, rl & ~late
         # Elsewhere the streams may hold anything; exp of that could overflow, and 0 · inf is nan in the backward pass.
         own = out["logprob"].detach()
-        out["teacher_logprob"] = torch.where(kd, out.get("teacher_logprob", own), own)
+        out["teacher_logprob"] = torch.where(kd | rl, out.get("teacher_logprob", own), own)
         sampler = own
         if batch.behavior_logprobs is not None:
             sampler = torch.where(kd | rl, batch.behavior_logprobs.to(own.dtype), own)
@@ -108,55 +105,6 @@ def _check(recipe: RecipeLike, batch: LossBatch, out: Outputs, kd: Tensor, rl: T
 
 def _inside(weights: Tensor | None, nowhere: Tensor) -> Tensor:
     return ~nowhere if weights is None else weights != 0
-
-
-def _chunk(
-    recipe: RecipeLike,
-    head: Tensor,
-    teacher_head: Tensor | None,
-    ref_head: Tensor | None,
-    hidden: Tensor,
-    token_ids: Tensor,
-    teacher_hidden: Tensor | None,
-    ref_hidden: Tensor | None,
-) -> Outputs:
-    """Numbers of n positions from their hidden states; every [n, V] array lives and dies here."""
-    policy = _log_softmax(F.linear(hidden, head))
-    out = {"logprob": _pick(policy, token_ids)}
-    names = {item.name for item in recipe.regularisers}
-    if "entropy" in names:
-        out["entropy"] = -(policy.exp() * policy).sum(dim=-1)
-    else:
-        with torch.no_grad():
-            out["entropy"] = -(policy.exp() * policy).sum(dim=-1)
-    reference = None
-    if ref_hidden is not None and ref_head is not None:
-        with torch.no_grad():
-            reference = _log_softmax(F.linear(ref_hidden, ref_head))
-    if reference is not None and "kl_ref" in names:
-        out["ref_logprob"] = _pick(reference, token_ids)
-        out["kl_ref"] = rkl(policy, reference).sum(dim=-1)
-    if teacher_hidden is not None and teacher_head is not None and recipe.uses_kd:
-        with torch.no_grad():
-            logits = F.linear(teacher_hidden, teacher_head)
-            target = TARGETS[recipe.target.name](logits, reference, **recipe.target.params)
-            out["teacher_logprob"] = _pick(target, token_ids)
-            out["gap"] = 0.5 * (target.exp() - policy.exp()).abs().sum(dim=-1)
-            if recipe.token_weight.params.get("score") in ("kl", "soft_or"):
-                out["kl"] = rkl(policy, target).sum(dim=-1)
-        if recipe.estimator.name in DENSE:
-            terms = partial(DIVERGENCES[recipe.divergence.name], **recipe.divergence.params)
-            out["kd"] = DENSE[recipe.estimator.name](policy, target, terms, **recipe.estimator.params)
-    return out
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    """In fp32 whatever the model's type; fp64, which gradient checks use, stays."""
-    return torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
-
-
-def _pick(logprobs: Tensor, token_ids: Tensor) -> Tensor:
-    return logprobs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
 
 
 def _too_far(

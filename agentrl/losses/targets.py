@@ -8,36 +8,36 @@ import torch
 from torch import Tensor
 
 
-def q(teacher_logits: Tensor, reference: Tensor | None) -> Tensor:
+def q(teacher_logits: Tensor, policy: Tensor, reference: Tensor | None) -> Tensor:
     """log softmax(z_q): the teacher as it is.
 
     Args:
         teacher_logits: [..., V] of any floating type.
-        reference: not used.
+        policy, reference: not used.
 
     Returns:
         [..., V] fp32 log-probs.
     """
-    del reference
+    del policy, reference
     return torch.log_softmax(_wide(teacher_logits).detach(), dim=-1)
 
 
-def temper(teacher_logits: Tensor, reference: Tensor | None, *, temperature: float) -> Tensor:
+def temper(teacher_logits: Tensor, policy: Tensor, reference: Tensor | None, *, temperature: float) -> Tensor:
     """log softmax(z_q / T): T below 1 sharpens, above 1 softens.
 
     Args:
         teacher_logits: [..., V] of any floating type.
-        reference: not used.
+        policy, reference: not used.
         temperature: above 0.
 
     Returns:
         [..., V] fp32 log-probs.
     """
-    del reference
+    del policy, reference
     return torch.log_softmax(_wide(teacher_logits).detach() / temperature, dim=-1)
 
 
-def extrap(teacher_logits: Tensor, reference: Tensor | None, *, coef: float) -> Tensor:
+def extrap(teacher_logits: Tensor, policy: Tensor, reference: Tensor | None, *, coef: float) -> Tensor:
     """log softmax(λ·log q + (1−λ)·log π_0): beyond the teacher, away from what version 0 does without the context.
 
     ExOPD, arXiv 2602.12125, whose reference is the student's initial policy, as here. With q = π_0 it is q; where the
@@ -45,6 +45,7 @@ def extrap(teacher_logits: Tensor, reference: Tensor | None, *, coef: float) -> 
 
     Args:
         teacher_logits: [..., V] of any floating type.
+        policy: not used.
         reference: [..., V] log-probs of version 0 on the plain prompt.
         coef: λ; 1 is q.
 
@@ -54,9 +55,12 @@ def extrap(teacher_logits: Tensor, reference: Tensor | None, *, coef: float) -> 
     Raises:
         ValueError: no reference.
     """
+    del policy
     if reference is None:
         raise ValueError("target 'extrap' needs ref_hidden and ref_head")
-    return torch.log_softmax(coef * q(teacher_logits, None) + (1 - coef) * reference.detach(), dim=-1)
+    return torch.log_softmax(
+        coef * q(teacher_logits, reference, None) + (1 - coef) * reference.detach(), dim=-1
+    )
 
 
 TARGETS: dict[str, Callable[..., Tensor]] = {"q": q, "temper": temper, "extrap": extrap}

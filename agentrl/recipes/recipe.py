@@ -82,6 +82,14 @@ class Recipe(_Section):
     name: str
     summary: str = ""
     paper: str = ""
+    evidence: str = ""
+    """What is known of the method: C code read, P paper read, S summary read, A abstract read; joined by commas."""
+    doubt: str = ""
+    """Where sources disagree, or what had to be chosen for want of a source."""
+    alias_of: str | None = None
+    """The preset that has the same axes under another name."""
+    lacks: str = ""
+    """The mechanism that the method needs and that is not there; such a preset is refused by name when it is loaded."""
 
     rollout: axes.Rollout = axes.Stream()
     transform: axes.Transform = axes.NoTransform()
@@ -126,6 +134,25 @@ class Recipe(_Section):
         return isinstance(self.target, axes.Extrap) or any(
             isinstance(item, axes.KlRef) for item in self.regularisers
         )
+
+    @property
+    def options(self) -> tuple[axes.Option, ...]:
+        """The option of every axis, in their order; regularisers one by one."""
+        found: list[axes.Option] = []
+        for name in AXES:
+            value = getattr(self, name)
+            found.extend(value if isinstance(value, tuple) else (value,))
+        return tuple(found)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What must be computed at each trained position."""
+        return frozenset().union(*(option.features for option in self.options))
+
+    @property
+    def whole_batch_options(self) -> tuple[axes.Option, ...]:
+        """Options that look at the whole batch before any gradient is taken, in the order of their axes."""
+        return tuple(option for option in self.options if option.whole_batch)
 
     @property
     def uses_policy_gradient(self) -> bool:
@@ -189,6 +216,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
             work; the message says what to do.
     """
     recipe = _checked(_with(_read(name_or_path), overrides or {}))
+    if recipe.lacks:
+        raise ConfigError(f"recipe {recipe.name!r} cannot work yet, it needs {recipe.lacks}")
     scheduled = {name: schedule(spec) for name, spec in recipe.schedules.items()}
     for name, item in scheduled.items():
         if not name.startswith(SCHEDULABLE):

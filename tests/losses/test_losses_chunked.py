@@ -101,22 +101,29 @@ def test_a_chunk_of_a_large_vocabulary_stays_within_its_bound() -> None:
 
 VALUES = torch.tensor([1.0, 2.0, 4.0, math.inf, 8.0])
 WEIGHTS = torch.tensor([1.0, 1.0, 0.5, 0.0, 1.0])
+MASK = torch.tensor([True, True, True, False, True])
 SEQUENCE = torch.tensor([0, 0, 1, 1, 2])
 
 
-def test_positions_of_weight_zero_are_outside_even_where_their_loss_is_infinite() -> None:
+def test_positions_outside_the_mask_add_nothing_even_where_their_loss_is_infinite() -> None:
     """I31."""
-    assert token_mean(VALUES, WEIGHTS, SEQUENCE, 3, tokens=4, sequences=3).item() == 13 / 4
-    assert seq_mean(VALUES, WEIGHTS, SEQUENCE, 3, tokens=4, sequences=3).item() == pytest.approx(
+    assert token_mean(VALUES, WEIGHTS, MASK, SEQUENCE, 3, tokens=4, sequences=3).item() == 13 / 4
+    assert seq_mean(VALUES, WEIGHTS, MASK, SEQUENCE, 3, tokens=4, sequences=3).item() == pytest.approx(
         (1.5 + 2 + 8) / 3
     )
+
+
+def test_a_token_of_weight_zero_does_not_make_its_sequence_shorter() -> None:
+    values, weights = torch.tensor([3.0, 5.0]), torch.tensor([2.0, 0.0])
+    inside = torch.tensor([True, True])
+    assert seq_mean(values, weights, inside, torch.tensor([0, 0]), 1, tokens=2, sequences=1).item() == 3.0
 
 
 @pytest.mark.parametrize("name", sorted(AGGREGATES))
 def test_an_empty_mask_gives_zero_with_a_gradient_path(name: str) -> None:
     values = torch.tensor([1.0, math.inf], requires_grad=True)
     total = AGGREGATES[name](
-        values, torch.zeros(2), torch.zeros(2, dtype=torch.long), 1, tokens=0, sequences=0
+        values, torch.zeros(2), torch.zeros(2).bool(), torch.zeros(2).long(), 1, tokens=0, sequences=0
     )
     total.backward()
 
@@ -135,14 +142,14 @@ def test_a_mask_of_another_length_is_refused() -> None:
 
 def test_targets_are_fp32_distributions_without_gradient() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.bfloat16, requires_grad=True)
-    sharp = TARGETS["temper"](logits, None, temperature=0.5)
-    plain = TARGETS["q"](logits, None)
+    sharp = TARGETS["temper"](logits, logits, None, temperature=0.5)
+    plain = TARGETS["q"](logits, logits, None)
 
     assert plain.dtype == sharp.dtype == torch.float32
     assert not plain.requires_grad
     assert not sharp.requires_grad
     torch.testing.assert_close(sharp, torch.log_softmax(2 * plain, dim=-1))
-    torch.testing.assert_close(TARGETS["temper"](logits, None, temperature=1.0), plain)
+    torch.testing.assert_close(TARGETS["temper"](logits, logits, None, temperature=1.0), plain)
 
 
 def test_extrapolation_makes_larger_what_the_context_changed() -> None:
@@ -150,10 +157,12 @@ def test_extrapolation_makes_larger_what_the_context_changed() -> None:
     reference = torch.tensor([[0.99, 0.01]]).log()
     teacher = torch.tensor([[0.75, 0.25]]).log()
 
-    target = TARGETS["extrap"](teacher, reference, coef=1.25)
+    target = TARGETS["extrap"](teacher, teacher, reference, coef=1.25)
 
     torch.testing.assert_close(target.exp(), torch.tensor([[0.5559, 0.4441]]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(TARGETS["extrap"](teacher, reference, coef=1.0), TARGETS["q"](teacher, None))
-    torch.testing.assert_close(TARGETS["extrap"](reference, reference, coef=1.25), reference)
+    torch.testing.assert_close(
+        TARGETS["extrap"](teacher, teacher, reference, coef=1.0), TARGETS["q"](teacher, teacher, None)
+    )
+    torch.testing.assert_close(TARGETS["extrap"](reference, reference, reference, coef=1.25), reference)
     with pytest.raises(ValueError, match="ref_hidden"):
-        TARGETS["extrap"](teacher, None, coef=1.25)
+        TARGETS["extrap"](teacher, teacher, None, coef=1.25)

@@ -86,7 +86,7 @@ def select(batch: LossBatch, rows: Tensor) -> LossBatch:
     streams = {}
     for field in fields(batch):
         value = getattr(batch, field.name)
-        streams[field.name] = value if value is None or field.name.endswith("head") else value[rows]
+        streams[field.name] = value[rows] if isinstance(value, Tensor) and "head" not in field.name else value
     return LossBatch(**streams)
 
 

@@ -13,12 +13,14 @@ import pytest
 from agentrl.errors import ConfigError
 from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES
 from agentrl.losses.estimators import DENSE, SAMPLED
+from agentrl.losses.features import FEATURES
 from agentrl.losses.masking import AGGREGATES
 from agentrl.losses.mix import MIXES
 from agentrl.losses.objective import REGULARISERS
 from agentrl.losses.policy_gradient import OFFPOLICY
 from agentrl.losses.targets import TARGETS
 from agentrl.losses.token_weights import TOKEN_WEIGHTS
+from agentrl.losses.whole import WHOLE_BATCH
 from agentrl.recipes import axes, credit, rules
 from agentrl.recipes.recipe import AXES, PRESETS, Recipe, load_recipe, preset_names
 from agentrl.recipes.routes import ROUTES
@@ -26,6 +28,18 @@ from agentrl.recipes.schedules import Schedules
 from agentrl.teacher.contexts import CONTEXTS
 
 PPO = {"name": "ppo", "denominator": "sampler"}
+
+
+OPTION_AXES = (
+    "Rollout", "Transform", "Context", "Teacher", "Sync", "Target", "Divergence", "Estimator", "TokenWeight",
+    "Route", "Advantage", "Mix", "OffPolicy", "Regulariser", "Aggregate",
+)  # fmt: skip
+
+
+def example(option: type[axes.Option]) -> dict[str, Any]:
+    """The option's defaults."""
+    fields = option.model_fields.items()
+    return {name: field.get_default() for name, field in fields if not field.is_required()}
 
 
 def options(axis: str) -> dict[str, type[axes.Option]]:
@@ -46,7 +60,7 @@ def test_the_schema_has_fifteen_axes_and_each_is_a_field_of_a_recipe() -> None:
     ("axis", "functions", "first"),
     [
         ("Context", CONTEXTS, 2),
-        ("Target", TARGETS, 2),
+        ("Target", TARGETS, 3),
         ("Divergence", DIVERGENCES, 2),
         ("Divergence", ADVANTAGES, 1),
         ("TokenWeight", TOKEN_WEIGHTS, 4),
@@ -54,17 +68,36 @@ def test_the_schema_has_fifteen_axes_and_each_is_a_field_of_a_recipe() -> None:
         ("Advantage", credit.ADVANTAGES, 1),
         ("Mix", MIXES, 4),
         ("Regulariser", REGULARISERS, 1),
-        ("Aggregate", AGGREGATES, 6),
+        ("Aggregate", AGGREGATES, 7),
     ],
 )
 def test_every_option_has_a_function_with_its_parameters(
     axis: str, functions: dict[str, Any], first: int
 ) -> None:
     """An option that does nothing, or a parameter that nobody reads, would show here."""
-    assert set(options(axis)) == set(functions)
-    for name, option in options(axis).items():
+    of_positions = {name: option for name, option in options(axis).items() if not option.whole_batch}
+    assert set(of_positions) == set(functions)
+    for name, option in of_positions.items():
         arguments = list(inspect.signature(functions[name]).parameters)[first:]
         assert set(arguments) == set(option.model_fields) - {"name"}, name
+
+
+def test_every_option_of_the_whole_batch_has_a_function_with_its_parameters() -> None:
+    names = []
+    for axis in OPTION_AXES:
+        for name, option in options(axis).items():
+            if option.whole_batch:
+                names.append(name)
+                arguments = list(inspect.signature(WHOLE_BATCH[name]).parameters)[2:]
+                assert set(arguments) == set(option.model_fields) - {"name"}, name
+    assert len(names) == len(set(names)), "an option of the whole batch is known by its name alone"
+    assert set(names) == set(WHOLE_BATCH)
+
+
+def test_every_feature_that_an_option_asks_for_is_computed() -> None:
+    for axis in OPTION_AXES:
+        for option in options(axis).values():
+            assert option.model_construct(**example(option)).features <= set(FEATURES)
 
 
 def test_every_estimator_and_correction_has_a_function_with_its_parameters() -> None:
