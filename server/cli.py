@@ -23,9 +23,8 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the logs of a run.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
-
-PRESETS = sorted(file.stem for file in (Path(agentrl.__file__).parent / "recipes" / "presets").glob("*.toml"))
-"""Listed from the folder: importing the recipes would slow every command down."""
+recipes_app = typer.Typer(help="The learning methods: every one is a point in one algebra.")
+app.add_typer(recipes_app, name="recipes")
 
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
 DEFAULT_RUN = Path("runs/default")
@@ -52,7 +51,7 @@ def _common(
 def serve(
     model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or 'nano'.")],
     recipe: Annotated[
-        str | None, typer.Option(help=f"Learning method, or a TOML file: {', '.join(PRESETS)}.")
+        str | None, typer.Option(help="Learning method (`agentrl recipes` lists them), or a TOML file.")
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Serve and record, but do not train.")] = False,
     host: Annotated[
@@ -228,6 +227,34 @@ def doctor(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     show(diagnose(run_dir), as_json=json_)
 
 
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context, json_: AsJson = False) -> None:
+    """Every method that ships: paper, evidence (C code read, P paper, S summary, A abstract) and what it needs."""
+    if context.invoked_subcommand is not None:
+        return
+    from server.recipe_pages import listed
+
+    rows = listed()
+    if json_:
+        typer.echo(json.dumps(rows))
+        return
+    table(rows, ("name", "paper", "evidence", "needs"))
+
+
+@recipes_app.command("show")
+def recipes_show(
+    name: Annotated[str, typer.Argument(help="A preset, or a TOML file.")],
+    json_: AsJson = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the recipe: --set divergence=rkl.")
+    ] = None,
+) -> None:
+    """One method with its axes resolved, what each option does, and the formula that they fill in."""
+    from server.recipe_pages import page
+
+    show(page(name, dict(named_value(text, "--set") for text in set_ or [])), as_json=json_)
+
+
 @store_app.command("verify")
 def store_verify(run_dir: RunDir = DEFAULT_RUN) -> None:
     """Re-derive every hash, count and checksum of a run; exit 1 where one does not hold."""
@@ -241,14 +268,14 @@ def store_verify(run_dir: RunDir = DEFAULT_RUN) -> None:
     raise typer.Exit(1 if faults else 0)
 
 
-def named_value(text: str) -> tuple[str, Any]:
-    """ "name=value" with the value read as TOML where it is, as for --set."""
+def named_value(text: str, option: str = "--env-set") -> tuple[str, Any]:
+    """ "name=value" given to `option`, with the value read as TOML where it is, as for --set."""
     from agentrl.config import parse_value
     from agentrl.errors import ConfigError
 
     name, mark, raw = text.partition("=")
     if not mark:
-        raise ConfigError(f"--env-set {text!r} has no '='; write --env-set max_steps=1")
+        raise ConfigError(f"{option} {text!r} has no '='; write {option} NAME=VALUE")
     return name.strip(), parse_value(raw.strip())
 
 

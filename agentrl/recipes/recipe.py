@@ -205,6 +205,15 @@ def preset_names() -> list[str]:
     )
 
 
+def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A preset by name, or a TOML file by path, changed by dotted names: its axes as they stand, to be looked at.
+
+    Raises:
+        ConfigError: as `load_recipe`, which also refuses what cannot run.
+    """
+    return _checked(_with(_read(name_or_path), overrides or {}))
+
+
 def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Loads a preset by name, or a TOML file by path, changes it by dotted names and checks it.
 
@@ -212,10 +221,10 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     with its parameters.
 
     Raises:
-        ConfigError: unknown name, unreadable file, a setting that is not accepted, or a combination that cannot
-            work; the message says what to do.
+        ConfigError: unknown name, unreadable file, a setting that is not accepted, a combination that cannot work, or
+            a mechanism that is not there; the message says what to do.
     """
-    recipe = _checked(_with(_read(name_or_path), overrides or {}))
+    recipe = read_recipe(name_or_path, overrides)
     if recipe.lacks:
         raise ConfigError(f"recipe {recipe.name!r} cannot work yet, it needs {recipe.lacks}")
     scheduled = {name: schedule(spec) for name, spec in recipe.schedules.items()}
