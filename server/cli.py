@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the logs of a run.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+versions_app = typer.Typer()
+app.add_typer(versions_app, name="versions")
 recipes_app = typer.Typer(help="The learning methods: every one is a point in one algebra.")
 app.add_typer(recipes_app, name="recipes")
 
@@ -167,9 +169,11 @@ def status(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     show(status_of(run_dir), as_json=json_)
 
 
-@app.command()
-def versions(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
+@versions_app.callback(invoke_without_command=True)
+def versions(context: typer.Context, run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     """Every version: its state, its gate and what it was trained on."""
+    if context.invoked_subcommand is not None:
+        return
     from server.inspect import versions_of
 
     rows = versions_of(run_dir)
@@ -177,6 +181,21 @@ def versions(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
         typer.echo(json.dumps(rows))
         return
     table(rows, ("number", "parent", "state", "num_steps", "num_turns", "served_at", "reason"))
+
+
+@versions_app.command("export")
+def versions_export(
+    number: Annotated[int, typer.Argument(help="The version.")],
+    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Full weights, also where the version is an adapter.")
+    ] = False,
+    run_dir: RunDir = DEFAULT_RUN,
+) -> None:
+    """Copy a version out for other programs: a model folder, or an adapter in the PEFT format."""
+    from server.inspect import export
+
+    typer.echo(export(run_dir, number, out, merged=merged))
 
 
 @app.command()

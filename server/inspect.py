@@ -77,6 +77,20 @@ def roll_back(run_dir: Path, number: int, reason: str) -> str:
     return f"version {number} serves again; set aside: {', '.join(map(str, gone)) or 'nothing'}"
 
 
+def export(run_dir: Path, number: int, out: Path, *, merged: bool) -> str:
+    """Copies a version to `out`; see `agentrl.learner.adapters.export_version`."""
+    from agentrl.learner.adapters import export_version  # loads torch, which no other command here needs
+
+    policy = settings_of(run_dir).policy
+    with learning_log(run_dir) as log:
+        base, version = log.version(policy, 0), log.version(policy, number)
+    if base is None or version is None or not version.path:
+        raise UserError(
+            f"version {number} has no files in {run_dir}: `agentrl versions --json` shows which are on_disk"
+        )
+    return export_version(run_dir / version.path, run_dir / base.path, out, merged=merged)
+
+
 def set_paused(run_dir: Path, *, paused: bool) -> str:
     changed = control.set_paused(existing_run(run_dir), paused=paused)
     state = "paused" if paused else "on"
@@ -179,6 +193,7 @@ NOTHING_SAID = "their next states said nothing of what should have been done; se
 REMEDIES = {
     "no context": NOTHING_SAID,
     "no_hint": NOTHING_SAID,
+    "no teacher score": "the file of teacher 'cached' lacks them: score them with score_turns, or set teacher = 'self'",
     "no_reward": "send rewards by /v1/feedback",
     "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
     "side": "requests without tools beside ones with tools count as titles and summaries",

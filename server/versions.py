@@ -2,7 +2,8 @@
 
     learning.db ──poll──> newest serving version ──> Engine.load_version(serve) ──> new requests begin on it
                                                                                     old ones go by themselves
-    name@7 ──> resident? ──no──> Engine.load_version(hold), the longest unused held version makes room
+    name@7 ──> resident? ──no──> Engine.load_version(hold), the longest unused held version makes room;
+                                 it can be asked for as long as it is held, also when its files are gone
 
 Only versions that passed their gate and served are offered. learning.db is read and never written here.
 """
@@ -43,6 +44,8 @@ class Offer:
     newest: int
     paths: dict[int, Path] = field(default_factory=dict)
     """Folder of every version that passed its gate and still has its files."""
+    retired: frozenset[int] = frozenset()
+    """Versions that served and were neither rejected nor rolled back, with or without files."""
 
 
 class Versions:
@@ -212,7 +215,9 @@ class Versions:
 
     def _take(self, offer: Offer) -> None:
         base = self._paths[BASE]
-        self._paths = {**offer.paths, BASE: base}
+        # A version that somebody evaluates stays in the engine's memory when the learner deletes its files.
+        held = {number: self._paths[number] for number in self._held if number in offer.retired}
+        self._paths = {**held, **offer.paths, BASE: base}
 
     def _failed_lately(self, number: int) -> bool:
         return (
@@ -227,11 +232,13 @@ def offer_of(versions: Iterable[PolicyVersion], run_dir: Path) -> Offer | None:
     served = [
         version
         for version in versions
-        if version.path
-        and version.served_at is not None
-        and version.state in (VersionState.SERVING, VersionState.RETIRED)
+        if version.served_at is not None and version.state in (VersionState.SERVING, VersionState.RETIRED)
     ]
     newest = next((version.number for version in served if version.state is VersionState.SERVING), None)
     if newest is None:
         return None
-    return Offer(newest=newest, paths={version.number: run_dir / version.path for version in served})
+    return Offer(
+        newest=newest,
+        paths={version.number: run_dir / version.path for version in served if version.path},
+        retired=frozenset(v.number for v in served if v.state is VersionState.RETIRED),
+    )

@@ -156,6 +156,8 @@ class LocalProcessEngine(Frontend):
             # The probe could pick another number type this time; log-probs of one run must come from one.
             settings["precision"] = self._facts.precision
         try:
+            # A version can outlive its files in memory, but not a restart.
+            self._held = {number: path for number, path in self._held.items() if path.exists()}
             held = {number: str(path) for number, path in self._held.items()}
             writer.write(frames.frame((str(self.model_path), settings, number, path and str(path), held)))
             answer: Any = await frames.read(reader)

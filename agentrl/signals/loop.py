@@ -3,7 +3,7 @@
     log.unjudged() -> judge.judge(turn, next state) -> log.record_signal() -> log.mark_judged()
           ^                  |
           |                  └ JudgeError or time-out: mark_judged(outcome="failed"); the log hands the turn
-          └── notify() or poll_s          out again until max_attempts, then counts it as failed for good
+          └── log.answered()              out again until max_attempts, then counts it as failed for good
 
 A failure is never a signal (law 6). The loop holds no state of its own: kill it at any point and what was
 not marked is judged again.
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 class JudgedLog(Protocol):
     """What the loop needs of the signal log."""
+
+    async def answered(self, timeout_s: float, /) -> None: ...
 
     async def unjudged(self, limit: int, /) -> list[tuple[Turn, NextState]]: ...
 
@@ -52,21 +54,11 @@ class SignalLoop:
         self._poll_s = poll_s
         self._batch = batch
         self._slots = asyncio.Semaphore(max_concurrent)
-        self._wake = asyncio.Event()
-        self.counts = {"judged": 0, "abstained": 0, "failed": 0}
-
-    def notify(self) -> None:
-        """Says that a next state was recorded, so that the loop need not wait for its poll."""
-        self._wake.set()
 
     async def run(self) -> None:
         while True:
             if await self.step() == 0:
-                self._wake.clear()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), self._poll_s)
-                except TimeoutError:
-                    continue
+                await self._log.answered(self._poll_s)
 
     async def step(self) -> int:
         """Judges one batch of turns; returns how many were looked at."""
@@ -86,15 +78,12 @@ class SignalLoop:
                 await self._fail(turn, f"{kind}{error}")
                 return
             if judgement.reward is None and judgement.hint is None:
-                self.counts["abstained"] += 1
                 await self._log.mark_judged(turn.id, "abstained", judgement.evidence[:200])
                 return
             await self._log.record_signal(self._signal(turn, judgement))
-            self.counts["judged"] += 1
             await self._log.mark_judged(turn.id, "judged")
 
     async def _fail(self, turn: Turn, why: str) -> None:
-        self.counts["failed"] += 1
         logger.warning("judge %s failed on turn %s: %s", self._judge.name, turn.id, why)
         await self._log.mark_judged(turn.id, "failed", why)
 

@@ -12,6 +12,7 @@ consistent. An fsync a commit would close that gap and cost most of the throughp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -55,6 +56,7 @@ class SignalLog:
         self._committer = GroupCommitter(writer) if writer is not None else None
         self._max_judge_attempts = max_judge_attempts
         self._prompts = PromptCache()
+        self._answered = asyncio.Event()
         # Two readers, so that a report over the whole log never stands before a request's lineage lookup.
         self._lookups = _Reader(path, "agentrl-log-lookups")
         self._reports = _Reader(path, "agentrl-log-reports")
@@ -158,7 +160,9 @@ class SignalLog:
         Raises:
             StoreError: not committed, or the log has no such turn.
         """
-        return await self._write(partial(records.insert_next_state, state=state))
+        is_first = await self._write(partial(records.insert_next_state, state=state))
+        self._answered.set()
+        return is_first
 
     async def record_signal(self, signal: Signal) -> None:
         """Adds a signal; a turn may have any number.
@@ -248,6 +252,12 @@ class SignalLog:
         return await self._reports.run(partial(queries.lessons, state=state))
 
     # reading: work to be done
+
+    async def answered(self, timeout_s: float) -> None:
+        """Waits until a next state was recorded since the last call, at most `timeout_s`. For one caller."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), timeout_s)
+        self._answered.clear()
 
     async def unjudged(self, limit: int) -> list[tuple[Turn, NextState]]:
         """Answered main turns of purpose train that the judge has not finished with.

@@ -144,6 +144,30 @@ async def test_a_pinned_version_is_held_until_another_needs_its_place(tmp_path: 
         assert set(house.engine.loaded) == {2, 1}
 
 
+async def test_a_version_that_is_being_evaluated_outlives_its_files(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+        with learning(tmp_path) as log:
+            for number in (1, 2):
+                publish(log, tmp_path, number, number - 1)
+                accept(log, number)
+                await serves(house, number)
+            assert await version_of(house, model="nano@1") == "1"
+            log.forget_files("default", lambda versions, pins: [1])
+            publish(log, tmp_path, 3, 2)
+            accept(log, 3)
+            await serves(house, 3)
+        assert await version_of(house, model="nano@1") == "1"
+        assert (
+            await version_of(house, model="nano@0") == "0"
+        )  # takes the one place there is to hold a version
+        await house.runtime.versions.catch_up()
+        with learning(tmp_path) as log:
+            publish(log, tmp_path, 4, 3)
+            accept(log, 4)
+            await serves(house, 4)
+        assert (await house.ask("Hi", model="nano@1")).status_code == 404
+
+
 async def test_without_a_place_for_it_a_pinned_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
     options = {"engine__max_resident_versions": 2}
     async with serving(tmp_path, lambda prompt, sampling: says("Ok."), **options) as house:

@@ -465,6 +465,19 @@ async def test_the_judge_gets_answered_main_turns_that_may_be_learned_from(tmp_p
         assert len(await log.unjudged(1)) == 1
 
 
+async def test_who_waits_for_an_answer_is_woken_by_one_even_if_it_came_before_the_wait(
+    tmp_path: Path,
+) -> None:
+    async with await SignalLog.open(tmp_path) as log:
+        await record(log, make_turn("t1"), make_turn("t2"))
+        await answer(log, "t1")
+        await log.answered(3600)
+        waiting = asyncio.create_task(log.answered(3600))
+        await answer(log, "t2")
+        await waiting
+        await log.answered(0.01)  # nothing more: ends by its time limit
+
+
 async def test_a_failed_judgement_is_retried_after_the_others_and_given_up_after_three(
     tmp_path: Path,
 ) -> None:
