@@ -96,7 +96,10 @@ class Versions:
             return None
         if name == self.name and number.isdecimal() and int(number) in self._paths:
             return int(number)
-        raise Refused(
+        raise self._unknown(model)
+
+    def _unknown(self, model: str) -> Refused:
+        return Refused(
             f"There is no model {model!r} here. Known: {', '.join(self.names)}.",
             status=404,
             code="model_not_found",
@@ -177,7 +180,10 @@ class Versions:
             while len(self._held) >= limit:
                 oldest, _ = self._held.popitem(last=False)
                 await self._engine.drop_version(oldest)
-            await self._engine.load_version(number, self._paths[number], serve=False)
+            path = self._paths.get(number)
+            if path is None:  # the learner has deleted it while the request waited for its place
+                raise self._unknown(f"{self.name}@{number}")
+            await self._engine.load_version(number, path, serve=False)
             self._held[number] = None
 
     def close(self) -> None:

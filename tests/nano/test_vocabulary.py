@@ -2,6 +2,7 @@ import ast
 import random
 from pathlib import Path
 
+from agentrl.nano import operations
 from agentrl.nano import vocabulary as v
 
 
@@ -82,7 +83,9 @@ def test_every_wording_and_template_uses_exactly_the_arguments_of_its_operation(
 
 
 def test_vocabulary_imports_only_the_standard_library():
-    tree = ast.parse(Path(v.__file__).read_text())
-    modules = {node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)}
-    modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= {"hashlib", "random", "dataclasses", "typing"}
+    modules = set()
+    for file in (v.__file__, operations.__file__):
+        tree = ast.parse(Path(file).read_text())
+        modules |= {node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)}
+        modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert modules <= {"hashlib", "random", "dataclasses", "typing", "agentrl.nano.operations"}
