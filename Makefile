@@ -3,7 +3,8 @@
 # make test        installs, then checks and tests (under ten minutes on two cores)
 # make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
 # make check       format, lint, types, import floors
-# make bench       timings on this machine; make bench-gpu where there is a GPU
+# make bench       timings on this machine; make bench-learning learning curves of the methods
+#                  (hours; resumable; ARGS="--methods grpo --seeds 0"); make bench-gpu where there is a GPU
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check bench bench-gpu clean
+.PHONY: install demo test test-all check bench bench-learning bench-gpu clean
 
 install: $(INSTALLED)
 
@@ -36,6 +37,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
+
+bench-learning: $(INSTALLED)
+	$(BIN)/python -m bench.learning $(ARGS)
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m bench.gpu

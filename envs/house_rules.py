@@ -114,6 +114,10 @@ class HouseRules:
         rule = self.rule(key)
         return rule.family if rule is not None else Family.PLAIN
 
+    def told(self) -> tuple[str, ...]:
+        """Every rule as a sentence that somebody could put into a prompt."""
+        return tuple(f"Hint: {rule.error(rule.operation.program)}" for rule in self.rules)
+
     def programs(self) -> Mapping[str, Program]:
         """Everything to install: the rules, and for operations without one all the known ways."""
         programs: dict[str, Program] = {}

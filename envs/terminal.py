@@ -34,6 +34,7 @@ class Terminal:
         families: the kinds of operations that tasks are drawn from.
         shell: "auto", "bubblewrap", "unshare" or "simulated".
         max_steps: replies of one episode.
+        told: write the rules of the house into the system message, so that nothing needs to be learned.
         end_on_success: end with the command that does the task; otherwise when the agent says that it is done.
         limits: bounds of the shell.
 
@@ -51,6 +52,7 @@ class Terminal:
         families: Sequence[str] = (Family.UNKNOWN, Family.REACHABLE),
         shell: str = "auto",
         max_steps: int = 4,
+        told: bool = False,
         end_on_success: bool = True,
         limits: Limits | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class Terminal:
             raise ConfigError(f"no operation belongs to {', '.join(families)}; use {', '.join(Family)}")
         self.shell_kind = shell
         self.max_steps = max_steps
+        self.system = "\n".join((AGENT_SYSTEM, *(self.rules.told() if told else ())))
         self.end_on_success = end_on_success
         self.limits = limits or Limits()
         self._shell: Shell | None = None
@@ -95,7 +98,7 @@ class Terminal:
                 data={WORDS_FILE: "".join(f"{word}\n" for word in KNOWN_WORDS)},
             )
         await self._shell.reset(self._task.files)
-        messages = ({"role": "system", "content": AGENT_SYSTEM}, {"role": "user", "content": self._task.text})
+        messages = ({"role": "system", "content": self.system}, {"role": "user", "content": self._task.text})
         return Observation(messages=messages, tools=(BASH_TOOL,))
 
     async def step(self, reply: Reply) -> StepResult:

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from agentrl.errors import AgentRLError, ConfigError
 from agentrl.learner.control import set_paused
 from agentrl.store.learning_log import LearningLog
 from envs.house_rules import HouseRules
+from server.demo_agents import play
 from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_training, served_since
 from server.demo_probability import reachable_probabilities
 from server.demo_screen import Screen
@@ -302,39 +300,9 @@ class Demo:
             self.screen.sandbox(shell)
 
     async def _rollout(
-        self,
-        runtime: Runtime,
-        go_on: Callable[[dict[str, Any]], bool],
-        *,
-        env_options: dict[str, Any] | None = None,
-        **options: Any,
+        self, runtime: Runtime, go_on: Callable[[dict[str, Any]], bool], **options: Any
     ) -> None:
-        """Runs `agentrl rollout` and gives each episode's line to `go_on`; False ends it after the episodes at hand."""
-        arguments = {
-            "base_url": runtime.base_url + "/v1",
-            "num_agents": NUM_AGENTS,
-            "seed": self.seed,
-            **options,
-        }
-        command = [sys.executable, "-P", "-m", "server.cli", "rollout", "--lines"]
-        for name, value in arguments.items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
-        for name, value in (env_options or {}).items():
-            command += ["--env-set", f"{name}={json.dumps(value)}"]
-        async with running(command) as process:
-            assert process.stdout is not None
-            asked_to_end = False
-            async for raw in process.stdout:
-                line = json.loads(raw)
-                if "session" not in line:
-                    continue  # the summary at the end
-                if not go_on(line) and not asked_to_end:
-                    asked_to_end = True
-                    process.send_signal(signal.SIGTERM)
-            if await process.wait() != 0:
-                raise AgentRLError(
-                    f"the agents ended with status {process.returncode}; their output stands above"
-                )
+        await play(runtime.base_url, go_on, num_agents=NUM_AGENTS, seed=self.seed, **options)
 
     def _write(self, report: dict[str, Any], outcome: Outcome, served_at_s: Sequence[float]) -> None:
         report_dir = self.folder / "report"
@@ -355,20 +323,3 @@ def refuse_unreachable(chances: dict[str, float]) -> None:
         raise AgentRLError(
             f"the policy samples these reachable rules with a chance outside {low} to {high}: {shown}"
         )
-
-
-@asynccontextmanager
-async def running(command: Sequence[str]) -> Any:
-    """A child process that does not outlive the block."""
-    # The folder that the demo is started in may hold an `envs` of its own: only our own search path counts.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, env=environment, limit=2**20
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
