@@ -298,11 +298,12 @@ class TeacherView:
 
 
 SampleSource = Literal[
-    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal"
+    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal", "correction"
 ]
 """sampled: by the policy, as served. rewrite: an answer that the teacher edited. retry: sampled again behind a hint.
 second_turn: the answer to a critique, trained without it. teacher: sampled by the teacher. replay: sampled by an older
-version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting."""
+version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting.
+correction: the text that a signal would have preferred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

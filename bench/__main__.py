@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.metadata import version
 
-BENCHMARKS = ("engine", "store")
+BENCHMARKS = ("engine", "losses", "store")
 
 
 def main() -> int:

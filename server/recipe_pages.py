@@ -45,8 +45,8 @@ def requirements(recipe: Recipe) -> list[str]:
         found.append("raw log-probs of the sampler")
     if recipe.teacher.name not in ("none", "self"):
         found.append(f"a teacher of kind {recipe.teacher.name!r}")
-    if recipe.context.name not in ("none", "hindsight_hint"):
-        found.append(f"context {recipe.context.name!r}")
+    shown = (part.name for part in recipe.context.parts)
+    found += [f"context {name!r}" for name in shown if name not in ("none", "hindsight_hint")]
     if recipe.uses_reference:
         found.append("version 0 as reference")
     return found

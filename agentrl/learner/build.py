@@ -1,6 +1,7 @@
 """Claimed turns -> training samples. Sampled ids go through verbatim (law 1); what cannot be trained is dropped with
 its reason (law 3).
 
+    transform  what of a group is trained, and new answers         members: turns, rewards, sources
     turn       prompt ids [P] + sampled ids [T]                    token_ids [L = P + T]
     recipe     eligibility, context, credit, route                 refused, or advantages and weights
     renderer   privileged blocks inserted into the same ids        teacher's view
@@ -8,20 +9,30 @@ its reason (law 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from agentrl.errors import UserError
+from agentrl.errors import ConfigError, UserError
+from agentrl.learner import pairs
+from agentrl.learner.confidence import with_confidence
+from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
-from agentrl.recipes import credit, routes
+from agentrl.learner.second_stage import SecondStage, run_pure
+from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
 from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
-from agentrl.teacher.recall import HintMemory
+from agentrl.teacher.demonstrations import Sibling, siblings_of
+from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.types import Block, NextState, Signal, TeacherView, TrainingSample, Turn
 
+BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "second_turn")
+"""Sources of answers that were sampled on another prompt than they are trained on."""
 SAMPLED_PATH = "completion.token_ids"
 """Redacted spans of this path count sampled ids; of other paths, characters."""
 
@@ -39,9 +50,13 @@ class Claim(Protocol):
     def group(self) -> str | None: ...
     @property
     def episode_reward(self) -> float | None: ...
+    @property
+    def pair(self) -> str | None: ...
+    @property
+    def preferred(self) -> bool: ...
 
 
-class Inserter(Protocol):
+class Inserter(pairs.Writer, Protocol):
     """`agentrl.text.renderer.Renderer`, as far as samples need one."""
 
     def insert(self, token_ids: Sequence[int], num_prompt: int, blocks: Sequence[Block]) -> TeacherView: ...
@@ -68,6 +83,15 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """What the turns of one group know of each other."""
+
+    siblings: Sequence[Sibling]
+    rewards: tuple[float, ...]
+    """Of its judged episodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
     """What samples are built with."""
 
@@ -79,6 +103,15 @@ class Builder:
     """Only the context "skill" asks it."""
     memory: HintMemory | None = None
     """Hints of earlier turns; only the context "hindsight_hint" asks it."""
+    stage: SecondStage | None = None
+    """Where transforms get new answers from."""
+
+    def __post_init__(self) -> None:
+        if self.recipe.transform.needs_stage and self.stage is None:
+            raise ConfigError(
+                f"recipe {self.recipe.name!r}: transform {self.recipe.transform.name!r} makes new answers, but this "
+                "learner was started without a second generation stage: set transform = 'none'"
+            )
 
     def build(self, claims: Sequence[Claim], *, newest_version: int) -> Built:
         """Samples of the claimed turns, in their order.
@@ -86,24 +119,26 @@ class Builder:
         Args:
             newest_version: the newest version of the line, which a turn's age is counted from.
         """
+        if self.skills is not None:
+            self.skills.begin()
         samples: list[TrainingSample] = []
         dropped: list[Dropped] = []
         recalled: dict[str, str] = {}
-        for members in self._groups(claims):
-            rewards = {claim.turn.session: self._reward(claim) for claim in members}
-            # an episode counts once in its group's mean, however many turns it took
-            advantages = credit.advantages(self.recipe.advantage, list(rewards.values()))
-            advantage_of = dict(zip(rewards, advantages, strict=True))
-            for claim in members:
-                session = claim.turn.session
-                sample = self._sample(
-                    claim, rewards[session], advantage_of[session], newest_version, recalled
-                )
+        for group, edited in self._transformed(self._groups(claims), newest_version):
+            dropped += [Dropped(turn_ids=(turn_id,), reason=reason) for turn_id, reason in edited.dropped]
+            advantage_of = self._advantages(edited.members)
+            for member in edited.members:
+                advantage = advantage_of[member.step, member.attempt]
+                sample = self._sample(member, group, advantage, newest_version, recalled)
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
                 else:
                     dropped.append(sample)
-        return Built(samples=tuple(samples), dropped=tuple(dropped), recalled=recalled)
+        if self.recipe.uses_pairs:
+            samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len)
+            dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
+        kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
+        return Built(samples=tuple(samples), dropped=without(dropped, kept), recalled=recalled)
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
         """Claims whose rewards are compared with each other, in the order of their first members. On live traffic
@@ -115,6 +150,75 @@ class Builder:
             groups.setdefault(key, []).append(claim)
         return list(groups.values())
 
+    def _transformed(
+        self, groups: Sequence[Sequence[Claim]], newest_version: int
+    ) -> list[tuple[_Group, Edited]]:
+        """The recipe's transform of each group."""
+        known, given = [], []
+        for claims in groups:
+            rewards = {claim.turn.session: self._reward(claim) for claim in claims}
+            by_step = isinstance(self.recipe.advantage, axes.StepIndexGroup)
+            steps = _turns_before(claims) if by_step else {}
+            group = _Group(siblings=siblings_of([claim.turn for claim in claims], rewards), rewards=())
+            members = tuple(
+                Member(
+                    claim=claim,
+                    turn=claim.turn,
+                    reward=_step_reward(claim) if by_step else rewards[claim.turn.session],
+                    attempt=claim.turn.session,
+                    step=steps.get(claim.turn.id, 0),
+                )
+                for claim in claims
+            )
+            known.append(group)
+            given.append(Group(members=members, view=partial(self._view, group)))
+        if self.stage is None:
+            found = run_pure(given, self.recipe)
+        else:
+            found = self.stage.transformed(given, version=newest_version)
+        return [
+            (replace(group, rewards=_rewards(edited.members)), edited)
+            for group, edited in zip(known, found, strict=True)
+        ]
+
+    def _advantages(self, members: Sequence[Member]) -> dict[tuple[int, str], float | None]:
+        """By step and attempt: an episode counts once in its group's mean, however many turns it took."""
+        steps: dict[int, dict[str, float | None]] = {}
+        for member in members:
+            steps.setdefault(member.step, {})[member.attempt] = member.reward
+        if self.recipe.advantage.name in credit.BY_STEP:
+            flat = {(step, name): reward for step, own in steps.items() for name, reward in own.items()}
+            values = credit.advantages(self.recipe.advantage, list(flat.values()), [step for step, _ in flat])
+            return dict(zip(flat, values, strict=True))
+        return {
+            (step, attempt): advantage
+            for step, rewards in steps.items()
+            for attempt, advantage in zip(
+                rewards, credit.advantages(self.recipe.advantage, list(rewards.values())), strict=True
+            )
+        }
+
+    def _view(self, group: _Group, claim: Claim) -> TeacherView | None:
+        """The served prompt with the context's blocks; None where there are none or no place for them."""
+        blocks, _ = self._blocks(claim, group)
+        if not blocks:
+            return None
+        try:
+            return self.renderer.insert(claim.turn.prompt_ids, len(claim.turn.prompt_ids), blocks)
+        except UserError:
+            return None
+
+    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], Recalled | None]:
+        """The context's blocks, and the hint among them."""
+        recipe = self.recipe
+        skills = self.skills.skills(claim.turn) if self.skills is not None else ()
+        failed = claim.episode_reward is not None and claim.episode_reward <= 0
+        hint = contexts.chosen_hint(recipe.context, claim, self.memory, has_failed=failed)
+        shown = None if hint is None else hint.hint
+        blocks = contexts.blocks(recipe.context, claim, skills, shown, group.siblings)
+        is_shown = hint is not None and any(hint.hint in block.text for block in blocks)
+        return blocks, hint if is_shown else None
+
     def _reward(self, claim: Claim) -> float | None:
         """Groups compare how episodes ended; a turn of live traffic has its own reward where it was given one."""
         if self.recipe.group_size > 1:
@@ -124,17 +228,19 @@ class Builder:
 
     def _sample(
         self,
-        claim: Claim,
-        reward: float | None,
+        member: Member,
+        group: _Group,
         advantage: float | None,
         newest_version: int,
         recalled: dict[str, str],
     ) -> TrainingSample | Dropped:
         """The sample, or why there is none; `recalled` takes down whose hint it shows."""
-        recipe, turn = self.recipe, claim.turn
+        recipe, turn, claimed = self.recipe, member.turn, member.claim.turn.id
+        if member.advantage is not None:
+            advantage = member.advantage
 
         def drop(reason: str, detail: str = "") -> Dropped:
-            return Dropped(turn_ids=(turn.id,), reason=reason, detail=detail)
+            return Dropped(turn_ids=(claimed,), reason=reason, detail=detail)
 
         reason = refusal(recipe, turn, newest_version=newest_version)
         if reason is not None:
@@ -142,21 +248,23 @@ class Builder:
         ids = turn.prompt_ids + turn.completion.token_ids
         if len(ids) > self.max_len:
             return drop("longer than the model", f"{len(ids)} ids of {self.max_len}")
-        mask = _loss_mask(turn)
+        mask = _loss_mask(turn, member.trained)
         if not any(mask):
             return drop("redacted sample")
 
-        skills = self.skills.skills(turn) if self.skills is not None else ()
         blocks: list[Block] = []
         if recipe.uses_kd:
-            failed = claim.episode_reward is not None and claim.episode_reward <= 0
-            hint = contexts.chosen_hint(recipe.context, claim, self.memory, has_failed=failed)
-            blocks = contexts.blocks(recipe.context, claim, skills, None if hint is None else hint.hint)
-            if hint is not None and hint.turn_id != turn.id:
-                recalled[turn.id] = hint.turn_id
-        route = routes.weights(recipe, has_context=bool(blocks), advantage=advantage)
+            blocks, hint = self._blocks(member.claim, group)
+            if hint is not None and hint.turn_id != claimed:
+                recalled[claimed] = hint.turn_id
+            if member.confidence is not None:
+                blocks = [replace(b, text=with_confidence(b.text, member.confidence)) for b in blocks]
+        case = routes.Case(
+            has_context=bool(blocks), advantage=advantage, reward=member.reward, group_rewards=group.rewards
+        )
+        route = routes.weights(recipe, case).only(member.only)
         if not route.trains:
-            return drop(routes.why_not(recipe))
+            return drop(routes.why_not(recipe, case))
         view = None
         if blocks and route.kd:
             try:
@@ -177,14 +285,12 @@ class Builder:
             streams["kd"] = (route.kd,) * len(ids)
         if recipe.uses_rl and route.rl != 1.0:
             streams["rl"] = (route.rl,) * len(ids)
-        # Behind a redacted id the recorded log-probs belong to another text.
-        raw = (
-            None
-            if turn.redacted_spans and not recipe.needs_behavior_logprobs
-            else turn.completion.raw_logprobs
-        )
+        # Behind a redacted id the recorded log-probs belong to another text, and an answer sampled behind a context is
+        # meant to be far from the policy: only ratios are to know them.
+        foreign = bool(turn.redacted_spans) or member.source in BEHIND_CONTEXT
+        raw = None if foreign and not recipe.needs_behavior_logprobs else turn.completion.raw_logprobs
         return TrainingSample(
-            turn_ids=(turn.id,),
+            turn_ids=(claimed,),
             token_ids=ids,
             loss_mask=mask,
             behavior_logprobs=None if raw is None else _behind(turn, 0.0, raw),
@@ -198,10 +304,27 @@ class Builder:
             if recipe.uses_rl
             else None,
             weights=streams,
-            group=claim.group,
+            group=member.claim.group,
             version=turn.completion.version,
-            reward=reward,
+            reward=member.reward,
+            source=member.source,
         )
+
+
+def _turns_before(claims: Iterable[Claim]) -> dict[str, int]:
+    """Turn id -> how many of these turns came before it in its episode."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for claim in sorted(claims, key=lambda claim: claim.turn.received_at):
+        found[claim.turn.id] = seen[claim.turn.session]
+        seen[claim.turn.session] += 1
+    return found
+
+
+def _step_reward(claim: Claim) -> float | None:
+    """How the episode ended plus the turn's own reward; either alone where the other is not known (law 6)."""
+    known = [reward for reward in (claim.episode_reward, reward_of(claim.signals)) if reward is not None]
+    return math.fsum(known) if known else None
 
 
 def reward_of(signals: Iterable[Signal]) -> float | None:
@@ -214,10 +337,40 @@ def reward_of(signals: Iterable[Signal]) -> float | None:
     return None
 
 
-def _loss_mask(turn: Turn) -> tuple[bool, ...]:
-    """[L] True on sampled ids that stand as they were sampled."""
+def without(dropped: Iterable[Dropped], kept: Collection[str]) -> tuple[Dropped, ...]:
+    """Each turn of which nothing is trained, once, with its first reason: a turn may be in several samples, but is
+    either trained or rejected (law 3).
+
+    Args:
+        kept: turns of which something is trained.
+    """
+    seen = set(kept)
+    found = []
+    for item in dropped:
+        new = tuple(turn_id for turn_id in item.turn_ids if turn_id not in seen)
+        seen.update(new)
+        if new:
+            found.append(replace(item, turn_ids=new))
+    return tuple(found)
+
+
+def num_by_source(samples: Iterable[TrainingSample]) -> dict[str, float]:
+    """How many samples were not trained as the policy sampled them, by where they came from: "num_retry" and so on."""
+    found = Counter(f"num_{sample.source}" for sample in samples if sample.source != "sampled")
+    return {name: float(number) for name, number in sorted(found.items())}
+
+
+def _rewards(members: Iterable[Member]) -> tuple[float, ...]:
+    """Of the judged first steps, one an attempt."""
+    known = {item.attempt: item.reward for item in members if item.step == 0}
+    return tuple(reward for reward in known.values() if reward is not None)
+
+
+def _loss_mask(turn: Turn, trained: tuple[int, int] | None) -> tuple[bool, ...]:
+    """[L] True on sampled ids that stand as they were sampled, of [start, end) among them where that is given."""
     start = len(turn.prompt_ids)
-    mask = [False] * start + [True] * len(turn.completion.token_ids)
+    first, end = trained or (0, len(turn.completion.token_ids))
+    mask = [False] * start + [first <= i < end for i in range(len(turn.completion.token_ids))]
     for span in turn.redacted_spans:
         if span.path == SAMPLED_PATH:
             mask[start + span.start : start + span.end] = [False] * (span.end - span.start)

@@ -13,29 +13,16 @@ Version 0 is the base model's own folder and has no learner_state: its learner s
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from agentrl.errors import LearnerError, ModelError
+from agentrl.errors import ModelError
+from agentrl.learner.adapters import save_adapter
+from agentrl.learner.saved import FORMAT, STATE_FOLDER, WEIGHTS, link_rest, read_state
 from agentrl.learner.trainer import Trainer, TrainerState
-
-STATE_FOLDER = "learner_state"
-_FORMAT = 1
-_WEIGHT_SUFFIXES = (
-    ".safetensors",
-    ".safetensors.index.json",
-    ".bin",
-    ".bin.index.json",
-    ".pt",
-    ".pth",
-    ".gguf",
-)
 
 
 def save(trainer: Trainer, folder: Path) -> None:
@@ -43,23 +30,22 @@ def save(trainer: Trainer, folder: Path) -> None:
     state = trainer.state()
     tensors = dict(state.tensors)
     if trainer.policy.lora:
-        # the hub is never asked whether the vocabulary grew: adapters here train no embeddings
-        trainer.policy.lm.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        save_adapter(trainer.policy, folder)
     else:
         number_type = stored_type(trainer.model_path)
-        weights = {name: tensors[f"weights/{name}"] for name in trainer.policy.trained}
+        weights = {name: tensors[f"{WEIGHTS}{name}"] for name in trainer.policy.trained}
         save_file(
             {name: tensor.to(number_type).contiguous() for name, tensor in weights.items()},
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
         if number_type == torch.float32:
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("weights/")}
-        _link_rest(trainer.model_path, folder)
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(WEIGHTS)}
+        link_rest(trainer.model_path, folder)
     there = folder / STATE_FOLDER
     there.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, there / "tensors.safetensors")
-    text = json.dumps({"format": _FORMAT, "counters": state.counters}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, "counters": state.counters}, sort_keys=True)
     (there / "state.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -70,20 +56,8 @@ def load(trainer: Trainer, folder: Path) -> None:
         LearnerError: the folder has no complete state.
         ConfigError: the state belongs to other settings than this trainer's.
     """
-    there = folder / STATE_FOLDER
-    try:
-        record = json.loads((there / "state.json").read_text(encoding="utf-8"))
-        tensors: dict[str, Tensor] = load_file(there / "tensors.safetensors")
-        if not any(name.startswith("weights/") for name in tensors):
-            weights = load_file(folder / "model.safetensors")
-            tensors |= {f"weights/{name}": tensor for name, tensor in weights.items()}
-    except (OSError, ValueError) as error:
-        raise LearnerError(f"the learner's state in {folder} cannot be read: {error}") from error
-    if record["format"] != _FORMAT:
-        raise LearnerError(
-            f"the learner's state in {folder} has format {record['format']}, known is {_FORMAT}"
-        )
-    trainer.load(TrainerState(tensors=tensors, counters=record["counters"]))
+    tensors, counters = read_state(folder)
+    trainer.load(TrainerState(tensors=tensors, counters=counters))
 
 
 def stored_type(model_path: Path) -> torch.dtype:
@@ -115,14 +89,3 @@ def check_names(trainer: Trainer) -> None:
             f"{trainer.model_path} does not store its weights under the names they are trained under ({unknown[0]} "
             "and others): train an adapter, --set learn.lora_rank=16"
         )
-
-
-def _link_rest(base: Path, folder: Path) -> None:
-    """Everything of the base folder but its weights: linked where the file system can, else copied."""
-    for source in base.iterdir():
-        if not source.is_file() or source.name.endswith(_WEIGHT_SUFFIXES) or source.name.startswith("."):
-            continue
-        try:
-            os.link(source.resolve(), folder / source.name)
-        except OSError:
-            shutil.copyfile(source, folder / source.name)

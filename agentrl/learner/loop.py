@@ -23,12 +23,14 @@ from pathlib import Path
 
 from agentrl.config import Config
 from agentrl.errors import StoreError
-from agentrl.learner import checkpoint
-from agentrl.learner.build import Builder, Dropped
+from agentrl.learner import checkpoint, pairs
+from agentrl.learner.build import Builder, Dropped, num_by_source, without
 from agentrl.learner.control import PAUSE_FILE, is_paused
 from agentrl.learner.gate import Gate
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.journal import Journal
+from agentrl.learner.offline import Drawn
+from agentrl.learner.replay import Beside
 from agentrl.learner.trainer import Trainer
 from agentrl.store.account import Reason
 from agentrl.store.claims import Claimed
@@ -63,6 +65,7 @@ class LearnLoop:
         run_dir: the run's folder.
         config: its settings.
         trainer: with the recipe in force; its weights are replaced by `start`.
+        beside: what steps get beside the claimed turns.
         clock: seconds of a monotonic clock.
     """
 
@@ -78,6 +81,7 @@ class LearnLoop:
         rewarded: RewardedTurns,
         hinted: HintedTurns,
         journal: Journal,
+        beside: Beside | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_dir = run_dir
@@ -91,6 +95,9 @@ class LearnLoop:
         self._rewarded = rewarded
         self._hinted = hinted
         self._journal = journal
+        self._beside = beside
+        self._num_live = self._recipe.batch.turns_per_step - self._recipe.num_beside
+        """Claimed turns of a full step."""
         self._clock = clock
         self._held_out = HeldOut(run_dir, grouped=self._recipe.group_size > 1)
         self._gate = Gate(self._held_out.rows)
@@ -199,6 +206,8 @@ class LearnLoop:
         if self._builder.memory is not None:
             self._builder.memory.clear()
             self._hinted.rewind()
+        if self._builder.stage is not None:
+            self._builder.stage.clear()
         self._base = version.number
         self._gate.restart(self._trainer)
 
@@ -206,7 +215,7 @@ class LearnLoop:
 
     def _claim(self) -> None:
         self._held_out.gather(self._rewarded, self._log)
-        wanted = self._recipe.batch.turns_per_step - len(self._hand)
+        wanted = self._num_live - len(self._hand)
         if wanted <= 0:
             return
         self._journal.stage("claim")
@@ -220,12 +229,17 @@ class LearnLoop:
             group_timeout_s=getattr(self._recipe.rollout, "group_timeout_s", 600.0),
         )
         kept = self._held_out.sift(claimed, self._log)
+        if self._recipe.uses_pairs:
+            kept, lone = pairs.whole(kept)
+            self._log.release([claim.turn.id for claim in lone])
         if kept and not self._hand:
             self._hand_since = self._clock()
         self._hand += kept
 
     def _is_due(self) -> bool:
-        if len(self._hand) >= self._recipe.batch.turns_per_step:
+        if not self._num_live:
+            return self._beside is not None and self._beside.has_more(self._trainer.num_steps)
+        if len(self._hand) >= self._num_live:
             return True
         return bool(self._hand) and self._clock() - self._hand_since >= self._recipe.batch.max_wait_s
 
@@ -256,24 +270,29 @@ class LearnLoop:
         self._remember()
         built = self._builder.build(claims, newest_version=self._base)
         rejected = self._reject(built.dropped)
-        if not built.samples:
+        drawn = self._draw() if built.samples or not self._num_live else Drawn()
+        samples = (*built.samples, *drawn.samples)
+        if not samples:
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
         self._journal.stage("step")
-        result = self._trainer.step(built.samples)
-        for reason, number in self._reject(result.dropped).items():
+        result = self._trainer.step(samples)
+        turn_ids = list(dict.fromkeys(turn_id for sample in result.trained for turn_id in sample.turn_ids))
+        for reason, number in self._reject(without(result.dropped, turn_ids)).items():
             rejected[reason] = rejected.get(reason, 0) + number
         if not result.trained:
+            if self._beside is not None:
+                self._beside.skip()
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
-        turn_ids = [turn_id for sample in result.trained for turn_id in sample.turn_ids]
+        metrics = result.metrics | num_by_source(result.trained)
         self._journal.stage("record")
         try:
             step_id = self._log.record_step(
                 turn_ids,
                 recipe=self._recipe.name,
                 seed=self._learn.seed,
-                metrics={**result.metrics, "hints_from": built.recalled},
+                metrics={**metrics, "hints_from": built.recalled} | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,
             )
@@ -283,7 +302,7 @@ class LearnLoop:
             self._log.release(turn_ids)
             self._go_back()
             return
-        self._unpublished.append(_Unpublished(step_id=step_id, metrics=result.metrics))
+        self._unpublished.append(_Unpublished(step_id=step_id, metrics=metrics))
         self._last_step = self._clock()
         self._journal.event(
             "step",
@@ -292,8 +311,19 @@ class LearnLoop:
             num_turns=len(turn_ids),
             rejected=rejected,
             took_s=self._clock() - began,
-            metrics=result.metrics,
+            metrics=metrics,
         )
+
+    def _draw(self) -> Drawn:
+        """What this step gets beside the claimed turns."""
+        if self._beside is None:
+            return Drawn()
+        drawn = self._beside.draw(self._trainer.num_steps, self._base)
+        for name, why in drawn.dropped.items():
+            self._journal.event("dropped", turn_ids=[], reason="unusable record", detail=f"{name}: {why}")
+        if not drawn.samples:
+            self._beside.skip()
+        return drawn
 
     def _remember(self) -> None:
         """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8)."""

@@ -17,14 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, DynamicCache
-from transformers.cache_utils import DynamicLayer
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.config import Precision
 from agentrl.errors import ConfigError, ModelError
-from agentrl.learner.pack import Bucket, MicroBatch
+from agentrl.learner.pack import Bucket, MicroBatch, Sharing
+from agentrl.learner.sharing import sharing_of
+from agentrl.learner.tree_attention import tree_mask
 
 NumberType = Literal["fp32", "bf16"]
+FIRST_ADAPTER = "default"
+"""peft's own name for the adapter that a model gets first."""
+
+WRITTEN_OUT_COST = 6.0
+"""How much slower a multiplication of written-out attention is than one of the weights, which fused attention equals:
+its scores go through memory. Two for 500 ids, ten for 2,000."""
 
 
 class PolicyModel(nn.Module):
@@ -35,11 +42,14 @@ class PolicyModel(nn.Module):
         self.lm = lm
         self.precision = precision
         self.lora = lora
-        self.trained: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad
-        }
-        self.shares_prefix = False
-        """Whether a prefix's keys and values may be computed once for many rows."""
+        self.adapter = FIRST_ADAPTER
+        """Name of the adapter in force; without LoRA it means nothing."""
+        self.trained = self._trainable()
+        """Trained tensors by name. An adapter's have the names of the first one's, whichever is in force, so that what
+        was trained as one of many can be loaded alone."""
+        self._trained_of = {self.adapter: self.trained}
+        self.shares_prefix: Sharing = "none"
+        """What of rows that begin alike may be computed once."""
         base: Any = cast(Any, lm).get_base_model() if lora else lm
         self._causal_lm = [base]  # in a list: a second registration would double every name
         self.attention: str = base.config._attn_implementation
@@ -56,9 +66,29 @@ class PolicyModel(nn.Module):
         return self._causal_lm[0].config
 
     @property
+    def max_len(self) -> int:
+        """Most ids of one sequence."""
+        return int(getattr(self.config, "max_position_embeddings", 2**31))
+
+    @property
     def causal_lm(self) -> Any:
         """The Hugging Face model itself, adapters included."""
         return self._causal_lm[0]
+
+    @property
+    def pairs_per_id(self) -> float:
+        """How many pairs of attention (an id that looks at an id) take as long as all the rest that is done for one.
+
+        By arithmetic: weights of the body / (2 · layers · heads · head dimension).
+        """
+        config = self.config
+        layers, heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+        head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        body = self.causal_lm.get_decoder()
+        table = self.causal_lm.get_input_embeddings().weight
+        num_weights = sum(int(tensor.numel()) for tensor in body.parameters() if tensor is not table)
+        slower = WRITTEN_OUT_COST if config._attn_implementation == "eager" else 1.0
+        return max(1.0, num_weights / (2 * layers * heads * head_dim) / slower)
 
     def head(self, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """[V, H] the output matrix; of `tensors` where it is among them."""
@@ -74,10 +104,18 @@ class PolicyModel(nn.Module):
             prefix = None
             if len(micro.prefix):
                 prefix = DynamicCache(config=self.config)
-                body(input_ids=micro.prefix[None], past_key_values=prefix, use_cache=True)
+                output = body(input_ids=micro.prefix[None], past_key_values=prefix, use_cache=True)
+                parts.append(output.last_hidden_state[0].index_select(0, micro.prefix_gather))
             for bucket in micro.buckets:
                 cache = None if prefix is None else _repeated(prefix, len(bucket.rest), self.config)
-                output = body(input_ids=bucket.rest, past_key_values=cache, use_cache=cache is not None)
+                tree: dict[str, Any] = {}
+                if bucket.depths is not None and bucket.reads is not None and bucket.ends is not None:
+                    attention = self.config._attn_implementation
+                    mask = tree_mask(bucket.reads, bucket.ends, len(micro.prefix), attention)
+                    tree = {"attention_mask": mask, "position_ids": bucket.depths[None]}
+                output = body(
+                    input_ids=bucket.rest, past_key_values=cache, use_cache=cache is not None, **tree
+                )
                 parts.append(output.last_hidden_state.flatten(0, 1).index_select(0, bucket.gather))
         return torch.cat(parts).float()
 
@@ -85,8 +123,49 @@ class PolicyModel(nn.Module):
         """`forward` with other tensors in the place of the trained ones; None = with the trained ones."""
         if tensors is None:
             return cast(Tensor, self(micro))
-        named = {f"lm.{name}": tensor for name, tensor in tensors.items()}
+        first, own = f".{FIRST_ADAPTER}.", f".{self.adapter}."
+        named = {f"lm.{name.replace(first, own)}": tensor for name, tensor in tensors.items()}
         return cast(Tensor, functional_call(self, named, (micro,)))
+
+    def add_adapter(self, name: str, seed: int) -> None:
+        """Puts one more adapter, with the settings of the first, on the same base. It starts as the base does; the
+        adapter in force stays in force.
+
+        Args:
+            name: not there yet; `adapter_name` makes one of a line's name.
+            seed: draws its A matrices.
+        """
+        assert self.lora, "only a LoRA policy has adapters"
+        assert name not in self._trained_of, f"there is an adapter {name!r} already"
+        lm, in_force = cast(Any, self.lm), self.adapter
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            lm.add_adapter(name, _lora_settings(lm.peft_config[FIRST_ADAPTER].r))
+        lm.set_adapter(name)
+        lm.eval()
+        self.adapter = name
+        self._trained_of[name] = self._trainable()
+        lm.set_adapter(in_force)
+        self.adapter = in_force
+
+    def use_adapter(self, name: str) -> None:
+        """Puts an adapter in force: the forward pass, `trained` and gradients are then its own."""
+        if name != self.adapter:
+            cast(Any, self.lm).set_adapter(name)
+            self.adapter, self.trained = name, self._trained_of[name]
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        first, own = f".{FIRST_ADAPTER}.", f".{self.adapter}."
+        return {
+            name.replace(own, first): parameter
+            for name, parameter in self.lm.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of all adapters, the first one first."""
+        return tuple(self._trained_of) if self.lora else ()
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -94,6 +173,14 @@ class PolicyModel(nn.Module):
         assert self.lora, "only a LoRA policy has an adapter"
         with cast(Any, self.lm).disable_adapter():
             yield
+
+
+def adapter_name(line: str) -> str:
+    """The adapter of a line of versions. peft makes it a part of the tensors' names, where a dot or a word of its own
+    would be misread, so all but letters, digits and hyphens is spelled out."""
+    if line == FIRST_ADAPTER:
+        return line
+    return "line-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in line)
 
 
 def load_policy(path: Path, *, device: str, precision: Precision, lora_rank: int, seed: int) -> PolicyModel:
@@ -123,7 +210,7 @@ def load_policy(path: Path, *, device: str, precision: Precision, lora_rank: int
     lm = lm.to(target)
     policy = PolicyModel(lm, precision="fp32", lora=lora_rank > 0)
     _check_head(policy, path)
-    policy.shares_prefix = _can_share_prefix(policy)
+    policy.shares_prefix = sharing_of(policy, _probe_ids(policy, 24).tolist())
     set_precision(policy, precision)
     return policy
 
@@ -148,22 +235,27 @@ def _repeated(prefix: DynamicCache, times: int, config: Any) -> DynamicCache:
 
 
 def _with_adapter(lm: nn.Module, rank: int, seed: int) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     # The adapter's A matrices are random: drawn from the run's seed, and the global generator is put back.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft asks transformers 5 for an attribute by its old name
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        settings = LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            target_modules="all-linear",
-            lora_dropout=0.0,
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        return cast(nn.Module, get_peft_model(cast(Any, lm), settings)).eval()
+        return cast(nn.Module, get_peft_model(cast(Any, lm), _lora_settings(rank))).eval()
+
+
+def _lora_settings(rank: int) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
 
 
 def _probe_ids(policy: PolicyModel, length: int) -> Tensor:
@@ -184,25 +276,16 @@ def _check_head(policy: PolicyModel, path: Path) -> None:
         )
 
 
-@torch.no_grad()
-def _can_share_prefix(policy: PolicyModel) -> bool:
-    """Whether rows behind a cached prefix have the hidden states of the rows alone. Compared, not assumed."""
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=policy.config).layers):
-        return False  # sliding windows and recurrent states depend on more than keys and values
-    ids = _probe_ids(policy, 24)
-    rest = torch.stack([ids[16:], ids[16:].flip(0)])
-    everything = torch.arange(rest.numel(), device=policy.device)
-    behind = MicroBatch(prefix=ids[:16], buckets=(Bucket(rest=rest, gather=everything),), slots=everything)
-    whole = torch.cat([ids[:16].expand(2, -1), rest], dim=1)
-    alone = policy.causal_lm.get_decoder()(input_ids=whole, use_cache=False).last_hidden_state[:, 16:]
-    return torch.allclose(policy(behind), alone.flatten(0, 1), atol=1e-4, rtol=1e-3)
-
-
 def _faster(policy: PolicyModel, budget_s: float = 1.0) -> NumberType:
     """The number type with the shorter forward and backward pass over 256 ids."""
     ids = _probe_ids(policy, 64).expand(4, -1).contiguous()
     everything = torch.arange(ids.numel(), device=policy.device)
-    micro = MicroBatch(prefix=ids[0, :0], buckets=(Bucket(rest=ids, gather=everything),), slots=everything)
+    micro = MicroBatch(
+        prefix=ids[0, :0],
+        prefix_gather=everything[:0],
+        buckets=(Bucket(rest=ids, gather=everything),),
+        slots=everything,
+    )
     times: dict[NumberType, float] = {}
     precisions: tuple[NumberType, NumberType] = ("fp32", "bf16")
     for precision in precisions:

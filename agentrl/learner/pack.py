@@ -1,54 +1,73 @@
 """Sequences -> micro batches that compute what the sequences share only once.
 
-Turns of live traffic begin alike: the same system prompt and tools, often the same conversation. Rows are therefore
-sorted by their ids and cut into runs; a run computes its common prefix in one pass and then only the rest of each
-row, in buckets of similar length, padded on the right. Both cuts minimise the number of ids computed. Attention is
-causal, so padding on the right changes nothing to its left and needs no mask, and the gradient flows through the
-prefix's keys and values: the result is that of every row alone, up to the order of floating-point sums.
+Turns of live traffic begin alike: the same system prompt and tools, often the same conversation. Their rows become
+the paths of a tree (`agentrl.learner.tree`); sorted paths are cut into runs, and each run is computed in the cheaper
+of two ways. Which cuts and which way: what the estimate of ids, passes and pairs of attention says.
 
-    row 0  [ prefix .......... ][ rest 0 ]pad        prefix   [P]     once
-    row 1  [ prefix .......... ][ rest 1    ]        rest     [B, S]  reads the prefix's keys and values
-    row 2  [ prefix .......... ][ rest 2            another bucket  ]
-                                                     hidden of trained ids only: [n, H]
+    buckets   the prefix common to the run in a pass of its own, then what is left of each path behind the prefix's
+              keys and values, in buckets of similar length, padded on the right. Attention is causal: no mask.
+              Best for many short paths behind one preamble, and for a conversation that only grew: one path.
+    tree      the longest path as the prefix, then all that leaves it as one masked sequence in which every id stands
+              once. Best where paths fork again and again: rewritten histories, a teacher's block at every turn's tail.
 
-Lengths: L = ids of a row, N = trained ids of all rows, n = those of one micro batch.
+    path 0  [ prefix .......... ][ rest 0 ]pad        prefix   [P]     once
+    path 1  [ prefix .......... ][ rest 1    ]        rest     [B, S]  reads the prefix's keys and values
+    path 2  [ prefix .......... ][ rest 2             another bucket; a tree's branches are one of [1, S]
+                                                      hidden of trained ids only: [n, H]
+
+The gradient flows through the prefix's keys and values: the result is that of every row alone, up to the order of
+floating-point sums. Lengths: L = ids of a row, N = trained ids of all rows, n = those of one micro batch.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from agentrl.learner.runs import cheapest_runs
+from agentrl.learner.tree import Path, branches_of, common, forks_of, paths_of
+from agentrl.learner.tree import Row as Row
 from agentrl.types import TeacherView
+
+Sharing = Literal["none", "prefix", "tree"]
+"""What a model can do: rows alone; a prefix's keys and values read by many rows; a tree's mask besides."""
 
 MIN_PREFIX = 16
 """A shorter common prefix is not worth a pass of its own."""
 PASS_COST = 64
 """What one more forward pass costs, in ids; small models feel it, large ones do not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One sequence and the ids of it that are looked at."""
-
-    token_ids: tuple[int, ...]
-    """[L]"""
-    positions: tuple[int, ...]
-    """[T] ascending positions in 1..L-1; the hidden state that predicts the id at t is that of t - 1."""
+MAX_MASK = 2**27
+"""Most entries of a tree's mask: an eighth of a GiB of truth values, and four times that where they become numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Rows of one micro batch with rests of similar length."""
+    """Paths of one micro batch with rests of similar length, or branches of its prefix as one sequence."""
 
     rest: Tensor
     """[B, S] the ids behind the prefix, padded with id 0 on the right."""
     gather: Tensor
     """[m] positions in the flattened [B * S] whose hidden states predict trained ids."""
+    depths: Tensor | None = None
+    """[S] of branches, with B = 1: position of each id on its path."""
+    reads: Tensor | None = None
+    """[S] of branches: how many ids of the prefix each id sees."""
+    ends: Tensor | None = None
+    """[S] of branches: where the ids that see each id end."""
+
+    def to(self, device: torch.device) -> Bucket:
+        return Bucket(
+            rest=self.rest.to(device),
+            gather=self.gather.to(device),
+            depths=None if self.depths is None else self.depths.to(device),
+            reads=None if self.reads is None else self.reads.to(device),
+            ends=None if self.ends is None else self.ends.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,53 +75,112 @@ class MicroBatch:
     """What is computed at a time: one pass for the prefix, where there is one, and one a bucket."""
 
     prefix: Tensor
-    """[P] ids that every row begins with; P may be 0."""
+    """[P] ids that every path begins with, or the longest path itself, which the others branch from; P may be 0."""
+    prefix_gather: Tensor
+    """[p] positions in the prefix whose hidden states predict trained ids."""
     buckets: tuple[Bucket, ...]
     slots: Tensor
-    """[n] where the buckets' trained ids stand among the N of all rows, rows in the order given, ids ascending."""
+    """[n] where the trained ids, the prefix's and then the buckets', stand among the N of all rows, rows in the order
+    given, ids ascending."""
+
+    @property
+    def num_ids(self) -> int:
+        """Ids computed, padding included."""
+        return len(self.prefix) + sum(bucket.rest.numel() for bucket in self.buckets)
 
     def to(self, device: torch.device) -> MicroBatch:
         return MicroBatch(
             prefix=self.prefix.to(device),
-            buckets=tuple(
-                Bucket(rest=bucket.rest.to(device), gather=bucket.gather.to(device))
-                for bucket in self.buckets
-            ),
+            prefix_gather=self.prefix_gather.to(device),
+            buckets=tuple(bucket.to(device) for bucket in self.buckets),
             slots=self.slots.to(device),
         )
 
 
-def pack(rows: Sequence[Row], *, max_tokens: int, share: bool = True) -> list[MicroBatch]:
-    """Cuts rows into micro batches of at most `max_tokens` computed ids; a longer row has a batch of its own.
+@dataclass(slots=True, kw_only=True)
+class IdCount:
+    """What sharing saved over a number of calls of `pack`."""
+
+    num_in_rows: int = 0
+    """Ids that rows computed one by one would have taken."""
+    num_computed: int = 0
+
+    def add(self, rows: Sequence[Row], micros: Sequence[MicroBatch]) -> None:
+        self.num_in_rows += sum(len(row.needed) for row in rows)
+        self.num_computed += sum(micro.num_ids for micro in micros)
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Both numbers and their ratio for the pass `name`; none where nothing was computed."""
+        if not self.num_computed:
+            return {}
+        return {
+            f"num_{name}_ids_in_rows": float(self.num_in_rows),
+            f"num_{name}_ids_computed": float(self.num_computed),
+            f"{name}_prefix_sharing": self.num_in_rows / self.num_computed,
+        }
+
+
+def pack(
+    rows: Sequence[Row], *, max_tokens: int, share: Sharing = "tree", pairs_per_id: float = 1024.0
+) -> list[MicroBatch]:
+    """Cuts rows into micro batches of limited size. What is cut apart repeats only its path to the root.
 
     Args:
         rows: each with at least one position.
-        max_tokens: padding included, a prefix counted once.
-        share: whether the model can read a prefix's keys and values from a cache.
+        max_tokens: most ids computed in one, padding included, a prefix counted once; where a single row has more,
+            as many as the longest, for that one must be computed anyway.
+        share: what the model can do.
+        pairs_per_id: how many pairs of attention take as long as all the rest that is done for one id.
     """
     for row in rows:
         assert row.positions, "a row without trained ids has nothing to compute"
         assert row.positions[0] >= 1, "the first id of a sequence is predicted by nothing"
-    ends = list(itertools.accumulate(len(row.positions) for row in rows))
-    first_slot = [end - len(row.positions) for end, row in zip(ends, rows, strict=True)]
-    order = sorted(
-        range(len(rows)), key=lambda index: rows[index].token_ids if share else (len(rows[index].token_ids),)
-    )
-    ordered = [rows[index] for index in order]
-    shared = [_shared(a, b) if share else 0 for a, b in itertools.pairwise(ordered)]
+    paths = paths_of(rows, merge=share != "none")
+    shared = [0] * (len(paths) - 1) if share == "none" else _shared(paths)
+    limit = max([max_tokens, *(len(path.token_ids) for path in paths)])
 
-    def cost(begin: int, end: int) -> tuple[int, int]:
-        num_prefix = _usable(min(shared[begin : end - 1], default=0))
-        rests = [len(row.token_ids) - num_prefix for row in ordered[begin:end]]
-        passes = 2 if num_prefix else 1
-        return num_prefix + sum(rests) + passes * PASS_COST, num_prefix + len(rests) * max(rests)
+    def plans(end: int) -> Iterator[tuple[float, bool]]:
+        """The cheaper plan of the runs [end - 1, end), [end - 2, end) ..., and whether it is a tree. Every run holds
+        the ids of the shorter ones, so the first that is too large for either plan is the last one looked at."""
+        num_prefix = num_nodes = num_ids = squares = longest = 0
+        for begin in range(end - 1, -1, -1):
+            count, length = end - begin, len(paths[begin].token_ids)
+            if count > 1:
+                num_prefix = shared[begin] if count == 2 else min(num_prefix, shared[begin])
+                num_nodes -= shared[begin]
+            num_nodes, num_ids, squares = num_nodes + length, num_ids + length, squares + length * length
+            longest = max(longest, length)
+            prefix = _usable(num_prefix)
+            ahead = prefix + PASS_COST + prefix * prefix / pairs_per_id if prefix else 0.0
+            best: tuple[float, bool] | None = None
+            if prefix + count * (longest - prefix) <= limit:
+                pairs = squares - prefix * num_ids
+                best = ahead + num_ids - count * prefix + PASS_COST + pairs / pairs_per_id, False
+            rest = num_nodes - longest
+            fits = num_nodes <= limit and (rest * num_nodes <= MAX_MASK or _fits(paths, shared, begin, end))
+            if share == "tree" and count > 1 and fits:
+                pairs = longest * longest + rest * num_nodes
+                price = num_nodes + 2 * PASS_COST + pairs / pairs_per_id
+                if best is None or price < best[0]:
+                    best = price, True
+            if best is None:
+                return
+            yield best
 
     micros = []
-    for begin, end in _cheapest_runs(len(ordered), cost, max_tokens):
-        num_prefix = _usable(min(shared[begin : end - 1], default=0))
-        members = sorted(order[begin:end], key=lambda index: len(rows[index].token_ids))
-        micros.append(_micro_batch(rows, members, num_prefix, first_slot))
+    for begin, end, is_tree in cheapest_runs(len(paths), plans):
+        run, inner = paths[begin:end], shared[begin : end - 1]
+        micros.append(
+            _tree(run, inner, MAX_MASK) if is_tree else _in_buckets(run, _usable(min(inner, default=0)))
+        )
     return micros
+
+
+def as_tree(rows: Sequence[Row], *, max_mask: int = MAX_MASK) -> MicroBatch:
+    """All rows as one tree, whatever it costs; its branches are written in as many sequences as masks of `max_mask`
+    entries demand."""
+    paths = paths_of(rows)
+    return _tree(paths, _shared(paths), max_mask)
 
 
 def teacher_positions(
@@ -130,66 +208,91 @@ def teacher_positions(
     return tuple(keep[position] for position in positions)
 
 
-def _shared(a: Row, b: Row) -> int:
-    """Length of the common prefix that leaves every needed hidden state in the rest of both rows."""
-    limit = min(a.positions[0], b.positions[0]) - 1
-    for at, (left, right) in enumerate(zip(a.token_ids[:limit], b.token_ids[:limit], strict=True)):
-        if left != right:
-            return at
-    return limit
+def _shared(paths: Sequence[Path]) -> list[int]:
+    """[paths - 1] the common prefix of each path and the next one."""
+    return [common(a.token_ids, b.token_ids) for a, b in itertools.pairwise(paths)]
 
 
 def _usable(num_prefix: int) -> int:
     return num_prefix if num_prefix >= MIN_PREFIX else 0
 
 
-def _cheapest_runs(
-    count: int, cost: Callable[[int, int], tuple[int, int]], max_tokens: int
-) -> list[tuple[int, int]]:
-    """The partition of 0..count-1 into runs [begin, end) of least total cost, by dynamic programming.
+def _trunk(paths: Sequence[Path]) -> int:
+    """Number of the longest path, the first of them."""
+    return max(range(len(paths)), key=lambda number: len(paths[number].token_ids))
 
-    Args:
-        cost: (begin, end) -> what the run costs, and how many ids it has at most, padding included. The second number
-            must not fall when a run is extended to the left.
-        max_tokens: a run of more than one member keeps to it.
-    """
-    best = [0.0] + [float("inf")] * count
-    cut = [0] * (count + 1)
-    for end in range(1, count + 1):
+
+def _fits(paths: Sequence[Path], shared: Sequence[int], begin: int, end: int) -> bool:
+    """Whether no branch of the run needs a mask that is too large; several share as many as they need."""
+    run = paths[begin:end]
+    trunk = _trunk(run)
+    num_trunk = len(run[trunk].token_ids)
+    forks = forks_of(run, shared[begin : end - 1], trunk)
+    largest = max(len(path.token_ids) - fork for path, fork in zip(run, forks, strict=True))
+    return largest * (num_trunk + largest) <= MAX_MASK
+
+
+def _in_buckets(paths: Sequence[Path], num_prefix: int) -> MicroBatch:
+    """Paths behind their prefix, padded; rests of very different length stand in buckets of their own."""
+    paths = sorted(paths, key=lambda path: len(path.token_ids))
+    lengths = [len(path.token_ids) - num_prefix for path in paths]
+
+    def padded(end: int) -> Iterator[tuple[float, bool]]:
         for begin in range(end - 1, -1, -1):
-            price, num_tokens = cost(begin, end)
-            if num_tokens > max_tokens and begin < end - 1:
-                break
-            if best[begin] + price < best[end]:
-                best[end], cut[end] = best[begin] + price, begin
-    runs = []
-    end = count
-    while end:
-        runs.append((cut[end], end))
-        end = cut[end]
-    return runs[::-1]
+            yield (end - begin) * lengths[end - 1] + PASS_COST, False
 
-
-def _micro_batch(
-    rows: Sequence[Row], members: Sequence[int], num_prefix: int, first_slot: Sequence[int]
-) -> MicroBatch:
-    """`members` are indices of rows, shortest first."""
-    rests = [rows[index].token_ids[num_prefix:] for index in members]
-
-    def padded(begin: int, end: int) -> tuple[int, int]:
-        num_tokens = (end - begin) * len(rests[end - 1])
-        return num_tokens + PASS_COST, num_tokens
-
+    within, slots = _before(paths, [num_prefix] * len(paths))
     buckets = []
-    slots: list[int] = []
-    for begin, end in _cheapest_runs(len(rests), padded, max_tokens=sum(map(len, rests)) * len(rests)):
-        width = len(rests[end - 1])
-        ids = [[*rest, *[0] * (width - len(rest))] for rest in rests[begin:end]]
+    for begin, end, _ in cheapest_runs(len(paths), padded):
+        width = lengths[end - 1]
+        ids: list[list[int]] = []
         gather: list[int] = []
-        for place, index in enumerate(members[begin:end]):
-            row = rows[index]
-            gather.extend(place * width + position - 1 - num_prefix for position in row.positions)
-            slots.extend(range(first_slot[index], first_slot[index] + len(row.positions)))
-        buckets.append(Bucket(rest=torch.tensor(ids), gather=torch.tensor(gather)))
-    prefix = torch.tensor(rows[members[0]].token_ids[:num_prefix], dtype=torch.long)
-    return MicroBatch(prefix=prefix, buckets=tuple(buckets), slots=torch.tensor(slots))
+        for number, path in enumerate(paths[begin:end]):
+            rest = path.token_ids[num_prefix:]
+            ids.append([*rest, *[0] * (width - len(rest))])
+            for place, slot in zip(path.places, path.slots, strict=True):
+                if place >= num_prefix:
+                    gather.append(number * width + place - num_prefix)
+                    slots.append(slot)
+        buckets.append(Bucket(rest=torch.tensor(ids), gather=torch.tensor(gather, dtype=torch.long)))
+    return MicroBatch(
+        prefix=torch.tensor(paths[0].token_ids[:num_prefix], dtype=torch.long),
+        prefix_gather=torch.tensor(within, dtype=torch.long),
+        buckets=tuple(buckets),
+        slots=torch.tensor(slots),
+    )
+
+
+def _before(paths: Sequence[Path], ends: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Places and slots of the wanted hidden states that stand before each path's end."""
+    wanted = [
+        (place, slot)
+        for path, end in zip(paths, ends, strict=True)
+        for place, slot in zip(path.places, path.slots, strict=True)
+        if place < end
+    ]
+    return [place for place, _ in wanted], [slot for _, slot in wanted]
+
+
+def _tree(paths: Sequence[Path], shared: Sequence[int], max_mask: int) -> MicroBatch:
+    """Sorted paths as their longest one and its branches."""
+    trunk = _trunk(paths)
+    within, slots = _before(paths, forks_of(paths, shared, trunk))
+    buckets = []
+    for branches in branches_of(paths, shared, trunk, max_mask=max_mask):
+        buckets.append(
+            Bucket(
+                rest=torch.tensor([branches.token_ids]),
+                gather=torch.tensor(branches.gather, dtype=torch.long),
+                depths=torch.tensor(branches.depths),
+                reads=torch.tensor(branches.reads),
+                ends=torch.tensor(branches.ends),
+            )
+        )
+        slots += branches.slots
+    return MicroBatch(
+        prefix=torch.tensor(paths[trunk].token_ids, dtype=torch.long),
+        prefix_gather=torch.tensor(within, dtype=torch.long),
+        buckets=tuple(buckets),
+        slots=torch.tensor(slots),
+    )

@@ -23,12 +23,16 @@ from typing import IO
 from pydantic import ValidationError
 
 from agentrl.config import Config, explain
-from agentrl.errors import ConfigError, UserError
+from agentrl.errors import ConfigError, StoreError, UserError
 from agentrl.learner.journal import Journal
+from agentrl.learner.verifier import Verifier, same_answer
+from agentrl.recipes.recipe import Recipe
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import SkillSource
 
 STOPPED, FAILED, REFUSED = 0, 1, 2
+TEACHER = "teacher"
+"""Holder of the pin on a version that the recipe names as the teacher."""
 PARENT_POLL_S = 0.5
 LOCK_FILE = "learner.lock"
 LOCK_WAIT_S = 30.0
@@ -50,12 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return learn(Path(arguments[0]))
 
 
-def learn(run_dir: Path, *, skills: SkillSource | None = None, stop: threading.Event | None = None) -> int:
+def learn(
+    run_dir: Path,
+    *,
+    skills: SkillSource | None = None,
+    verifier: Verifier = same_answer,
+    stop: threading.Event | None = None,
+) -> int:
     """The learner of a run, to its end.
 
     Args:
         run_dir: the run's folder, with config.json and log.db.
         skills: where the context "skill" gets skills from.
+        verifier: rewards the answers that a transform samples.
         stop: ends the learner as SIGTERM does; None makes one.
     """
     try:
@@ -68,7 +79,7 @@ def learn(run_dir: Path, *, skills: SkillSource | None = None, stop: threading.E
             config = read_config(run_dir)
             os.setpriority(os.PRIO_PROCESS, 0, max(config.learn.nice, os.getpriority(os.PRIO_PROCESS, 0)))
             with _ending(stop or threading.Event()) as ended:
-                _learn(run_dir, config, journal, skills, ended)
+                _learn(run_dir, config, journal, skills, verifier, ended)
         except StillRunning as error:
             journal.event("failed", error=type(error).__name__, message=str(error), again=True)
             return FAILED
@@ -97,7 +108,12 @@ def read_config(run_dir: Path) -> Config:
 
 
 def _learn(
-    run_dir: Path, config: Config, journal: Journal, skills: SkillSource | None, stop: threading.Event
+    run_dir: Path,
+    config: Config,
+    journal: Journal,
+    skills: SkillSource | None,
+    verifier: Verifier,
+    stop: threading.Event,
 ) -> None:
     # Imported here: torch takes seconds to load, and settings that cannot be read should fail before.
     import torch
@@ -105,6 +121,8 @@ def _learn(
     from agentrl.learner import checkpoint
     from agentrl.learner.build import Builder
     from agentrl.learner.loop import LearnLoop
+    from agentrl.learner.replay import beside_of
+    from agentrl.learner.second_stage import SecondStage
     from agentrl.learner.trainer import Trainer
     from agentrl.recipes.recipe import load_recipe
     from agentrl.store.feeds import HintedTurns, RewardedTurns
@@ -114,7 +132,7 @@ def _learn(
 
     torch.set_num_threads(config.learn.num_threads)
     recipe = load_recipe(config.learn.recipe, config.learn.overrides)
-    if recipe.context.name == "skill" and skills is None:
+    if recipe.shows_skills and skills is None:
         raise ConfigError(
             f"recipe {recipe.name!r} shows skills to the teacher, but this learner was started without a skill "
             "library: choose a recipe with context = 'hindsight_hint'"
@@ -123,11 +141,15 @@ def _learn(
         stack.enter_context(_alone(run_dir, journal, stop))
         log = stack.enter_context(LearningLog(run_dir))
         model_path = _model_path(run_dir, config, log)
-        trainer = Trainer(model_path, recipe, config.learn)
+        versions = VersionStore(run_dir, config.policy)
+        _keep_teacher(log, config.policy, recipe)
+        trainer = Trainer(model_path, recipe, config.learn, version_path=versions.path)
         checkpoint.check_names(trainer)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
-        position = recipe.context.params.get("position")
-        if position is not None and position not in renderer.positions:
+        positions = [part.params.get("position") for part in recipe.context.parts]
+        for position in positions:
+            if position is None or position in renderer.positions:
+                continue
             raise ConfigError(
                 f"recipe {recipe.name!r} shows the teacher a block at {position!r}, which agentrl cannot find in "
                 f"prompts of the family {renderer.family!r}: use a model with a ChatML template, or a recipe without "
@@ -135,22 +157,32 @@ def _learn(
             )
         rewarded = stack.enter_context(RewardedTurns(run_dir, config.policy))
         hinted = stack.enter_context(HintedTurns(run_dir, config.policy, most=MAX_REMEMBERED))
+        builder = Builder(
+            recipe=recipe,
+            renderer=renderer,
+            max_len=trainer.max_len,
+            skills=skills,
+            memory=HintMemory(),
+            stage=SecondStage.of(trainer, renderer, verifier=verifier),
+        )
         loop = LearnLoop(
             run_dir,
             config,
             trainer=trainer,
-            builder=Builder(
-                recipe=recipe,
-                renderer=renderer,
-                max_len=trainer.max_len,
-                skills=skills,
-                memory=HintMemory(),
-            ),
+            builder=builder,
             log=log,
-            versions=VersionStore(run_dir, config.policy),
+            versions=versions,
             rewarded=rewarded,
             hinted=hinted,
             journal=journal,
+            beside=beside_of(
+                recipe,
+                log=log,
+                builder=builder,
+                writer=renderer,
+                policy=config.policy,
+                seed=config.learn.seed,
+            ),
         )
         loop.start()
         loop.run(stop)
@@ -170,6 +202,22 @@ def _model_path(run_dir: Path, config: Config, log: LearningLog) -> Path:
         raise ConfigError(f"model = {config.model!r}: {folder} is no model folder, it has no config.json")
     log.ensure_base(config.policy, str(folder))
     return folder
+
+
+def _keep_teacher(log: LearningLog, policy: str, recipe: Recipe) -> None:
+    """Pins the version that is the teacher, so that its files stay (law 8), and frees one that was."""
+    teacher = getattr(recipe.sync, "version", 0)
+    for number, holders in log.pins(policy).items():
+        if TEACHER in holders and number != teacher:
+            log.unpin(policy, number, TEACHER)
+    if teacher:
+        try:
+            log.pin(policy, teacher, TEACHER)
+        except StoreError as error:
+            raise ConfigError(
+                f"sync 'fixed' names version {teacher} as the teacher, but {error}: name one that `agentrl versions "
+                "--json` shows as on_disk, or 0"
+            ) from error
 
 
 @contextlib.contextmanager

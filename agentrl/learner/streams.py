@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from agentrl.learner.pack import Row
+from agentrl.losses.batch import SOURCES
 from agentrl.types import TrainingSample
 
 
 def trained_positions(sample: TrainingSample) -> tuple[int, ...]:
     """Positions whose ids are trained, ascending."""
     return tuple(position for position, trained in enumerate(sample.loss_mask) if trained)
+
+
+def mean_reward(samples: Sequence[TrainingSample]) -> dict[str, float]:
+    """`reward_mean` of what the policy itself has sampled and somebody has judged; empty without such samples."""
+    known = [sample.reward for sample in samples if sample.reward is not None and sample.source == "sampled"]
+    return {"reward_mean": math.fsum(known) / len(known)} if known else {}
 
 
 def streams_of(
@@ -49,6 +56,14 @@ def streams_of(
         values = gather(stream, missing)
         if values is not None:
             result[name] = torch.tensor(values, dtype=torch.float32, device=device)
+    rewards = gather(
+        lambda sample: None if sample.reward is None else (sample.reward,) * len(sample.token_ids), math.nan
+    )
+    if rewards is not None:
+        result["rewards"] = torch.tensor(rewards, dtype=torch.float32, device=device)
+    if any(sample.source != "sampled" for sample in samples):
+        sources = gather(lambda sample: (SOURCES.index(sample.source),) * len(sample.token_ids), 0)
+        result["source"] = torch.tensor(sources, dtype=torch.long, device=device)
     allowed = gather(lambda sample: sample.num_allowed, 0)
     if allowed is not None:
         result["num_allowed"] = torch.tensor(allowed, dtype=torch.long, device=device)

@@ -24,10 +24,21 @@ from torch import Tensor
 from agentrl.config import LearnConfig, Precision
 from agentrl.errors import ConfigError
 from agentrl.learner.build import Dropped
-from agentrl.learner.model import PolicyModel, load_policy, set_precision
-from agentrl.learner.pack import MicroBatch, Row, pack, teacher_positions
-from agentrl.learner.streams import streams_of, trained_positions
-from agentrl.learner.teacher_weights import BaseWeights, FollowingWeights, Weights, make_teacher
+from agentrl.learner.external_teacher import ExternalWeights
+from agentrl.learner.model import FIRST_ADAPTER, PolicyModel, adapter_name, load_policy, set_precision
+from agentrl.learner.pack import IdCount, MicroBatch, Row
+from agentrl.learner.scored import CachedScores, Scored, score
+from agentrl.learner.streams import mean_reward, streams_of, trained_positions
+from agentrl.learner.teacher_weights import (
+    BaseWeights,
+    FollowingWeights,
+    JointWeights,
+    SoupWeights,
+    VersionPath,
+    Weights,
+    copy_of,
+    make_teacher,
+)
 from agentrl.losses.objective import Denominators, LossBatch, count_tokens, objective
 from agentrl.losses.whole import WholeBatch, whole_batch
 from agentrl.recipes import axes
@@ -60,36 +71,89 @@ class TrainerState:
 class Trainer:
     """The policy, its teacher and its optimiser.
 
+    Args:
+        model_path: folder of version 0.
+        recipe: the learning method.
+        learn: device, number type, seed, rank of the adapter.
+        version_path: where the run's versions stand, for a teacher that is one of them.
+        beside: another trainer with an adapter; this one trains an adapter of its own on the same base, in turn.
+        line: the line of versions that is trained ("default", "user:x"); it names the adapter.
+
     Raises:
         ModelError, ConfigError: the model or the recipe cannot be trained here; the message names the remedy.
     """
 
-    def __init__(self, model_path: Path, recipe: Recipe, learn: LearnConfig) -> None:
-        if recipe.uses_kd and isinstance(recipe.teacher, axes.CachedTeacher):
-            raise ConfigError(
-                f"recipe {recipe.name!r} wants a cached teacher, but turns of live traffic hold no teacher's "
-                "log-probs: set teacher = 'self'"
-            )
+    def __init__(
+        self,
+        model_path: Path,
+        recipe: Recipe,
+        learn: LearnConfig,
+        *,
+        version_path: VersionPath | None = None,
+        beside: Trainer | None = None,
+        line: str = FIRST_ADAPTER,
+    ) -> None:
         self.model_path = model_path
         self.recipe = recipe
         self._learn = learn
+        self._version_path = version_path
         self._precision: Precision = learn.precision
-        self._start()
+        self._adapter = FIRST_ADAPTER if beside is None else adapter_name(line)
+        self._cached: CachedScores | None = None
+        if recipe.uses_kd and isinstance(recipe.teacher, axes.CachedTeacher):
+            self._cached = CachedScores(recipe.teacher)
+        self._external: ExternalWeights | None = None
+        self._model: PolicyModel = self._load() if beside is None else beside._model
+        if beside is not None:
+            same = (beside.model_path, beside._learn.lora_rank) == (model_path, learn.lora_rank)
+            if not self._model.lora or not same:
+                raise ConfigError(
+                    f"policy {line!r} is to be trained beside another one on the same base, which only adapters of "
+                    "one model and one rank can be: set learn.lora_rank above 0 and the same for both"
+                )
+            self._model.add_adapter(self._adapter, learn.seed)
+        self._first = copy_of(self.policy.trained) if self.policy.lora else None
+        self._begin()
 
-    def _start(self) -> None:
-        """Version 0: the model folder's weights, an empty optimiser, the schedules at their start."""
-        recipe, learn = self.recipe, self._learn
-        self.policy: PolicyModel = load_policy(
+    @property
+    def policy(self) -> PolicyModel:
+        """The model, with this trainer's adapter in force."""
+        self._model.use_adapter(self._adapter)
+        return self._model
+
+    @property
+    def teacher(self) -> Weights | None:
+        """The teacher's weights; None where the recipe has no teacher, or one whose scores were made beforehand."""
+        return self._teacher
+
+    @property
+    def seed(self) -> int:
+        """What the run's random numbers are drawn from."""
+        return self._learn.seed
+
+    def _load(self) -> PolicyModel:
+        """The model folder's weights."""
+        return load_policy(
             self.model_path,
-            device=learn.device,
+            device=self._learn.device,
             precision=self._precision,
-            lora_rank=learn.lora_rank,
-            seed=learn.seed,
+            lora_rank=self._learn.lora_rank,
+            seed=self._learn.seed,
         )
+
+    def _begin(self) -> None:
+        """What goes with version 0: its teacher, an empty optimiser, the schedules at their start."""
+        recipe = self.recipe
         self._precision = self.policy.precision
-        fixed = recipe.uses_kd and isinstance(recipe.sync, axes.Fixed)
-        self._base = BaseWeights(self.policy) if fixed or recipe.uses_reference else None
-        self._teacher = make_teacher(self.policy, recipe.sync, self._base) if recipe.uses_kd else None
+        own = recipe.uses_kd and isinstance(recipe.teacher, axes.SelfTeacher)
+        from_base = own and recipe.sync == axes.Fixed(version=0)
+        self._base = BaseWeights(self.policy) if from_base or recipe.uses_reference else None
+        soup = next(
+            (item.soup for item in recipe.regularisers if isinstance(item, axes.KlRef) and item.soup), ""
+        )
+        own_reference = SoupWeights(self.policy, Path(soup).expanduser()) if soup else self._base
+        self._reference: Weights | None = own_reference if recipe.uses_reference else None
+        self._teacher = self._make_teacher() if recipe.uses_kd else None
         self._optimizer = torch.optim.AdamW(
             self.policy.trained.values(),
             lr=recipe.optim.lr,
@@ -102,14 +166,43 @@ class Trainer:
         self.num_steps = 0
         """Optimiser steps since version 0 along this line of versions."""
 
+    def _make_teacher(self) -> Weights | None:
+        """The teacher's weights; None where there are none."""
+        teacher = self.recipe.teacher
+        if isinstance(teacher, axes.SelfTeacher):
+            return make_teacher(self.policy, self.recipe.sync, self._base, version_path=self._version_path)
+        if isinstance(teacher, axes.JointTeacher):
+            return JointWeights(self.policy)
+        if isinstance(teacher, axes.ExternalTeacher) and self._external is None:
+            if not teacher.path:
+                raise ConfigError(
+                    f"recipe {self.recipe.name!r} asks an external teacher, but nobody says which: set "
+                    "learn.overrides.teacher.path to the folder of its model, or learn.overrides.teacher = 'self'"
+                )
+            self._external = ExternalWeights(
+                Path(teacher.path).expanduser(),
+                policy_path=self.model_path,
+                vocab_size=self.policy.head().shape[0],
+                device=self._learn.device,
+                precision=self._precision,
+            )
+        return self._external
+
+    @torch.no_grad()
     def reset(self) -> None:
         """Goes back to version 0."""
-        self._start()
+        if self._first is None:
+            self._model = self._load()
+        else:  # the base under an adapter never changed, and others may train theirs on it
+            for name, parameter in self.policy.trained.items():
+                parameter.copy_(self._first[name])
+        self._begin()
 
     @property
     def max_len(self) -> int:
-        """Most ids of one sequence."""
-        return int(getattr(self.policy.config, "max_position_embeddings", 2**31))
+        """Most ids of one sequence, as the policy's and an external teacher's positions reach."""
+        own = self._model.max_len
+        return own if self._external is None else min(own, self._external.max_len)
 
     def step(self, samples: Sequence[TrainingSample]) -> StepResult:
         """One optimiser step on `samples`; each needs at least one trained id behind the first position.
@@ -117,6 +210,11 @@ class Trainer:
         A sequence whose log-probs are too far from the sampler's trains nothing and is dropped (law 7); a step whose
         gradient is not finite is not taken and drops all.
         """
+        if self._cached is not None:
+            known, unknown = self._cached.sift(samples)
+            if unknown:
+                result = self.step(known)
+                return replace(result, dropped=(*result.dropped, *_drop(unknown, "no teacher score")))
         begin = time.perf_counter()
         recipe = self._schedules.current()
         denominators = count_tokens(recipe, samples)
@@ -125,10 +223,13 @@ class Trainer:
             return StepResult(trained=(), dropped=tuple(_drop(samples, "no weight")), metrics={})
         rows = [Row(token_ids=sample.token_ids, positions=trained_positions(sample)) for sample in samples]
         total = sum(len(row.positions) for row in rows)
-        teacher = self._score_teacher(samples, rows, recipe, total)
+        counted = IdCount()
+        if self._teacher is not None:
+            self._teacher.counted = IdCount()
+        teacher = self._score_teacher(samples, recipe)
         reference = None
-        if self._base is not None and recipe.uses_reference:
-            reference = self._base.hidden(self._pack(rows, recipe), total)
+        if self._reference is not None:
+            reference = self._reference.hidden(self._pack(rows, recipe), total)
 
         metrics: dict[str, float] = {}
         left_out: set[int] = set()
@@ -143,6 +244,7 @@ class Trainer:
             batch = self._loss_batch(
                 self.policy(micro), micro.slots, streams, teacher, reference, shared=shared
             )
+            counted.num_computed += micro.num_ids
             output = objective(recipe, batch, denominators)
             torch.autograd.backward(output.loss)
             left_out.update(output.dropped)
@@ -157,7 +259,13 @@ class Trainer:
         if norm is None:
             dropped += _drop(kept, "gradient not finite")
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
-        metrics |= {f"shared/{name}": value for name, value in shared.items()}
+        metrics |= {f"shared/{name}": value for name, value in shared.items()} | mean_reward(samples)
+        if isinstance(self._teacher, FollowingWeights):
+            metrics |= self._teacher.follow(self.num_steps)
+        counted.add(rows, ())
+        metrics |= counted.metrics("policy")
+        if self._teacher is not None:
+            metrics |= self._teacher.counted.metrics("teacher")
         metrics |= {"grad_norm": norm, "lr": self._rate(recipe, self.num_steps)}
         self._schedules.advance(metrics)
         metrics["step_s"] = time.perf_counter() - begin
@@ -168,7 +276,7 @@ class Trainer:
         hidden: Tensor,
         slots: Tensor,
         streams: Mapping[str, Any],
-        teacher: Tensor | None,
+        teacher: Scored | None,
         reference: Tensor | None,
         shared: Mapping[str, float],
     ) -> LossBatch:
@@ -176,10 +284,9 @@ class Trainer:
         return LossBatch(
             hidden=hidden,
             head=self.policy.head(),
-            teacher_hidden=None if teacher is None else teacher[slots],
-            teacher_head=None if self._teacher is None else self._teacher.head(),
+            **({} if teacher is None else teacher.at(slots)),
             ref_hidden=None if reference is None else reference[slots],
-            ref_head=None if reference is None or self._base is None else self._base.head(),
+            ref_head=None if reference is None or self._reference is None else self._reference.head(),
             shared=shared,
             **streams,
         )
@@ -190,7 +297,7 @@ class Trainer:
         rows: Sequence[Row],
         recipe: Recipe,
         denominators: Denominators,
-        teacher: Tensor | None,
+        teacher: Scored | None,
         reference: Tensor | None,
     ) -> WholeBatch:
         """What the recipe's options make of the whole batch."""
@@ -209,13 +316,7 @@ class Trainer:
         return whole_batch(recipe, parts, samples, denominators)
 
     def _pack(self, rows: Sequence[Row], recipe: Recipe) -> list[MicroBatch]:
-        micros = pack(
-            rows,
-            max_tokens=recipe.batch.micro_tokens,
-            share=self.policy.shares_prefix,
-            pairs_per_id=self.policy.pairs_per_id,
-        )
-        return [micro.to(self.policy.device) for micro in micros]
+        return Weights(self.policy, None).pack(rows, max_tokens=recipe.batch.micro_tokens)
 
     def _batches(
         self, samples: Sequence[TrainingSample], rows: Sequence[Row], recipe: Recipe
@@ -237,20 +338,13 @@ class Trainer:
                 part = {name: stream[micro.slots] for name, stream in streams.items()}
                 yield replace(micro, slots=slot_of[micro.slots]), part
 
-    def _score_teacher(
-        self, samples: Sequence[TrainingSample], rows: Sequence[Row], recipe: Recipe, total: int
-    ) -> Tensor | None:
-        """[N, H] the teacher's hidden states at the samples' trained ids; None without a teacher."""
+    def _score_teacher(self, samples: Sequence[TrainingSample], recipe: Recipe) -> Scored | None:
+        """What the teacher says of the samples' trained ids; None without a teacher."""
+        if self._cached is not None:
+            return self._cached.score(samples, self.policy.device)
         if self._teacher is None:
             return None
-        views = []
-        for sample, row in zip(samples, rows, strict=True):
-            if sample.teacher is None:
-                views.append(row)
-                continue
-            there = teacher_positions(sample.teacher, sample.token_ids, row.positions)
-            views.append(Row(token_ids=sample.teacher.token_ids, positions=there))
-        return self._teacher.hidden(self._pack(views, recipe), total)
+        return score(self._teacher, samples, max_tokens=recipe.batch.micro_tokens)
 
     def _rate(self, recipe: Recipe, step: int) -> float:
         """The learning rate of step `step`, counted from 1."""
@@ -266,26 +360,13 @@ class Trainer:
             group["lr"] = self._rate(recipe, self.num_steps + 1)
         self._optimizer.step()
         self.num_steps += 1
-        if isinstance(self._teacher, FollowingWeights):
-            self._teacher.follow(self.num_steps)
         return norm
 
     @torch.no_grad()
     def mean_logprobs(self, rows: Sequence[Row]) -> list[float]:
         """For each row the mean raw log-prob of the ids at its positions under the policy as it is."""
-        total = sum(len(row.positions) for row in rows)
-        if not total:
-            return []
-        hidden = Weights(self.policy, None).hidden(self._pack(rows, self.recipe), total)
-        means = []
-        at = 0
-        for row in rows:
-            here = hidden[at : at + len(row.positions)]
-            at += len(row.positions)
-            ids = torch.tensor([row.token_ids[p] for p in row.positions], device=here.device)
-            logprobs = (here @ self.policy.head().T).log_softmax(-1)
-            means.append(float(logprobs.gather(1, ids[:, None]).mean()))
-        return means
+        found = Weights(self.policy, None).logprobs(rows, max_tokens=self.recipe.batch.micro_tokens)
+        return [float(logprobs.mean()) for logprobs in found]
 
     def weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(tensor).all()) for tensor in self.policy.trained.values())
@@ -330,6 +411,8 @@ class Trainer:
             # settled once for a run: another number type would make other weights of the same log
             self._precision = counters["precision"]
             set_precision(self.policy, self._precision)
+            if self._external is not None:
+                set_precision(self._external.model, self._precision)
         for name, parameter in self.policy.trained.items():
             parameter.copy_(tensors[f"weights/{name}"])
         self._optimizer.state.clear()

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 from agentrl.losses.estimators import SAMPLED
-from agentrl.types import TrainingSample
+from agentrl.types import SampleSource, TrainingSample
+
+SOURCES: tuple[SampleSource, ...] = get_args(SampleSource)
+"""Index = what `LossBatch.source` holds."""
+REHEARSAL = SOURCES.index("rehearsal")
+OWN = torch.tensor([SOURCES.index("sampled"), SOURCES.index("replay")])
+"""What the policy sampled itself, or an older one, on the plain prompt."""
 
 
 class Named(Protocol):
@@ -54,6 +61,8 @@ class RecipeLike(Protocol):
     def uses_kd(self) -> bool: ...
     @property
     def uses_rl(self) -> bool: ...
+    @property
+    def uses_pairs(self) -> bool: ...
     @property
     def features(self) -> frozenset[str]: ...
     @property
@@ -104,6 +113,12 @@ class LossBatch:
     """[N] ∂L/∂log π of a loss that couples positions (`agentrl.losses.whole`)."""
     coupled_loss: Tensor | None = None
     """[N] each position's share of the value of that loss."""
+    source: Tensor | None = None
+    """[N] int64, how a position's sequence came to be: index in SOURCES; None = all sampled by the policy."""
+    rewards: Tensor | None = None
+    """[N] reward of a position's sequence, nan where not judged."""
+    penalty_scale: Tensor | None = None
+    """[N] factor of the regulariser `kl_ref_weighted`; None = 1 everywhere."""
     shared: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the whole step that an option has found."""
 
@@ -112,7 +127,7 @@ class LossBatch:
         for name in (
             "token_ids", "sequence", "teacher_hidden", "teacher_logprobs", "ref_hidden", "behavior_logprobs",
             "num_allowed", "advantages", "kd_weights", "rl_weights", "kd_scale", "rl_scale", "coupled",
-            "coupled_loss",
+            "coupled_loss", "source", "rewards", "penalty_scale",
         ):  # fmt: skip
             stream = getattr(self, name)
             if stream is not None and stream.shape[0] != rows:
@@ -146,6 +161,9 @@ class Denominators:
     tokens: int
     """Tokens trained by either component: for regularisers, `adv_add` and the means among the metrics."""
     sequences: int
+    rehearsal_tokens: int = 0
+    """Tokens of version 0's own answers: for the regulariser that rehearses them, in no other count."""
+    rehearsal_sequences: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,19 +190,23 @@ def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denom
         samples: every sample of the batch.
     """
     kd_forced = kd_takes_sampled_ids(recipe)
-    counts = {"kd": 0, "rl": 0, "any": 0}
-    sequences = {"kd": 0, "rl": 0, "any": 0}
+    counts = dict.fromkeys(("kd", "rl", "any", "rehearsal"), 0)
+    sequences = dict(counts)
     for sample in samples:
         length = len(sample.token_ids)
         kd_weights = sample.weights.get("kd", (1.0,) * length)
         rl_weights = sample.weights.get("rl", (1.0,) * length)
-        own = {"kd": 0, "rl": 0, "any": 0}
+        own = dict.fromkeys(counts, 0)
+        rehearsed = sample.source == "rehearsal"
         for position in range(length):
             if not sample.loss_mask[position]:
                 continue
             forced = sample.num_allowed is not None and sample.num_allowed[position] == 1
+            if rehearsed:
+                own["rehearsal"] += not forced
+                continue
             in_kd = recipe.uses_kd and kd_weights[position] != 0 and not (kd_forced and forced)
-            in_rl = recipe.uses_rl and rl_weights[position] != 0 and not forced
+            in_rl = (recipe.uses_rl or recipe.uses_pairs) and rl_weights[position] != 0 and not forced
             own["kd"] += in_kd
             own["rl"] += in_rl
             own["any"] += in_kd or in_rl
@@ -198,7 +220,15 @@ def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denom
         rl_sequences=sequences["rl"],
         tokens=counts["any"],
         sequences=sequences["any"],
+        rehearsal_tokens=counts["rehearsal"],
+        rehearsal_sequences=sequences["rehearsal"],
     )
+
+
+def correction(recipe: RecipeLike, part: Literal["kd", "rl"]) -> Named:
+    """The off-policy correction of one component; `split` names one for each."""
+    own: Named = recipe.offpolicy.params[part] if recipe.offpolicy.name == "split" else recipe.offpolicy
+    return own
 
 
 def kd_takes_sampled_ids(recipe: RecipeLike) -> bool:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from agentrl.losses.batch import RecipeLike
 from agentrl.losses.chunked import Outputs
-from agentrl.losses.divergence import DIVERGENCES, rkl
-from agentrl.losses.estimators import DENSE
+from agentrl.losses.divergence import DIVERGENCES, fkl, rank, rkl
+from agentrl.losses.estimators import DENSE, full, kl_topk, topk
 from agentrl.losses.targets import TARGETS
 
 
@@ -67,6 +67,12 @@ class Chunk:
             reference = self.reference if self.has("reference") else None
             return TARGETS[name](self._teacher_logits(), self.policy.detach(), reference, **params)
 
+    @cached_property
+    def live_teacher(self) -> Tensor:
+        """[n, V] the teacher's own log-probs, with gradient where it is trained too."""
+        assert self._teacher_logits is not None
+        return log_softmax(self._teacher_logits())
+
     @property
     def terms(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The recipe's divergence: [n, B] of policy and target -> [n, B]."""
@@ -97,7 +103,53 @@ def _entropy(logprobs: Tensor) -> Tensor:
 
 def _dense(chunk: Chunk) -> Tensor:
     estimator = chunk.recipe.estimator
-    return DENSE[estimator.name](chunk.policy, chunk.target, chunk.terms, **estimator.params)
+    if chunk.recipe.divergence.name == "ce":
+        return -chunk.pick(chunk.policy)
+    if estimator.name in DENSE:
+        return DENSE[estimator.name](chunk.policy, chunk.target, chunk.terms, **estimator.params)
+    return full(chunk.policy, chunk.target, chunk.terms)
+
+
+def _teacher_entropy(chunk: Chunk) -> Tensor:
+    """[n] H of the target, in which an id may have probability 0."""
+    terms: Tensor = torch.special.entr(chunk.target.exp())
+    return terms.sum(dim=-1)
+
+
+def _delta_loss(chunk: Chunk) -> Tensor:
+    """[n] how much closer version 0 is to the target than the policy: KL(q‖π) − KL(q‖π_0)."""
+    return fkl(chunk.policy, chunk.target).sum(dim=-1) - fkl(chunk.reference, chunk.target).sum(dim=-1)
+
+
+def _rank(chunk: Chunk) -> Tensor:
+    """[n] of the regulariser `rank`: the teacher's order of the policy's likeliest ids."""
+    (k,) = {item.params["k"] for item in chunk.recipe.regularisers if item.name == "rank"}
+    terms = partial(rank, weighted=False)
+    return topk(chunk.policy, chunk.target, terms, k=k, support="student", tail="drop")
+
+
+def _kl_topk(chunk: Chunk) -> Tensor:
+    return kl_topk(chunk.policy, chunk.target, k=chunk.recipe.estimator.params["k"])
+
+
+def _chi2_ref(chunk: Chunk) -> Tensor:
+    """[n] χ²(π‖π_0) = Σ_v π²/π_0 − 1, the ratio at most e^20."""
+    ratio = (chunk.policy - chunk.reference).clamp(max=20.0).exp()
+    return (chunk.policy.exp() * ratio).sum(dim=-1) - 1.0
+
+
+def _mark(chunk: Chunk) -> int:
+    """The id of `last_token_mse`."""
+    (token,) = (item.params["token"] for item in chunk.recipe.regularisers if item.name == "last_token_mse")
+    return int(token)
+
+
+def _tempered(which: str, chunk: Chunk) -> Tensor:
+    """[n] log softmax(z_π/T) of the sampled id, T a temperature of the advantage `tempered`."""
+    (temperature,) = (
+        item.params[which] for item in chunk.recipe.whole_batch_options if item.name == "tempered"
+    )
+    return chunk.pick(log_softmax(chunk.policy / temperature))
 
 
 FEATURES: dict[str, Feature] = {
@@ -110,9 +162,26 @@ FEATURES: dict[str, Feature] = {
     # asked for by name
     "kd": Feature(of=_dense, side="teacher", gradient=True),
     "kl": Feature(of=lambda c: rkl(c.policy, c.target).sum(dim=-1), side="teacher"),
+    "kl_topk": Feature(of=_kl_topk, side="teacher"),
+    "fkl": Feature(of=lambda c: fkl(c.policy, c.target).sum(dim=-1), side="teacher"),
+    "rank": Feature(of=_rank, side="teacher", gradient=True),
+    "delta_loss": Feature(of=_delta_loss, side="both"),
+    "teacher_entropy": Feature(of=_teacher_entropy, side="teacher"),
     "live_entropy": Feature(of=lambda c: _entropy(c.policy), gradient=True),
     "ref_logprob": Feature(of=lambda c: c.pick(c.reference), side="reference"),
     "kl_ref": Feature(of=lambda c: rkl(c.policy, c.reference).sum(dim=-1), side="reference", gradient=True),
+    "kl_ref_forward": Feature(
+        of=lambda c: fkl(c.policy, c.reference).sum(dim=-1), side="reference", gradient=True
+    ),
+    "chi2_ref": Feature(of=_chi2_ref, side="reference", gradient=True),
+    "mark_logprob": Feature(of=lambda c: c.policy[:, _mark(c)], gradient=True),
+    "ref_mark_logprob": Feature(of=lambda c: c.reference[:, _mark(c)], side="reference"),
+    "warm_logprob": Feature(of=partial(_tempered, "warm")),
+    "cold_logprob": Feature(of=partial(_tempered, "cold")),
+    "joint_logprob": Feature(of=lambda c: c.pick(c.live_teacher), side="teacher", gradient=True),
+    "joint_kl": Feature(
+        of=lambda c: rkl(c.live_teacher, c.policy.detach()).sum(dim=-1), side="teacher", gradient=True
+    ),
 }
 ALWAYS = frozenset({"logprob", "entropy"})
 WITH_TEACHER = frozenset({"teacher_logprob", "gap"})

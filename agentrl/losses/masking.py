@@ -6,6 +6,7 @@ Shapes: N positions; `sequence` holds the index of each position's sequence, 0..
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -96,7 +97,44 @@ def seq_mean(
     return masked_sum(values * weights / length[sequence], mask) / max(sequences, 1)
 
 
-AGGREGATES: dict[str, Callable[..., Tensor]] = {"token_mean": token_mean, "seq_mean": seq_mean}
+JOINT: Final = frozenset({"routed_token_mean"})
+"""Aggregates whose `tokens` and `sequences` are those of every component together, not of one."""
+
+
+def sum_const(
+    values: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    sequence: Tensor,
+    num_sequences: int,
+    *,
+    tokens: int,
+    sequences: int,
+    budget: int,
+) -> Tensor:
+    """(1/budget)·Σ_t w_t·v_t, the same budget at every step.
+
+    Dr. GRPO, arXiv 2503.20783; C3PO's fixed token budget: no token weighs more because its sequence or batch is short.
+
+    Args:
+        values, weights: [N].
+        mask: [N] bool, the component's tokens.
+        sequence, num_sequences, tokens, sequences: not used; every aggregate has the same signature.
+        budget: tokens that a step is meant to hold.
+
+    Returns:
+        [] this micro batch's share of the sum.
+    """
+    del sequence, num_sequences, tokens, sequences
+    return masked_sum(values * weights, mask) / budget
+
+
+AGGREGATES: dict[str, Callable[..., Tensor]] = {
+    "token_mean": token_mean,
+    "routed_token_mean": token_mean,
+    "seq_mean": seq_mean,
+    "sum_const": sum_const,
+}
 
 
 def _check(values: Tensor, **others: Tensor) -> None:

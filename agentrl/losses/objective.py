@@ -11,16 +11,15 @@ that the losses of the micro batches add up to the loss of the batch. A sequence
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from agentrl.losses import pairs, second, whole_bounds, whole_rl, whole_routes, whole_weights  # noqa: F401  registers their options
 from agentrl.losses.batch import Denominators, LossBatch, LossOutput, RecipeLike, count_tokens
-from agentrl.losses.estimators import k2, k3
 from agentrl.losses.masking import masked_sum
-from agentrl.losses.mix import MIXES, aggregate
+from agentrl.losses.mix import MIXES
 from agentrl.losses.positions import Positions
+from agentrl.losses.regularisers import REGULARISERS, penalty
 
 __all__ = ["Denominators", "LossBatch", "LossOutput", "RecipeLike", "count_tokens", "objective"]
 
@@ -40,8 +39,12 @@ def objective(
         ValueError: the recipe needs a stream that the batch does not have.
     """
     positions = Positions.of(recipe, batch, chunk_size)
-    mixed = MIXES[recipe.mix.name](recipe, batch, positions, denominators, **recipe.mix.params)
-    loss, metrics = mixed.loss, dict(mixed.metrics)
+    mix = MIXES.get(recipe.mix.name)
+    if mix is None:  # one that looks at the whole batch: its loss has come as `coupled`
+        loss, metrics = 0.0 * positions.out["logprob"].sum(), {}
+    else:
+        mixed = mix(recipe, batch, positions, denominators, **recipe.mix.params)
+        loss, metrics = mixed.loss, dict(mixed.metrics)
     if batch.coupled is not None and batch.coupled_loss is not None:
         live = positions.out["logprob"]
         # A position of a dropped sequence was left out when the coefficients were taken: its coefficient is 0.
@@ -49,11 +52,12 @@ def objective(
         loss = loss + coupled
         metrics["loss/coupled"] = coupled.detach()
     for item in recipe.regularisers:
-        values = REGULARISERS[item.name](positions, **item.params)
-        weights = positions.either.to(values.dtype)
-        penalty = aggregate(recipe, values, weights, positions, denominators, "either")
-        loss = loss + item.params["coef"] * penalty
-        metrics[f"loss/{item.name}"] = penalty.detach()
+        if item.name not in REGULARISERS:
+            continue  # it has changed the advantages
+        own = penalty(recipe, item, batch, positions, denominators)
+        loss = loss + item.params["coef"] * own
+        key = f"loss/{item.name}"
+        metrics[key] = own.detach() + metrics.get(key, 0.0)
     metrics |= _metrics(batch, positions, denominators)
     names = sorted(metrics)
     numbers = torch.stack([metrics[name].detach().double() for name in names]).tolist()
@@ -64,27 +68,6 @@ def objective(
     )
 
 
-# The regularisers: [N] penalties, times their coefficient.
-
-
-def _kl_ref(positions: Positions, *, coef: float, estimator: str) -> Tensor:
-    """KL(π‖π_0): exact, or by k2 or k3 on the sampled id."""
-    del coef
-    if estimator == "full":
-        return positions.out["kl_ref"]
-    sampled = {"k2": k2, "k3": k3}[estimator](positions.out["logprob"], positions.out["ref_logprob"])
-    return torch.where(positions.forced, torch.zeros_like(sampled), sampled)
-
-
-def _entropy(positions: Positions, *, coef: float) -> Tensor:
-    """−H(π)."""
-    del coef
-    return -positions.out["live_entropy"]
-
-
-REGULARISERS: dict[str, Callable[..., Tensor]] = {"kl_ref": _kl_ref, "entropy": _entropy}
-
-
 def _metrics(batch: LossBatch, positions: Positions, denominators: Denominators) -> dict[str, Tensor]:
     tokens = max(denominators.tokens, 1)
     found = {"policy_entropy": masked_sum(positions.out["entropy"].detach(), positions.either) / tokens}
@@ -93,7 +76,10 @@ def _metrics(batch: LossBatch, positions: Positions, denominators: Denominators)
     if batch.behavior_logprobs is not None:
         distance = (positions.out["logprob"].detach() - batch.behavior_logprobs).abs()
         found["logprob_gap"] = masked_sum(distance, positions.either) / tokens
+        ratio = (positions.out["logprob"].detach() - positions.behavior_logprobs).exp()
+        found["ratio_variance"] = masked_sum((ratio - 1.0).square(), positions.either) / tokens
     found["num_tokens"] = positions.either.sum()
+    found["num_rehearsed"] = positions.rehearsal.sum()
     found["num_forced"] = positions.forced.sum()
     found["num_dropped_tokens"] = positions.late.sum()
     found["num_dropped_sequences"] = torch.tensor(len(positions.dropped))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from agentrl.losses.batch import LossBatch, RecipeLike, kd_takes_sampled_ids
+from agentrl.losses.batch import OWN, REHEARSAL, LossBatch, RecipeLike, correction, kd_takes_sampled_ids
 from agentrl.losses.chunked import Outputs, chunk_rows, per_position
 from agentrl.losses.estimators import DENSE
 from agentrl.losses.features import compute
 from agentrl.losses.masking import sequence_sum
+from agentrl.losses.policy_gradient import DENSE_WEIGHTS
+
+REFERENCED = frozenset({"kl_ref", "kl_ref_weighted", "js_rehearsal", "chi2", "last_token_mse"})
+"""Regularisers that look at version 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +35,15 @@ class Positions:
     kd: Tensor
     """[N] bool: trained by distillation. As the denominators count them, but without dropped sequences."""
     rl: Tensor
-    """[N] bool: trained by reward."""
+    """[N] bool: trained by reward or preference."""
     either: Tensor
     """[N] bool: kd or rl."""
+    rehearsal: Tensor
+    """[N] bool: of version 0's own answers; neither kd nor rl."""
+    foreign: Tensor
+    """[N] bool: ids that the policy, or an older one, did not sample on the plain prompt."""
+    shared: Mapping[str, float]
+    """Numbers of the whole step."""
     forced: Tensor
     """[N] bool: the support was one id."""
     late: Tensor
@@ -53,7 +64,10 @@ class Positions:
         kd = _inside(batch.kd_weights, nowhere) if recipe.uses_kd else nowhere
         if kd_takes_sampled_ids(recipe):
             kd = kd & ~forced
-        rl = _inside(batch.rl_weights, nowhere) & ~forced if recipe.uses_rl else nowhere
+        preferred = recipe.uses_rl or recipe.uses_pairs
+        rl = _inside(batch.rl_weights, nowhere) & ~forced if preferred else nowhere
+        rehearsed = nowhere if batch.source is None else batch.source == REHEARSAL
+        kd, rl = kd & ~rehearsed, rl & ~rehearsed
         far = _too_far(recipe, batch, out["logprob"].detach(), kd | rl, sequence, labels.numel())
         _check(recipe, batch, out, kd, rl)
         late = (kd | rl) & far[sequence]
@@ -72,6 +86,11 @@ class Positions:
             kd=kd,
             rl=rl,
             either=kd | rl,
+            rehearsal=rehearsed & ~forced,
+            foreign=nowhere
+            if batch.source is None
+            else ~torch.isin(batch.source, OWN.to(batch.source.device)),
+            shared=batch.shared,
             forced=forced,
             late=late,
             dropped=tuple(labels[far].tolist()),
@@ -81,26 +100,31 @@ class Positions:
 def _check(recipe: RecipeLike, batch: LossBatch, out: Outputs, kd: Tensor, rl: Tensor) -> None:
     """Raises ValueError naming the recipe's option and the stream that it misses. Positions that train nothing need
     nothing."""
-    distils, rewards = bool(kd.any()), bool(rl.any())
-    if distils and recipe.estimator.name in DENSE and "kd" not in out:
+    distils, rewards = bool(kd.any()) and recipe.divergence.name != "ce", bool(rl.any())
+    dense = recipe.estimator.name in DENSE or recipe.estimator.params.get("single_step", False)
+    if distils and dense and "kd" not in out:
         raise ValueError(f"estimator {recipe.estimator.name!r} needs teacher_hidden and teacher_head")
     if distils and "teacher_logprob" not in out:
         raise ValueError(f"estimator {recipe.estimator.name!r} needs teacher_hidden or teacher_logprobs")
-    if rewards and batch.advantages is None:
+    if rewards and recipe.uses_rl and batch.advantages is None:
         raise ValueError(f"mix {recipe.mix.name!r} needs advantages")
-    options = [recipe.offpolicy] * (rewards or recipe.estimator.name == "pg") + [recipe.estimator] * distils
-    for option in options:
-        if (
-            option.params.get("denominator") == "sampler"
-            and batch.behavior_logprobs is None
-            and (distils or rewards)
-        ):
+    corrected = correction(recipe, "kd")
+    divides = recipe.estimator.name == "pg" or corrected.name in DENSE_WEIGHTS
+    ratios = (
+        [correction(recipe, "rl")] * rewards
+        + [corrected] * (distils and divides)
+        + [recipe.estimator] * distils
+    )
+    for option in ratios:
+        if option.params.get("denominator") == "sampler" and batch.behavior_logprobs is None:
             raise ValueError(
                 f"{option.name!r} divides by the sampler's raw log-probs: behavior_logprobs is missing; turns "
                 "without them must be refused before (agentrl.recipes.eligibility)"
             )
-    if batch.ref_hidden is None and any(item.name == "kl_ref" for item in recipe.regularisers):
-        raise ValueError("regulariser 'kl_ref' needs ref_hidden and ref_head")
+    for item in recipe.regularisers:
+        needed = item.name in REFERENCED and item.params.get("to") != "sampler"
+        if needed and batch.ref_hidden is None:
+            raise ValueError(f"regulariser {item.name!r} needs ref_hidden and ref_head")
 
 
 def _inside(weights: Tensor | None, nowhere: Tensor) -> Tensor:

@@ -89,6 +89,8 @@ class WholeBatch:
     """[N] factors of the distillation loss, 1 at first. An option may change them."""
     rl_scale: Tensor
     """[N] factors of the reward loss, 1 at first. An option may change them."""
+    penalty_scale: Tensor
+    """[N] factors of the regulariser `kl_ref_weighted`, 1 at first. An option may change them."""
     shared: Mapping[str, float] = field(default_factory=dict)
     """Numbers that hold for the whole step, by name; they reach the objective, and the metrics as `shared/NAME`."""
     coupled: Tensor | None = None
@@ -117,7 +119,7 @@ class WholeBatch:
     def streams(self) -> dict[str, Any]:
         """[N] streams that replace those of `LossBatch`, by its names."""
         changed: dict[str, Any] = {"advantages": self.advantages, "kd_scale": self.kd_scale}
-        changed["rl_scale"] = self.rl_scale
+        changed |= {"rl_scale": self.rl_scale, "penalty_scale": self.penalty_scale}
         if self.coupled is not None:
             changed["coupled"] = self.coupled
             share = self.coupled_loss / max(self.coupled.numel(), 1)
@@ -181,6 +183,7 @@ def whole_batch(
         advantages=joined(advantages),
         kd_scale=torch.ones_like(logprob),
         rl_scale=torch.ones_like(logprob),
+        penalty_scale=torch.ones_like(logprob),
     )
     for option in recipe.whole_batch_options:
         whole = WHOLE_BATCH[option.name](whole, recipe, **option.params)

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 Rewards = Sequence[float | None]
 Advantages = list[float | None]
+Steps = Sequence[int]
+Std = Literal["population", "sample", "none"]
 
 
 class Named(Protocol):
@@ -19,31 +21,43 @@ class Named(Protocol):
     def params(self) -> dict[str, Any]: ...
 
 
-def advantages(option: Named, rewards: Rewards) -> Advantages:
+def advantages(option: Named, rewards: Rewards, steps: Sequence[int] | None = None) -> Advantages:
     """One advantage for each turn of a group; on live traffic a group is one turn.
 
     Args:
-        option: a recipe's advantage axis.
+        option: a recipe's advantage axis. One that looks at the whole batch begins with those of its base.
         rewards: of the group's turns; None where a turn was not judged.
+        steps: how many turns of its episode came before each; None = none.
 
     Returns:
         As many entries; None where there is nothing to learn from. Turns that were not judged do not enter the mean
         or the standard deviation either.
     """
-    return ADVANTAGES[option.name](rewards, **option.params)
+    base = option.params.get("base")
+    if base is not None:
+        return advantages(base, rewards, steps)
+    counted = [0] * len(rewards) if steps is None else steps
+    if len(counted) != len(rewards):
+        raise ValueError(f"{len(counted)} steps for {len(rewards)} rewards")
+    function = ADVANTAGES.get(option.name)
+    if function is None:  # it looks at the whole batch, and makes its advantages there
+        return raw(rewards, counted)
+    return function(rewards, counted, **option.params)
 
 
-def none(rewards: Rewards) -> Advantages:
+def none(rewards: Rewards, steps: Steps) -> Advantages:
     """Rewards are not used."""
+    del steps
     return [None] * len(rewards)
 
 
-def raw(rewards: Rewards) -> Advantages:
+def raw(rewards: Rewards, steps: Steps) -> Advantages:
     """A = r."""
+    del steps
     return list(rewards)
 
 
-def group(rewards: Rewards, *, std: Literal["population", "sample", "none"], eps: float) -> Advantages:
+def group(rewards: Rewards, steps: Steps, *, std: Std, eps: float) -> Advantages:
     """A = (r − mean) / (std + eps); std "none": A = r − mean.
 
     GRPO, arXiv 2402.03300; without std, Dr. GRPO, arXiv 2503.20783. Sums to 0; constant groups give 0. A single judged
@@ -51,9 +65,11 @@ def group(rewards: Rewards, *, std: Literal["population", "sample", "none"], eps
 
     Args:
         rewards: of one group.
+        steps: not used.
         std: over n ("population"), over n − 1 ("sample"), or not divided by.
         eps: added to the standard deviation.
     """
+    del steps
     known = [reward for reward in rewards if reward is not None]
     if len(known) < 2:
         return [None] * len(rewards)
@@ -68,14 +84,53 @@ def group(rewards: Rewards, *, std: Literal["population", "sample", "none"], eps
     return [None if reward is None else (reward - mean) / scale for reward in rewards]
 
 
-def loo(rewards: Rewards) -> Advantages:
+def loo(rewards: Rewards, steps: Steps) -> Advantages:
     """A = r − mean of the other judged turns = n/(n−1)·(r − mean). RLOO, arXiv 2402.14740. A single one: None."""
     known = [reward for reward in rewards if reward is not None]
     if len(known) < 2:
         return [None] * len(rewards)
-    centred = group(rewards, std="none", eps=0.0)
+    centred = group(rewards, steps, std="none", eps=0.0)
     factor = len(known) / (len(known) - 1)
     return [None if value is None else factor * value for value in centred]
+
+
+def step_index_group(rewards: Rewards, steps: Steps, *, std: Std, eps: float) -> Advantages:
+    """`group` among the turns of equal step index. OpenClaw-RL, arXiv 2603.10165. An index with one judged turn: None.
+
+    Args:
+        rewards: of one group's turns; with process rewards, outcome + mean of the step's own rewards.
+        steps: each turn's index in its episode.
+        std, eps: as of `group`.
+    """
+    result: Advantages = [None] * len(rewards)
+    for step in set(steps):
+        members = [index for index, own in enumerate(steps) if own == step]
+        values = group([rewards[index] for index in members], [step] * len(members), std=std, eps=eps)
+        for index, value in zip(members, values, strict=True):
+            result[index] = value
+    return result
+
+
+def first_turn(rewards: Rewards, steps: Steps) -> Advantages:
+    """A = R(y_1) − mean R(y_0) for second answers, None for first ones. RLTF, arXiv 2602.02482.
+
+    Not 0 where all second answers are right, unlike `group`: then the critique helped. Without a judged first answer
+    there is nothing to compare with: None.
+    """
+    first = [reward for reward, step in zip(rewards, steps, strict=True) if step == 0 and reward is not None]
+    if not first:
+        return [None] * len(rewards)
+    mean = math.fsum(first) / len(first)
+    return [
+        None if reward is None or step == 0 else reward - mean
+        for reward, step in zip(rewards, steps, strict=True)
+    ]
+
+
+def positive_only(rewards: Rewards, steps: Steps, *, std: Std, eps: float) -> Advantages:
+    """`group` where it is above 0, else None."""
+    values = group(rewards, steps, std=std, eps=eps)
+    return [value if value is not None and value > 0 else None for value in values]
 
 
 ADVANTAGES: dict[str, Callable[..., Advantages]] = {
@@ -83,4 +138,9 @@ ADVANTAGES: dict[str, Callable[..., Advantages]] = {
     "raw": raw,
     "group": group,
     "loo": loo,
+    "step_index_group": step_index_group,
+    "first_turn": first_turn,
+    "positive_only": positive_only,
 }
+BY_STEP = frozenset({"step_index_group", "first_turn"})
+"""Those that tell the turns of one episode apart; all others count an episode once."""

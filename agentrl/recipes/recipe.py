@@ -20,7 +20,8 @@ from agentrl.config import put
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.rules import conflicts
-from agentrl.recipes.schedules import ScheduleSpec, schedule
+from agentrl.recipes.schedule_specs import ScheduleSpec
+from agentrl.recipes.schedules import schedule
 
 PRESETS = resources.files("agentrl.recipes") / "presets"
 
@@ -119,29 +120,51 @@ class Recipe(_Section):
         return self.rollout.group_size if isinstance(self.rollout, axes.Student) else 1
 
     @property
+    def num_beside(self) -> int:
+        """Samples of a step that come from elsewhere than the claimed turns."""
+        share, turns = self.rollout.beside, self.batch.turns_per_step
+        return turns if share == 1 else min(max(round(share * turns), int(share > 0)), turns - 1)
+
+    @property
     def uses_kd(self) -> bool:
         """Whether a teacher's scores are needed."""
-        return not isinstance(self.mix, axes.RlOnly)
+        return not isinstance(self.mix, axes.RlOnly | axes.PairLoss) or isinstance(
+            self.offpolicy, axes.Anchor
+        )
 
     @property
     def uses_rl(self) -> bool:
         """Whether rewards are used."""
-        return not isinstance(self.mix, axes.KdOnly)
+        return not isinstance(self.mix, axes.KdOnly | axes.PairLoss)
+
+    @property
+    def uses_pairs(self) -> bool:
+        """Whether preferred answers are compared with rejected ones, in the place of distillation and reward."""
+        return isinstance(self.mix, axes.PairLoss)
+
+    @property
+    def kd_needs_reward(self) -> bool:
+        """Whether the teacher only bends the reward's loss, so that a turn without reward has nothing to learn."""
+        return isinstance(self.mix, axes.AdvMult) or isinstance(self.offpolicy, axes.Anchor)
 
     @property
     def uses_reference(self) -> bool:
         """Whether version 0 must score the plain prompt: LossBatch.ref_hidden."""
-        return isinstance(self.target, axes.Extrap) or any(
-            isinstance(item, axes.KlRef) for item in self.regularisers
+        scores = not self.features.isdisjoint({"ref_logprob", "delta_loss"})
+        return (
+            scores
+            or isinstance(self.target, axes.Extrap | axes.Geo)
+            or any("ref" in feature for feature in self.features)
         )
 
     @property
     def options(self) -> tuple[axes.Option, ...]:
-        """The option of every axis, in their order; regularisers one by one."""
+        """The option of every axis, in their order; regularisers and the parts of combined options one by one."""
         found: list[axes.Option] = []
         for name in AXES:
             value = getattr(self, name)
-            found.extend(value if isinstance(value, tuple) else (value,))
+            for option in value if isinstance(value, tuple) else (value,):
+                found.extend(option.parts)
         return tuple(found)
 
     @property
@@ -162,14 +185,20 @@ class Recipe(_Section):
     @property
     def uses_sampled_ids(self) -> bool:
         """Whether some loss looks at the sampled id alone, so that forced ids must not take it (law 7)."""
-        return self.uses_rl or isinstance(self.estimator, axes.Pg | axes.K2 | axes.IwK3)
+        return (
+            self.uses_rl
+            or self.uses_pairs
+            or isinstance(self.estimator, axes.Pg | axes.K2 | axes.K3 | axes.IwK3)
+        )
 
     @property
     def pg_denominators(self) -> frozenset[axes.Denominator]:
         """Whose log-probs the policy-gradient ratios divide by; empty without such ratios."""
-        if self.uses_policy_gradient and isinstance(self.offpolicy, axes.Ppo | axes.Tis):
-            return frozenset({self.offpolicy.denominator})
-        return frozenset()
+        if not self.uses_policy_gradient:
+            return frozenset()
+        named = axes.Ppo | axes.Tis | axes.Anchor | axes.Corrections
+        ratios = [part for part in self.offpolicy.parts if isinstance(part, named)]
+        return frozenset(part.denominator for part in ratios)
 
     @property
     def needs_behavior_logprobs(self) -> bool:
@@ -177,12 +206,22 @@ class Recipe(_Section):
         iw = (
             self.uses_kd and isinstance(self.estimator, axes.IwK3) and self.estimator.denominator == "sampler"
         )
-        return iw or "sampler" in self.pg_denominators
+        capped = any(
+            isinstance(part, axes.IsClip) and part.denominator == "sampler" for part in self.offpolicy.parts
+        )
+        held = any(
+            isinstance(item, axes.KlRef) and (item.to == "sampler" or item.estimator == "iw_k3")
+            for item in self.regularisers
+        )
+        tempered = any(isinstance(part, axes.Tempered) for part in self.advantage.parts)
+        return iw or capped or held or tempered or "sampler" in self.pg_denominators
 
     @property
-    def needs(self) -> Literal["hint", "reward", "any"]:
+    def needs(self) -> Literal["hint", "reward", "pair", "any"]:
         """What a turn must have to be worth claiming."""
-        if not self.uses_kd:
+        if self.uses_pairs:
+            return "pair"
+        if not self.uses_kd or self.kd_needs_reward:
             return "reward"
         own_hints = isinstance(self.context, axes.HindsightHint) and self.context.recall == 0
         if not self.uses_rl and own_hints:
@@ -229,7 +268,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         raise ConfigError(f"recipe {recipe.name!r} cannot work yet, it needs {recipe.lacks}")
     scheduled = {name: schedule(spec) for name, spec in recipe.schedules.items()}
     for name, item in scheduled.items():
-        if not name.startswith(SCHEDULABLE):
+        later = recipe.advantage.whole_batch and not name.startswith("advantage.base")
+        if not (name.startswith(SCHEDULABLE) or (name.startswith("advantage.") and later)):
             raise ConfigError(
                 f"recipe {recipe.name!r}: {name} is read once, when the learner starts, so a schedule would not change "
                 f"it; settings that can change are {', '.join(SCHEDULABLE)}"
@@ -245,7 +285,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
 
 def _inputs(recipe: Recipe) -> tuple[object, ...]:
     """What the rest of the learner prepares for a recipe, once."""
-    uses = (recipe.uses_kd, recipe.uses_rl, recipe.uses_reference, recipe.uses_sampled_ids)
+    uses = (recipe.uses_kd, recipe.uses_rl, recipe.uses_pairs, recipe.uses_reference, recipe.uses_sampled_ids)
     return recipe.needs, recipe.needs_behavior_logprobs, *uses
 
 
@@ -277,8 +317,24 @@ def _option(key: str, value: Any) -> Any:
 def _with(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`data` with values put at dotted names, in order; naming an option replaces it with its parameters."""
     for name, value in values.items():
-        put(data, name.split("."), _option(name, value))
+        head, _, rest = name.partition(".")
+        if head == "regularisers" and rest:
+            _put_in_list(data, name, value)
+        else:
+            put(data, name.split("."), _option(name, value))
     return data
+
+
+def _put_in_list(data: dict[str, Any], name: str, value: Any) -> None:
+    """Puts a value at AXIS.NUMBER.PARAMETER: the axis holds a list of options, counted from 0."""
+    axis, number, *rest = name.split(".")
+    items = [dict(axes.named(item)) for item in data.get(axis, ())]
+    if not number.isdecimal() or int(number) >= len(items) or not rest:
+        raise ConfigError(
+            f"{name} cannot be set: {axis} is a list of {len(items)}, so write {axis}.0.NAME for the first"
+        )
+    put(items[int(number)], rest, value)
+    data[axis] = items
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,46 +1,26 @@
-"""Settings that change from step to step: what a preset may say, and the objects that a trainer advances and saves."""
+"""Settings that change from step to step: the objects that a trainer advances and saves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from agentrl.recipes.schedule_specs import (
+    ConditionedSpec,
+    ConstantSpec,
+    DualSpec,
+    ExpDecaySpec,
+    LinearSpec,
+    MomentumSpec,
+    PidSpec,
+    Spec,
+    SwitchSpec,
+    TargetSpec,
+)
 
 if TYPE_CHECKING:
     from agentrl.recipes.recipe import Recipe
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class ConstantSpec(_Spec):
-    """The same value at every step."""
-
-    name: Literal["constant"] = "constant"
-    value: Any
-
-
-class LinearSpec(_Spec):
-    """From `start` at step 0 to `end` at step `steps`, then `end`."""
-
-    name: Literal["linear"] = "linear"
-    start: float
-    end: float
-    steps: int = Field(ge=1)
-
-
-class SwitchSpec(_Spec):
-    """`before` up to step `at`, `after` from that step on. Values may be numbers, names or whole options."""
-
-    name: Literal["switch"] = "switch"
-    before: Any
-    after: Any
-    at: int = Field(ge=1)
-
-
-ScheduleSpec = Annotated[ConstantSpec | LinearSpec | SwitchSpec, Field(discriminator="name")]
 
 
 class Schedule:
@@ -108,10 +88,171 @@ class Switch(Schedule):
         return (self.spec.before, self.spec.after)
 
 
-SCHEDULES: dict[str, Callable[[Any], Schedule]] = {"constant": Constant, "linear": Linear, "switch": Switch}
+class ExpDecay(Schedule):
+    """end + (start − end)·decay^step."""
+
+    def __init__(self, spec: ExpDecaySpec) -> None:
+        self.spec = spec
+
+    def value(self, step: int) -> float:
+        return self.spec.end + (self.spec.start - self.spec.end) * self.spec.decay**step
+
+    def extremes(self) -> tuple[float, float]:
+        return (self.spec.start, self.spec.end)
 
 
-def schedule(spec: ConstantSpec | LinearSpec | SwitchSpec) -> Schedule:
+class Following(Schedule):
+    """A value that the metrics of the steps move. Its state is a handful of numbers by name."""
+
+    def __init__(self, **state: float | None) -> None:
+        self._state = state
+
+    def value(self, step: int) -> float:
+        value = self._state["value"]
+        assert value is not None
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state.keys() != self._state.keys():
+            raise ValueError(
+                f"{type(self).__name__} keeps {sorted(self._state)}, but was given {sorted(state)}"
+            )
+        self._state = dict(state)
+
+    @staticmethod
+    def read(metrics: Mapping[str, float], name: str) -> float:
+        """The metric of that name.
+
+        Raises:
+            ValueError: the steps of this recipe have no such metric.
+        """
+        if name not in metrics:
+            raise ValueError(
+                f"a schedule follows the metric {name!r}, which a step of this recipe does not have; it has "
+                f"{', '.join(sorted(metrics))}"
+            )
+        return metrics[name]
+
+
+class Momentum(Following):
+    """t ← t + a·σ(m)·(end − t); m ← β·m + (1−β)·(J_last − J)/J_last. The first step has no fall to look at."""
+
+    def __init__(self, spec: MomentumSpec) -> None:
+        self.spec = spec
+        super().__init__(value=spec.start, momentum=0.0, last=None)
+
+    def extremes(self) -> tuple[float, float]:
+        return (self.spec.start, self.spec.end)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        now, last = self.read(metrics, self.spec.metric), self._state["last"]
+        if last:  # neither unknown nor 0
+            fall = (last - now) / abs(last)
+            momentum = self.spec.decay * (self._state["momentum"] or 0.0) + (1.0 - self.spec.decay) * fall
+            value = self.value(0)
+            value += self.spec.rate * 0.5 * (1.0 + math.tanh(0.5 * momentum)) * (self.spec.end - value)
+            self._state |= {"value": value, "momentum": momentum}
+        self._state["last"] = now
+
+
+class _Bounded(Following):
+    spec: DualSpec | PidSpec | TargetSpec
+
+    def extremes(self) -> tuple[float, float]:
+        return (self.spec.low, self.spec.high)
+
+    def error(self, metrics: Mapping[str, float]) -> float:
+        return self.read(metrics, self.spec.metric) - self.spec.target
+
+    def move(self, value: float) -> None:
+        self._state["value"] = min(max(value, self.spec.low), self.spec.high)
+
+
+class Dual(_Bounded):
+    """v ← v + rate·(metric − target), within [low, high]: gradient ascent on a Lagrange multiplier."""
+
+    spec: DualSpec
+
+    def __init__(self, spec: DualSpec) -> None:
+        self.spec = spec
+        super().__init__(value=spec.start)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        self.move(self.value(0) + self.spec.rate * self.error(metrics))
+
+
+class Pid(_Bounded):
+    """start + p·e + i·Σe + d·(e − e_last), within [low, high]. The sum stands still while the value is at a bound that
+    it pushes against, so that it comes back at once when the error turns."""
+
+    spec: PidSpec
+
+    def __init__(self, spec: PidSpec) -> None:
+        self.spec = spec
+        super().__init__(value=spec.start, total=0.0, last=None)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        spec, error = self.spec, self.error(metrics)
+        last = error if self._state["last"] is None else self._state["last"]
+        total = (self._state["total"] or 0.0) + error
+        wanted = spec.start + spec.p * error + spec.i * total + spec.d * (error - last)
+        pushed = (wanted > spec.high and spec.i * error > 0) or (wanted < spec.low and spec.i * error < 0)
+        self._state |= {"last": error} if pushed else {"last": error, "total": total}
+        shut = spec.gate is not None and self.read(metrics, spec.gate) >= spec.gate_below
+        self.move(spec.low if shut else wanted)
+
+
+class Target(_Bounded):
+    """v + step while the metric is below its target, v − step above it; the other way round with `falls`."""
+
+    spec: TargetSpec
+
+    def __init__(self, spec: TargetSpec) -> None:
+        self.spec = spec
+        super().__init__(value=spec.start)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        error = self.error(metrics)
+        up = (error > 0) if self.spec.falls else (error < 0)
+        down = (error < 0) if self.spec.falls else (error > 0)
+        self.move(self.value(0) + self.spec.step * (up - down))
+
+
+class Conditioned(Following):
+    """low + (high − low)·s(x), s(x) = 3x² − 2x³, x the last metric within [0, 1]."""
+
+    def __init__(self, spec: ConditionedSpec) -> None:
+        self.spec = spec
+        super().__init__(value=self._at(spec.first))
+
+    def _at(self, x: float) -> float:
+        share = x * x * (3.0 - 2.0 * x)
+        return (1.0 - share) * self.spec.low + share * self.spec.high
+
+    def extremes(self) -> tuple[float, float]:
+        return (self.spec.low, self.spec.high)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        self._state["value"] = self._at(min(max(self.read(metrics, self.spec.metric), 0.0), 1.0))
+
+
+SCHEDULES: dict[str, Callable[[Any], Schedule]] = {
+    "constant": Constant,
+    "linear": Linear,
+    "switch": Switch,
+    "exp_decay": ExpDecay,
+    "momentum": Momentum,
+    "dual": Dual,
+    "pid": Pid,
+    "target": Target,
+    "conditioned": Conditioned,
+}
+
+
+def schedule(spec: Spec) -> Schedule:
     """The object for what a preset says."""
     return SCHEDULES[spec.name](spec)
 

@@ -19,6 +19,7 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     pending   unjudged        the recipe takes what there is, and the judge may still add to it
     pending   waiting         has what the recipe needs
     pending   open            no next state yet
+    pending   waiting         the recipe compares answers, and another one to the same prompt may still come
     pending   unjudged        the judge has not finished with it
     pending   waiting         judged, and its group is not complete
     rejected  judge_failed    the judge failed as often as it may
@@ -117,9 +118,11 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN coalesce(g.needs, 'any') = 'any' AND n.turn IS NOT NULL
         AND EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
     WHEN CASE coalesce(g.needs, 'any')
-        WHEN 'hint' THEN {_has("s.hint <> ''")} WHEN 'reward' THEN {_HAS_REWARD} ELSE {_HAS_ANY} END
+        WHEN 'hint' THEN {_has("s.hint <> ''")} WHEN 'reward' THEN {_HAS_REWARD}
+        WHEN 'pair' THEN {_has("s.preferred <> ''")} ELSE {_HAS_ANY} END
         THEN 'pending:waiting'
     WHEN n.turn IS NULL THEN 'pending:open'
+    WHEN g.needs = 'pair' THEN 'pending:waiting'
     WHEN EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
     WHEN coalesce(g.group_size, 1) > 1 THEN 'pending:waiting'
     WHEN (SELECT j.outcome FROM judgements j WHERE j.turn = t.seq ORDER BY j.id DESC LIMIT 1) = 'failed'

@@ -20,9 +20,9 @@ from agentrl.store.database import scalar
 from agentrl.store.lines import unsettle
 from agentrl.types import NextState, Signal, Turn
 
-Needs = Literal["hint", "reward", "any"]
-"""What a recipe needs of a turn. "any": whatever there is once the judge has finished, or a signal before
-anything followed."""
+Needs = Literal["hint", "reward", "pair", "any"]
+"""What a recipe needs of a turn. "pair": another answer to the same prompt that is better or worse
+(`agentrl.store.pairs`). "any": whatever there is once the judge has finished, or a signal before anything followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +39,15 @@ class Claimed:
     """Group of the turn's session; turns of one group answer the same task."""
     episode_reward: float | None = None
     """The environment's newest reward anywhere in the turn's session; None without one."""
+    pair: str | None = None
+    """Of recipes that compare answers: turns of one name were claimed together."""
+    preferred: bool = False
+    """Of a pair, the better answer. Where no turn is, a signal's `preferred` text is."""
 
 
 _USED = """(SELECT count(*) FROM step_turns u JOIN steps p ON p.id = u.step
     WHERE u.turn_id = {id} AND p.voided_at IS NULL)"""
-_CLAIMABLE = f"""SELECT seq, id, scope, session, group_key, used FROM (
+CLAIMABLE = f"""SELECT seq, id, scope, session, group_key, used FROM (
         SELECT f.*, {_USED.format(id="f.id")} AS used FROM fates f
         WHERE f.policy = :policy AND f.received_at >= :oldest)
     WHERE fate = 'pending:waiting'
@@ -62,7 +66,7 @@ _ENDED = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.s
 def select(connection: sqlite3.Connection, policy: str, oldest: float, uses: int, limit: int) -> list[str]:
     """Ids of up to `limit` turns to claim, for recipes that take turns one by one."""
     rows = connection.execute(
-        _CLAIMABLE + " LIMIT :limit", {"policy": policy, "oldest": oldest, "uses": uses, "limit": limit}
+        CLAIMABLE + " LIMIT :limit", {"policy": policy, "oldest": oldest, "uses": uses, "limit": limit}
     )
     return [row["id"] for row in rows]
 
@@ -89,7 +93,7 @@ def select_groups(
         exceed it on its own.
     """
     rows = connection.execute(
-        f"SELECT * FROM ({_CLAIMABLE}) t WHERE group_key IS NOT NULL AND {_ENDED.format(t='t')}",  # noqa: S608
+        f"SELECT * FROM ({CLAIMABLE}) t WHERE group_key IS NOT NULL AND {_ENDED.format(t='t')}",  # noqa: S608
         {"policy": policy, "oldest": oldest, "uses": uses},
     ).fetchall()
     silent = {
@@ -132,6 +136,30 @@ def _oldest_first(rows: Sequence[sqlite3.Row]) -> list[list[sqlite3.Row]]:
 
     groups = [sorted(members, key=age) for _, members in groupby(sorted(rows, key=key), key=key)]
     return sorted(groups, key=lambda group: age(group[0]))
+
+
+_SUCCESSES = """SELECT t.id FROM turns t LEFT JOIN rejections r ON r.turn_id = t.id
+    WHERE t.policy = :policy AND t.version BETWEEN :oldest AND :newest AND t.version_spans IS NULL
+    AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main' AND t.error IS NULL AND t.num_sampled > 0
+    AND t.block_spans IS NULL AND t.redacted_spans IS NULL
+    AND (r.reason = :expired OR (r.turn_id IS NULL AND EXISTS (
+        SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
+        JOIN versions v ON v.policy = p.policy AND v.number = p.version
+        WHERE u.turn_id = t.id AND p.voided_at IS NULL AND v.state IN ('serving', 'retired'))))
+    AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.turn_id = t.id)
+    AND coalesce((SELECT s.reward FROM signals s WHERE s.turn = t.seq AND s.reward IS NOT NULL
+            ORDER BY s.created_at DESC, s.id DESC LIMIT 1),
+        (SELECT e.reward FROM signals e INDEXED BY episode_rewards WHERE e.scope = t.scope
+            AND e.session = t.session AND e.source = 'environment' AND e.reward IS NOT NULL
+            ORDER BY e.id DESC LIMIT 1)) > 0
+    ORDER BY t.seq DESC LIMIT :limit"""
+
+
+def successes(connection: sqlite3.Connection, policy: str, oldest: int, newest: int, limit: int) -> list[str]:
+    """See `LearningLog.successes`."""
+    values = {"policy": policy, "oldest": oldest, "newest": newest, "limit": limit}
+    rows = connection.execute(_SUCCESSES, values | {"expired": Reason.EXPIRED})
+    return [row["id"] for row in rows]
 
 
 def take(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agentrl.errors import StoreError
-from agentrl.store import claims, lines
+from agentrl.store import claims, lines, pairs
 from agentrl.store.account import Account, Reason, account, fate_of
 from agentrl.store.claims import Claimed, Needs
 from agentrl.store.codec import to_json
@@ -88,7 +88,7 @@ class LearningLog(VersionLog):
         Never handed out: turns of the control arm, of purpose eval or off, and those that were set aside.
 
         Args:
-            limit: most turns; a complete group is not cut and may exceed it on its own.
+            limit: most turns; a complete group or pair is not cut and may exceed it on its own.
             needs: see `configure`; where it differs from what is recorded there, the record follows.
             max_age_s: turns received longer ago stay where they are, for `expire`.
             uses: how often a turn may be in a step that counts.
@@ -100,6 +100,8 @@ class LearningLog(VersionLog):
         """
         self._follow(policy, needs, group_size)
         now = self._clock()
+        if needs == "pair":
+            return self._claim_pairs(limit, now, now - max_age_s, uses, policy)
         late: list[str] = []
         with self._reading() as connection:
             if group_size == 1:
@@ -122,6 +124,39 @@ class LearningLog(VersionLog):
             claims.reject(connection, late, Reason.GROUP_INCOMPLETE, now)
         with self._reading() as connection:
             return claims.load(connection, taken)
+
+    def _claim_pairs(self, limit: int, now: float, oldest: float, uses: int, policy: str) -> list[Claimed]:
+        """Hands out the turns of whole pairs, or none of a pair."""
+        with self._reading() as connection:
+            found = pairs.select(connection, policy, oldest, uses, limit)
+        if not found:
+            return []
+        with self._writing() as connection:
+            taken = pairs.take(connection, policy, found, uses, now)
+        with self._reading() as connection:
+            return pairs.load(connection, taken)
+
+    def successes(
+        self, policy: str = "default", *, oldest_version: int, newest_version: int, limit: int = 1024
+    ) -> list[str]:
+        """Ids of rewarded turns that may be looked at once more, the newest first: trained in a version that counts,
+        or expired; not in anybody's hands.
+
+        Args:
+            oldest_version, newest_version: bounds, both included, of the version that sampled the whole turn.
+            limit: most turns.
+        """
+        with self._reading() as connection:
+            return claims.successes(connection, policy, oldest_version, newest_version, limit)
+
+    def records(self, turn_ids: Sequence[str]) -> list[Claimed]:
+        """What is known of turns, without claiming them.
+
+        Raises:
+            StoreError: the log has no such turn.
+        """
+        with self._reading() as connection:
+            return claims.load(connection, dict.fromkeys(turn_ids, 0))
 
     def release(self, turn_ids: Sequence[str]) -> int:
         """Gives claimed turns back unused; returns how many were claimed."""

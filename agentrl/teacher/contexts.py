@@ -1,21 +1,26 @@
 """Records to privileged contexts: which text the teacher sees beyond the served prompt, and where it stands.
 
-Pure functions of one answered turn and its signals; an empty list means that this turn has no such context. The ids
-of a block are made by the renderer (`Renderer.insert`), never here.
+Pure functions of one answered turn, its signals and the episodes of its group; an empty list means that this turn has
+no such context. The ids of a block are made by the renderer (`Renderer.insert`), never here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from agentrl.teacher.demonstrations import Sibling, calls_of, said
 from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.text.content import message_text
 from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
 
 PREFERENCE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.JUDGE, SignalSource.RULE)
 """Whose word counts most when several signals of a turn carry a text."""
+
+
+_TASK = re.compile(r"^[-*] \[[ xX]\]")
 
 
 class Record(Protocol):
@@ -36,6 +41,10 @@ class Named(Protocol):
     def name(self) -> str: ...
     @property
     def params(self) -> dict[str, Any]: ...
+    @property
+    def parts(self) -> Sequence[Named]:
+        """The contexts that it is made of; itself where it is one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +53,15 @@ class Beyond:
 
     skills: Sequence[Skill] = ()
     hint: str | None = None
+    siblings: Sequence[Sibling] = ()
 
 
 class SkillSource(Protocol):
     """Where a learner gets the skills of a turn's task; the composition root fills it in."""
+
+    def begin(self) -> None:
+        """The building of a step begins: until the next, a task keeps the skill that it gets."""
+        ...
 
     def skills(self, turn: Turn) -> Sequence[Skill]:
         """The skills chosen for this turn, best first; none when the library has nothing for it."""
@@ -55,7 +69,11 @@ class SkillSource(Protocol):
 
 
 def blocks(
-    context: Named, record: Record, skills: Sequence[Skill] = (), hint: str | None = None
+    context: Named,
+    record: Record,
+    skills: Sequence[Skill] = (),
+    hint: str | None = None,
+    siblings: Sequence[Sibling] = (),
 ) -> list[Block]:
     """The privileged blocks of one turn.
 
@@ -64,8 +82,10 @@ def blocks(
         record: the turn and what is known about it.
         skills: what a SkillSource chose for the turn; only the context "skill" reads it.
         hint: from `chosen_hint`; only the context "hindsight_hint" reads it.
+        siblings: from `siblings_of`; only the context "sibling_success" reads them.
     """
-    return CONTEXTS[context.name](record, Beyond(skills=skills, hint=hint), **context.params)
+    beyond = Beyond(skills=skills, hint=hint, siblings=siblings)
+    return CONTEXTS[context.name](record, beyond, **context.params)
 
 
 def chosen_hint(
@@ -81,7 +101,7 @@ def chosen_hint(
             a user or an environment on this very turn stands all the same and is never outvoted.
     """
     own = hint_of(record.signals)
-    similarity = context.params.get("recall", 0.0)
+    similarity = max(part.params.get("recall", 0.0) for part in context.parts)
     trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
     is_trusted = any(signal.hint and signal.source in trusted for signal in record.signals)
     if not similarity or memory is None or is_trusted:
@@ -94,6 +114,11 @@ def hint_of(signals: Sequence[Signal]) -> str | None:
     return _chosen(signals, lambda signal: signal.hint)
 
 
+def preferred_of(signals: Sequence[Signal]) -> str | None:
+    """The answer that the most trusted source would rather have had."""
+    return _chosen(signals, lambda signal: signal.preferred)
+
+
 def none(record: Record, beyond: Beyond) -> list[Block]:
     """No block: the teacher reads the served prompt."""
     del record, beyond
@@ -103,7 +128,7 @@ def none(record: Record, beyond: Beyond) -> list[Block]:
 def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Reference solution: TEXT`, the answer that a signal would have preferred. OPSD, arXiv 2601.18734."""
     del beyond
-    text = _chosen(record.signals, lambda signal: signal.preferred)
+    text = preferred_of(record.signals)
     return [] if text is None else [Block(position=position, text=f"Reference solution: {text}")]
 
 
@@ -136,13 +161,105 @@ def env_feedback(record: Record, beyond: Beyond, *, position: str, max_chars: in
     return [Block(position=position, text=f"Feedback: {text[-max_chars:].strip()}")]
 
 
+def sibling_success(
+    record: Record, beyond: Beyond, *, position: str, threshold: float, max_chars: int
+) -> list[Block]:
+    """`Correct solution: TEXT`, the best other episode of the group with reward ≥ threshold, of equals the first.
+
+    SDPO, arXiv 2601.20802: an episode's own success is no demonstration for itself, since it would be copied.
+    """
+    best: tuple[float, str] | None = None
+    for other in beyond.siblings:
+        if other.session == record.turn.session or other.reward is None or not other.text:
+            continue
+        if (
+            other.reward >= threshold
+            and len(other.text) <= max_chars
+            and (best is None or other.reward > best[0])
+        ):
+            best = (other.reward, other.text)
+    return [] if best is None else [Block(position=position, text=f"Correct solution: {best[1]}")]
+
+
+def demo(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
+    """`Example of a good answer: TEXT`, the preferred text as a demonstration. SDFT, arXiv 2601.19897."""
+    del beyond
+    text = preferred_of(record.signals)
+    if text is None:
+        return []
+    return [
+        Block(position=position, text=f"Example of a good answer, to be followed in your own words: {text}")
+    ]
+
+
+def expert_trace(record: Record, beyond: Beyond, *, position: str, view: str) -> list[Block]:
+    """`Expert trace:` and the preferred text, or one line a call. pi-Distill, arXiv 2602.04942.
+
+    The views "calls" and "names" need a trace in JSON: a list of {"name", "arguments"}, or of messages with
+    `tool_calls`. Of any other text there is no such view, and no block.
+    """
+    del beyond
+    text = preferred_of(record.signals)
+    if text is not None and view != "full":
+        calls = calls_of(text)
+        text = "\n".join(name if view == "names" else f"{name}({arguments})" for name, arguments in calls)
+    return [Block(position=position, text=f"Expert trace:\n{text}")] if text else []
+
+
+def own_attempt(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
+    """`Earlier attempt: TEXT`, what the policy answered at this turn, without its reasoning. TRD, arXiv 2606.08432."""
+    del beyond
+    text = said(record.turn)
+    return [Block(position=position, text=f"Earlier attempt: {text}")] if text else []
+
+
+def unmet_rubrics(
+    record: Record, beyond: Beyond, *, position: str, threshold: float, max_chars: int
+) -> list[Block]:
+    """`Not met: TEXT`, the evidence of a signal whose reward is below the threshold. HeRL.
+
+    Evidence that is a list of tasks (`- [ ] RUBRIC`, `- [x] RUBRIC`) is reduced to the open ones.
+    """
+    del beyond
+    text = _chosen(
+        [s for s in record.signals if s.reward is not None and s.reward < threshold],
+        lambda s: _unmet(s.evidence),
+    )
+    # The end is kept: that is where shells and test runners put the error.
+    return [] if text is None else [Block(position=position, text=f"Not met: {text[-max_chars:].strip()}")]
+
+
+def several(record: Record, beyond: Beyond, *, contexts: Sequence[Named], only_first: bool) -> list[Block]:
+    """The blocks of all contexts in their order, or of the first that has any."""
+    found: list[Block] = []
+    for context in contexts:
+        found += CONTEXTS[context.name](record, beyond, **context.params)
+        if found and only_first:
+            break
+    return found
+
+
 CONTEXTS: dict[str, Callable[..., list[Block]]] = {
     "none": none,
     "solution": solution,
     "hindsight_hint": hindsight_hint,
     "skill": skill,
     "env_feedback": env_feedback,
+    "sibling_success": sibling_success,
+    "demo": demo,
+    "expert_trace": expert_trace,
+    "own_attempt": own_attempt,
+    "unmet_rubrics": unmet_rubrics,
+    "several": several,
 }
+
+
+def _unmet(evidence: str) -> str:
+    """The open tasks of a task list; the evidence itself where it is none."""
+    tasks = [line.strip() for line in evidence.splitlines() if _TASK.match(line.strip())]
+    if not tasks:
+        return evidence
+    return "\n".join(_TASK.sub("", task).strip() for task in tasks if task[3] == " ")
 
 
 def _chosen(signals: Sequence[Signal], text_of: Callable[[Signal], str | None]) -> str | None:

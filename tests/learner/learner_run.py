@@ -14,7 +14,10 @@ from agentrl.learner import checkpoint
 from agentrl.learner.build import Builder
 from agentrl.learner.journal import Journal
 from agentrl.learner.loop import LearnLoop
+from agentrl.learner.replay import beside_of
+from agentrl.learner.second_stage import SecondStage
 from agentrl.learner.trainer import Trainer
+from agentrl.learner.verifier import same_answer
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
@@ -237,18 +240,26 @@ class Learner:
         self.versions = VersionStore(run.path)
         self.rewarded = RewardedTurns(run.path, "default")
         self.hinted = HintedTurns(run.path, "default", most=MAX_REMEMBERED)
+        builder = Builder(
+            recipe=run.recipe,
+            renderer=run.renderer,
+            max_len=self.trainer.max_len,
+            memory=HintMemory(),
+            stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
+        )
         self.loop = LearnLoop(
             run.path,
             run.config,
             trainer=self.trainer,
-            builder=Builder(
-                recipe=run.recipe, renderer=run.renderer, max_len=self.trainer.max_len, memory=HintMemory()
-            ),
+            builder=builder,
             log=self.log,
             versions=self.versions,
             rewarded=self.rewarded,
             hinted=self.hinted,
             journal=self.journal,
+            beside=beside_of(
+                run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
+            ),
         )
 
     def __enter__(self) -> "Learner":

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from learner_run import NOW, Run, write_base
 
@@ -7,10 +9,13 @@ from agentrl.store.claims import Claimed
 from agentrl.types import (
     Completion,
     FinishReason,
+    NextState,
     RedactedSpan,
     Signal,
     SignalSource,
+    Skill,
     TeacherView,
+    TrainingSample,
     Turn,
     VersionSpan,
 )
@@ -182,6 +187,178 @@ def test_an_episode_counts_once_in_its_groups_mean(run: Run) -> None:
 
     assert [sample.advantages[-1] for sample in samples if sample.advantages] == [1.0, 1.0, 1.0, -1.0]
     assert {sample.group for sample in samples} == {"q"}
+
+
+def test_turns_of_one_step_are_compared_by_outcome_and_their_own_reward(run: Run) -> None:
+    """OpenClaw-RL for agents: o + r, among the first turns and among the second ones; the third stands alone."""
+    claims = []
+    for session, outcome, own in (("s~a", 1.0, (0.0, 1.0, 0.0)), ("s~b", 0.0, (0.5, 0.0))):
+        for index, reward in enumerate(own):
+            turn = run.turn("do it", "done", session=session, logprobs=(-1.0,) * 5, received_at=NOW + index)
+            claims.append(claim(turn, signal(turn, reward=reward), group="q", episode_reward=outcome))
+
+    option = {"name": "step_index_group", "std": "none"}
+    built = build(run, claims, "grpo", rollout={"name": "student", "group_size": 2}, advantage=option)
+
+    # 1 + 0 against 0 + .5, 1 + 1 against 0
+    values = [sample.advantages[-1] for sample in built.samples if sample.advantages]
+    assert values == [0.25, 1.0, -0.25, -1.0]
+    assert [item.reason for item in built.dropped] == ["no reward"]
+
+
+def attempt(run: Run, session: str, reply: str) -> Turn:
+    return run.turn("do it", reply, session=session, logprobs=(-1.0,) * (len(reply) + 1))
+
+
+def answer(turn: Turn, text: str) -> NextState:
+    return NextState(turn_id=turn.id, messages=({"role": "tool", "content": text},))
+
+
+def shown(run: Run, sample: TrainingSample) -> str:
+    """What the teacher reads and the policy does not."""
+    assert sample.teacher is not None
+    ids = sample.teacher.token_ids
+    spans = sample.teacher.inserted_spans
+    kept = [token for at, token in enumerate(ids) if not any(start <= at < end for start, end in spans)]
+    assert tuple(kept) == sample.token_ids
+    return "".join(run.renderer.decode(ids[start:end]) for start, end in spans)
+
+
+def test_the_teacher_of_a_failed_attempt_reads_one_that_succeeded(run: Run) -> None:
+    failed, solved = attempt(run, "s~gk~0", "nope"), attempt(run, "s~gk~1", "done")
+    claims = [claim(turn, group="k", episode_reward=r) for turn, r in ((failed, 0.0), (solved, 1.0))]
+
+    built = build(run, claims, "sdpo")
+
+    [sample] = built.samples
+    assert sample.turn_ids == (failed.id,)
+    assert "Correct solution: done" in shown(run, sample)
+    # the own success is no demonstration for itself, and there was no feedback either
+    assert [(item.turn_ids, item.reason) for item in built.dropped] == [((solved.id,), "no context")]
+
+
+def test_feedback_is_shown_only_where_no_attempt_succeeded(run: Run) -> None:
+    turns = [attempt(run, f"s~gf~{i}", "nope") for i in range(2)]
+    known = [claim(t, group="f", episode_reward=0.0, next_state=answer(t, "no such file")) for t in turns]
+    first, _ = build(run, known, "sdpo").samples
+    assert "Feedback: no such file" in shown(run, first)
+
+    solved = attempt(run, "s~gf~2", "done")
+    with_success = [*known, claim(solved, group="f", episode_reward=1.0)]
+    first, *_ = build(run, with_success, "sdpo").samples
+    assert "Correct solution: done" in shown(run, first)
+    assert "Feedback" not in shown(run, first)
+
+
+def test_nothing_of_another_scopes_group_is_shown(run: Run) -> None:
+    """Law 10: two keys may use the same group name."""
+    failed, solved = attempt(run, "s~gz~0", "nope"), attempt(run, "s~gz~1", "done")
+    foreign = replace(solved, scope="other")
+    claims = [claim(failed, group="z", episode_reward=0.0), claim(foreign, group="z", episode_reward=1.0)]
+
+    assert build(run, claims, "sdpo").samples == ()
+
+
+def test_a_routed_recipe_gives_each_attempt_one_loss(run: Run) -> None:
+    """I12: wrong with a context to the teacher, right to reward; a wrong one without a context to reward too."""
+    failed, solved = attempt(run, "s~gr~0", "nope"), attempt(run, "s~gr~1", "done")
+    claims = [claim(turn, group="r", episode_reward=r) for turn, r in ((failed, 0.0), (solved, 1.0))]
+
+    wrong, right = build(run, claims, "srpo").samples
+    assert (wrong.weights.get("kd", (1.0,))[0], wrong.weights["rl"][0]) == (1.0, 0.0)
+    assert (right.weights["kd"][0], right.weights.get("rl", (1.0,))[0]) == (0.0, 1.0)
+    assert right.teacher is None
+
+    hopeless = [claim(turn, group="r", episode_reward=0.0) for turn in (failed, solved)]
+    for sample in build(run, hopeless, "srpo").samples:
+        assert sample.weights["kd"][0] == 0.0
+        assert set(sample.advantages or ()) == {0.0}
+
+
+def test_the_groups_pass_rate_weighs_its_samples(run: Run) -> None:
+    """I14: one of four attempts is right, ¼·¾; where all are, nothing is trained."""
+    turns = [attempt(run, f"s~gp~{i}", "done") for i in range(4)]
+
+    def claims(*rewards: float) -> list[Claimed]:
+        return [
+            claim(t, signal(t, preferred="42"), group="p", episode_reward=r)
+            for t, r in zip(turns, rewards, strict=True)
+        ]
+
+    samples = build(run, claims(1.0, 0.0, 0.0, 0.0), "paced").samples
+    assert [sample.weights["kd"][0] for sample in samples] == [0.1875] * 4
+    assert {item.reason for item in build(run, claims(1.0, 1.0, 1.0, 1.0), "paced").dropped} == {"no weight"}
+
+
+def test_the_blocks_of_several_contexts_stand_in_one_view(run: Run) -> None:
+    turn = run.turn("do it", "done")
+    contexts = [{"name": "env_feedback", "position": "tail"}, {"name": "solution", "position": "last_user"}]
+    claims = [claim(turn, signal(turn, preferred="42"), next_state=answer(turn, "no"))]
+
+    [sample] = build(run, claims, context=contexts).samples
+
+    assert "Feedback: no" in shown(run, sample)
+    assert "Reference solution: 42" in shown(run, sample)
+
+
+CONTEXTS: dict[str, dict[str, object]] = {
+    "hint_opsd": {},
+    "opsd": {},
+    "openclaw_rl": {},
+    "openclaw_rl_hint": {},
+    "sdpo": {"rollout": "stream", "context": "env_feedback"},
+    "srpo": {"rollout": "stream", "context": "env_feedback", "advantage": "raw"},
+    "pi_opsd": {"rollout": "stream", "advantage": "raw"},
+    "rlsd": {"rollout": "stream", "advantage": "raw"},
+    "sdar": {"rollout": "stream", "context": "env_feedback", "advantage": "raw"},
+    "paced": {"rollout": "stream", "route": "has_context"},
+}
+
+
+@pytest.mark.parametrize("recipe", CONTEXTS)
+def test_another_context_changes_the_teachers_view_and_nothing_else(run: Run, recipe: str) -> None:
+    """I32: ids, mask, μ, advantages and weights are the same whatever the teacher is shown."""
+    turn = run.turn("do it", "done", logprobs=(-1.0,) * 5)
+
+    def built(text: str) -> TrainingSample:
+        said = signal(turn, hint=f"{text} it", preferred=text, reward=0.0)
+        claims = [claim(turn, said, next_state=answer(turn, text))]
+        [sample] = build(run, claims, recipe, **CONTEXTS[recipe]).samples
+        return sample
+
+    one, two = built("write down"), built("read aloud")
+    assert one.teacher != two.teacher
+    assert replace(one, teacher=None) == replace(two, teacher=None)
+    assert "write down" in shown(run, one)
+
+
+class _Skills:
+    """A library with one skill for every task."""
+
+    def __init__(self, body: str) -> None:
+        self._skill = Skill(name="files", description="", body=body)
+
+    def begin(self) -> None:
+        """The same skill in every step."""
+
+    def skills(self, turn: Turn) -> list[Skill]:
+        return [self._skill]
+
+
+def test_another_skill_changes_the_teachers_view_and_nothing_else(run: Run) -> None:
+    """I32 for Skill-SD; without a skill the attempt is trained all the same."""
+    turns = [attempt(run, f"s~gs~{i}", "done") for i in range(2)]
+    claims = [claim(t, group="s", episode_reward=r) for t, r in zip(turns, (1.0, 0.0), strict=True)]
+    recipe = load_recipe("skill_sd", {"rollout.group_size": 2})
+
+    def built(skills: _Skills | None) -> TrainingSample:
+        builder = Builder(recipe=recipe, renderer=run.renderer, max_len=200, skills=skills)
+        return builder.build(claims, newest_version=0).samples[0]
+
+    one, two, none = built(_Skills("Use zap.")), built(_Skills("Use zip.")), built(None)
+    assert "Use zap." in shown(run, one)
+    assert one.teacher != two.teacher
+    assert replace(one, teacher=None) == replace(two, teacher=None) == none
 
 
 def test_the_users_word_counts_most_and_of_one_source_the_newest(run: Run) -> None:

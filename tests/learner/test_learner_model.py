@@ -28,7 +28,9 @@ def some_rows(num: int = 6, shared: int = 40) -> list[Row]:
 
 def hidden_of(policy: PolicyModel, rows: list[Row], *, share: bool, max_tokens: int = 8192) -> torch.Tensor:
     total = sum(len(row.positions) for row in rows)
-    return Weights(policy, None).hidden(pack(rows, max_tokens=max_tokens, share=share), total)
+    return Weights(policy, None).hidden(
+        pack(rows, max_tokens=max_tokens, share="tree" if share else "none"), total
+    )
 
 
 def nudge(policy: PolicyModel, amount: float = 0.1) -> None:
@@ -52,10 +54,10 @@ def test_hidden_states_times_head_are_the_logits_of_the_model(model_path: Path) 
 
 def test_sharing_a_prefix_changes_neither_hidden_states_nor_gradients(model_path: Path) -> None:
     policy, rows = load(model_path), some_rows()
-    assert policy.shares_prefix
+    assert policy.shares_prefix == "tree"
     results = []
     for share in (True, False):
-        micros = pack(rows, max_tokens=8192, share=share)
+        micros = pack(rows, max_tokens=8192, share="tree" if share else "none")
         assert any(len(micro.prefix) for micro in micros) == share
         loss = sum(policy(micro).sin().sum() for micro in micros)
         loss.backward()
@@ -219,7 +221,7 @@ def test_with_the_same_weights_and_no_block_teacher_and_policy_agree_everywhere(
     teacher = make_teacher(policy, sync, BaseWeights(policy))
 
     # other micro batches for the teacher than for the policy, as when its rows are longer
-    theirs = teacher.hidden(pack(rows, max_tokens=100, share=False), total) @ teacher.head().T
+    theirs = teacher.hidden(pack(rows, max_tokens=100, share="none"), total) @ teacher.head().T
     ours = hidden_of(policy, rows, share=True) @ policy.head().detach().T
 
     assert float((theirs.log_softmax(-1) - ours.log_softmax(-1)).abs().max()) < 1e-4

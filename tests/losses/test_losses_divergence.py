@@ -6,10 +6,16 @@ import pytest
 import torch
 from losses_cases import POLICY, TEACHER, distribution, expected, gradient
 
-from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES, fkl, jsd, rkl
+from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES, MINUS_F, alpha, chi2, fkl, jsd, rank, rkl
 
 LOG_P, LOG_Q = POLICY.log(), TEACHER.log()
-OPTIONS = [("fkl", {}), ("rkl", {}), *(("jsd", {"beta": beta}) for beta in (0.0, 0.1, 0.5, 0.9, 1.0))]
+OPTIONS = [
+    ("fkl", {}),
+    ("rkl", {}),
+    *(("jsd", {"beta": beta}) for beta in (0.0, 0.1, 0.5, 0.9, 1.0)),
+    ("chi2", {}),
+    *(("alpha", {"alpha": alpha}) for alpha in (0.0, 0.2, 0.5, 1.0, 2.0)),
+]
 
 
 def test_the_golden_values_of_fixture_f() -> None:
@@ -63,18 +69,74 @@ def test_the_golden_advantages_of_fixture_f() -> None:
         ("fkl", ()): (0.2, 2.0, 1.5),
         ("rkl", ()): (-2.609438 + 1, -0.306853 + 1, -0.594535 + 1),
         ("jsd", (("beta", 0.5),)): (-0.255413, 0.202733, 0.111572),
+        ("chi2", ()): (0.2**2 - 1, 2.0**2 - 1, 1.5**2 - 1),
+        ("alpha", (("alpha", 0.5),)): tuple(2 * (u**0.5 - 1) for u in (0.2, 2.0, 1.5)),
     }
     for (name, params), golden in goldens.items():
         assert ADVANTAGES[name](log_u, **dict(params)).tolist() == pytest.approx(golden, abs=1e-6)
 
 
-def test_minus_f_as_advantage_is_wrong_for_forward_kl() -> None:
-    """I5, the broken variant: −f(u) = −u ln u in place of u."""
-    log_u = LOG_Q - LOG_P
-    broken = -log_u.exp() * log_u
+@pytest.mark.parametrize(("name", "params"), OPTIONS)
+def test_a_divergence_is_the_mean_of_f_under_the_policy(name: str, params: dict[str, float]) -> None:
+    """I5: Σ π·f(q/π)."""
+    mean = -(POLICY * MINUS_F[name](LOG_Q - LOG_P, **params)).sum()
+
+    assert mean.item() == pytest.approx(DIVERGENCES[name](LOG_P, LOG_Q, **params).sum().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), OPTIONS)
+def test_minus_f_as_advantage_is_right_for_reverse_kl_alone(name: str, params: dict[str, float]) -> None:
+    """I5, the broken variant: −f(u), without u·f'(u)."""
+    exact = gradient(lambda log_p: DIVERGENCES[name](log_p, LOG_Q, **params).sum(), POLICY)
+    broken = MINUS_F[name](LOG_Q - LOG_P, **params)
     sampled = gradient(lambda log_p: expected(POLICY, -broken * log_p), POLICY)
 
-    assert not torch.allclose(sampled, POLICY - TEACHER, atol=1e-2)
+    is_rkl = name == "rkl" or params.get("beta") == 1.0 or params.get("alpha") == 0.0
+    assert torch.allclose(sampled, exact, atol=1e-2) == is_rkl
+
+
+def test_the_values_of_chi_square_and_of_the_alpha_family_on_fixture_f() -> None:
+    """.4²/.5 + .3²/.3 + .1²/.2; 4·(1 − Σ√(qπ)); half of χ² at a = 2."""
+    assert chi2(LOG_P, LOG_Q).sum().item() == pytest.approx(0.67, abs=1e-12)
+    hellinger = 4 * (1 - (0.05**0.5 + 0.18**0.5 + 0.06**0.5))
+    assert alpha(LOG_P, LOG_Q, alpha=0.5).sum().item() == pytest.approx(hellinger, abs=1e-12)
+    assert alpha(LOG_P, LOG_Q, alpha=2.0).sum().item() == pytest.approx(0.335, abs=1e-12)
+
+
+def test_the_alpha_family_tends_to_both_kls_at_its_ends() -> None:
+    for end, near, other in ((0.0, 1e-6, rkl), (1.0, 1.0 - 1e-6, fkl)):
+        value = alpha(LOG_P, LOG_Q, alpha=near).sum().item()
+        assert alpha(LOG_P, LOG_Q, alpha=end).sum().item() == other(LOG_P, LOG_Q).sum().item()
+        assert value == pytest.approx(other(LOG_P, LOG_Q).sum().item(), abs=1e-5)
+
+
+def test_a_list_is_drawn_place_by_place_from_what_is_left() -> None:
+    """The teacher's order is 1, 2, 0; the policy draws it with .3 · .2/.7 · 1."""
+    terms = rank(LOG_P, LOG_Q, weighted=False)
+    assert terms.tolist() == pytest.approx([-math.log(0.3), -math.log(0.2 / 0.7), 0.0], abs=1e-12)
+
+    shifted = rank(LOG_P + 5.0, LOG_Q - 3.0, weighted=False)
+    assert shifted.tolist() == pytest.approx(terms.tolist(), abs=1e-12)
+    by_teacher = [0.6 * -math.log(0.3), 0.3 * -math.log(0.2 / 0.7), 0.0]
+    assert rank(LOG_P, LOG_Q, weighted=True).tolist() == pytest.approx(by_teacher, abs=1e-12)
+    orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    likely = 0.0
+    for order in orders:
+        teacher = torch.zeros(3, dtype=torch.float64)
+        teacher[order] = torch.tensor([0.0, -1.0, -2.0], dtype=torch.float64)
+        likely += rank(LOG_P, teacher, weighted=False).sum().neg().exp().item()
+    assert likely == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_list_loss_sees_the_teachers_order_and_nothing_else() -> None:
+    flat = torch.tensor([0.3, 0.36, 0.34], dtype=torch.float64).log()
+    assert rank(LOG_P, flat, weighted=False).tolist() == rank(LOG_P, LOG_Q, weighted=False).tolist()
+
+    logits = distribution(2).log().requires_grad_()
+    other = distribution(1).log()
+    assert torch.autograd.gradcheck(
+        lambda z: rank(torch.log_softmax(z, dim=-1), other, weighted=True).sum(), (logits,)
+    )
 
 
 def test_jsd_over_beta_tends_to_forward_and_over_one_minus_beta_to_reverse_kl() -> None:
@@ -106,9 +168,9 @@ def test_jsd_at_one_half_is_symmetric_and_at_most_ln_2() -> None:
 @pytest.mark.parametrize(("name", "params"), OPTIONS)
 def test_equal_distributions_have_no_divergence_and_no_gradient(name: str, params: dict[str, float]) -> None:
     terms = DIVERGENCES[name](LOG_P, LOG_P, **params)
-    assert terms.sum().item() == pytest.approx(0.0, abs=1e-15)
+    assert terms.sum().item() == pytest.approx(0.0, abs=1e-14)
     grad = gradient(lambda log_p: DIVERGENCES[name](log_p, LOG_P, **params).sum(), POLICY)
-    torch.testing.assert_close(grad, torch.zeros(3, dtype=torch.float64), atol=1e-15, rtol=0)
+    torch.testing.assert_close(grad, torch.zeros(3, dtype=torch.float64), atol=1e-14, rtol=0)
 
 
 def test_an_outcome_that_the_teacher_rules_out_costs_forward_kl_nothing_and_reverse_kl_everything() -> None:
@@ -118,6 +180,15 @@ def test_an_outcome_that_the_teacher_rules_out_costs_forward_kl_nothing_and_reve
     assert rkl(LOG_P, log_q)[2].item() == math.inf
     assert torch.isfinite(gradient(lambda log_p: fkl(log_p, log_q).sum(), POLICY)).all()
     assert torch.isfinite(gradient(lambda log_p: jsd(log_p, log_q, beta=0.5).sum(), POLICY)).all()
+    assert chi2(LOG_P, log_q)[2].item() == pytest.approx(0.2)
+    assert alpha(LOG_P, log_q, alpha=0.5)[2].item() == pytest.approx(0.4)
+    for terms in (chi2, lambda x, y: alpha(x, y, alpha=0.5), lambda x, y: rank(x, y, weighted=True)):
+        assert torch.isfinite(gradient(lambda log_p, f=terms: f(log_p, log_q).sum(), POLICY)).all()
+    for name, params in OPTIONS:
+        values = torch.stack(
+            [ADVANTAGES[name](log_q - LOG_P, **params), MINUS_F[name](log_q - LOG_P, **params)]
+        )
+        assert not torch.isnan(values).any()
 
 
 def test_shapes_that_differ_are_refused_with_both() -> None:

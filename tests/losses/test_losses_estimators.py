@@ -8,8 +8,8 @@ import torch
 from losses_cases import POLICY, REFERENCE, SAMPLER, TEACHER, distribution, expected, gradient
 from torch import Tensor
 
-from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES, fkl, jsd, rkl
-from agentrl.losses.estimators import full, iw_k3, k2, k3, topk
+from agentrl.losses.divergence import ADVANTAGES, DIVERGENCES, MINUS_F, fkl, jsd, rkl
+from agentrl.losses.estimators import full, iw_k3, k2, k3, kl_topk, pg_advantages, topk
 
 LOG_P, LOG_Q, LOG_MU = POLICY.log(), TEACHER.log(), SAMPLER.log()
 BUCKET = {"support": "student", "tail": "bucket"}
@@ -184,6 +184,43 @@ def test_sampling_finds_the_exact_gradient_and_refuses_broken_variants() -> None
     assert not within_four_errors(detached, sampler, policy, to_rkl)
     assert within_four_errors(corrected, sampler, policy, to_fkl)
     assert not within_four_errors(uncorrected, sampler, policy, to_fkl)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("fkl", {}), ("rkl", {}), ("jsd", {"beta": 0.5}), ("chi2", {}), ("alpha", {"alpha": 0.5})],
+)
+def test_a_policy_gradient_with_the_whole_weight_finds_the_divergences_gradient(
+    name: str, params: dict
+) -> None:
+    """The sampling test of OPD+ (I5); −f alone must fail, but for rkl."""
+    policy, log_q = distribution(12), distribution(13).log()
+    exact = gradient(lambda x: DIVERGENCES[name](x, log_q, **params).sum(), policy)
+
+    def sampled(of: dict[str, Callable[..., Tensor]]) -> bool:
+        weights = of[name](log_q - policy.log(), **params)
+        return within_four_errors(lambda x, t: -(weights * x)[t], policy, policy, exact)
+
+    assert sampled(ADVANTAGES)
+    assert sampled(MINUS_F) == (name == "rkl")
+
+
+def test_a_policy_gradient_with_a_baseline_over_the_top_ids_finds_the_exact_gradient() -> None:
+    """The sampling test of vOPD (I4); the loss over the top ids alone must fail."""
+    policy, log_q = distribution(14), distribution(15).log()
+    everywhere = torch.ones(7, dtype=torch.bool)
+    baseline = kl_topk(policy.log()[None], log_q[None], k=3).expand(7)
+    weights = pg_advantages(log_q - policy.log(), lambda x: x, everywhere, torch.arange(7), 7, kl=baseline)
+    chosen = policy.topk(3).indices
+
+    def renormalised(x: Tensor, t: Tensor) -> Tensor:
+        inside = x[chosen].log_softmax(0)
+        loss = rkl(inside, log_q[chosen].log_softmax(0)).sum()
+        return loss + 0.0 * x[t]
+
+    exact = rkl_gradient(policy, log_q)
+    assert within_four_errors(lambda x, t: -(weights * x)[t], policy, policy, exact)
+    assert not within_four_errors(renormalised, policy, policy, exact)
 
 
 @pytest.mark.parametrize("name", ["fkl", "rkl"])

@@ -82,6 +82,36 @@ def test_the_standard_deviation_is_that_of_the_name() -> None:
     assert high == pytest.approx(0.5 / (sqrt(0.5) + 1.0)) == -low
 
 
+def test_steps_are_compared_with_their_like() -> None:
+    """Steps 0: 1, 0; step 1: .5 alone; step 2: one unjudged."""
+    values = credit.advantages(axes.StepIndexGroup(std="none"), [1.0, 0.5, 0.0, 0.2, None], [0, 1, 0, 2, 2])
+    assert values == [0.5, None, -0.5, None, None]
+
+
+def test_second_answers_are_compared_with_first_ones_and_not_with_each_other() -> None:
+    """I22: where all second answers are right the critique has helped, and the advantage is not 0."""
+    rewards, steps = [0.0, 1.0, 0.0, None, 1.0, 1.0, None], [0, 0, 0, 0, 1, 1, 1]
+    values = credit.advantages(axes.FirstTurn(), rewards, steps)
+    assert values == [None, None, None, None, pytest.approx(2 / 3), pytest.approx(2 / 3), None]
+    assert credit.advantages(axes.FirstTurn(), [1.0, 1.0], [1, 1]) == [None, None]
+
+
+def test_only_what_is_better_than_the_mean_may_train() -> None:
+    values = credit.advantages(axes.PositiveOnly(std="none"), [1.0, 0.0, 0.5, None])
+    assert values == [0.5, None, None, None]
+
+
+def test_options_of_the_whole_batch_begin_with_their_base_or_with_the_rewards() -> None:
+    loo = axes.EntropyShift(base=axes.Conflict(base=axes.LeaveOneOut()))
+    assert credit.advantages(loo, [1.0, 0.0, None]) == [1.0, -1.0, None]
+    assert credit.advantages(axes.Discriminative(), [1.0, 0.0, None]) == [1.0, 0.0, None]
+
+
+def test_steps_of_another_length_are_refused_with_both_lengths() -> None:
+    with pytest.raises(ValueError, match="2 steps for 3 rewards"):
+        credit.advantages(axes.FirstTurn(), [1.0, 0.0, 0.5], [0, 1])
+
+
 def test_rewards_are_used_raw_or_not_at_all() -> None:
     assert credit.advantages(axes.Raw(), [0.0, None, -1.0]) == [0.0, None, -1.0]
     assert credit.advantages(axes.NoAdvantage(), [0.0, None, -1.0]) == [None, None, None]
@@ -93,7 +123,7 @@ def test_routes_send_a_sample_to_the_losses_it_has_the_inputs_for() -> None:
     everything = both.replaced({"route": "all"})
 
     def weights(recipe, *, context: bool, advantage: float | None) -> tuple[float, float]:
-        found = routes.weights(recipe, has_context=context, advantage=advantage)
+        found = routes.weights(recipe, routes.Case(has_context=context, advantage=advantage))
         return found.kd, found.rl
 
     assert weights(kd, context=True, advantage=1.0) == (1.0, 0.0)
@@ -106,9 +136,10 @@ def test_routes_send_a_sample_to_the_losses_it_has_the_inputs_for() -> None:
 
 
 def test_a_sample_that_no_loss_takes_is_rejected_with_a_reason() -> None:
-    assert not routes.weights(load_recipe("hint_opsd"), has_context=False, advantage=None).trains
-    assert routes.why_not(load_recipe("hint_opsd")) == "no context"
-    assert routes.why_not(load_recipe("grpo")) == "no reward"
+    nothing = routes.Case()
+    assert not routes.weights(load_recipe("hint_opsd"), nothing).trains
+    assert routes.why_not(load_recipe("hint_opsd"), nothing) == "no context"
+    assert routes.why_not(load_recipe("grpo"), nothing) == "no reward"
 
 
 def turn(

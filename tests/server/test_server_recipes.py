@@ -55,5 +55,5 @@ def test_the_formula_names_only_what_the_method_has() -> None:
 
 
 def test_a_wrong_name_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'grpo'"):
-        page("gpro")
+    with pytest.raises(ConfigError, match="did you mean 'hint_opsd'"):
+        page("hint_opds")

@@ -1,11 +1,12 @@
 """Which privileged text the teacher sees, and where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from agentrl.recipes import axes
-from agentrl.teacher.contexts import CONTEXTS, blocks
+from agentrl.teacher.contexts import CONTEXTS, blocks, chosen_hint
+from agentrl.teacher.demonstrations import Sibling, siblings_of
 from agentrl.types import (
     JSON,
     Arm,
@@ -20,6 +21,7 @@ from agentrl.types import (
     Signal,
     SignalSource,
     Skill,
+    ToolCall,
     Turn,
     TurnKind,
     VersionSpan,
@@ -107,7 +109,18 @@ def test_signals_without_a_hint_are_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "context",
-    [axes.NoContext(), axes.HindsightHint(), axes.Solution(), axes.SkillContext(), axes.EnvFeedback()],
+    [
+        axes.NoContext(),
+        axes.HindsightHint(),
+        axes.Solution(),
+        axes.SkillContext(),
+        axes.EnvFeedback(),
+        axes.SiblingSuccess(),
+        axes.Demo(),
+        axes.ExpertTrace(),
+        axes.UnmetRubrics(),
+        axes.SeveralContexts(contexts=(axes.Solution(), axes.EnvFeedback())),
+    ],
 )
 def test_a_turn_without_the_context_has_no_block(context: axes.Context) -> None:
     assert blocks(context, Claim((signal(SignalSource.USER),))) == []
@@ -157,6 +170,156 @@ def test_a_recipe_may_move_the_block(position: axes.Position) -> None:
     assert blocks(axes.HindsightHint(position=position), claim)[0].position == position
 
 
+SIBLINGS = (
+    Sibling(session="s1", text="my own success", reward=1.0),
+    Sibling(session="s2", text="a failure", reward=0.2),
+    Sibling(session="s3", text="half of it", reward=0.5),
+    Sibling(session="s4", text="all of it", reward=0.9),
+    Sibling(session="s5", text="all of it again", reward=0.9),
+    Sibling(session="s6", text="nobody judged it", reward=None),
+)
+
+
+def sibling(context: axes.Context, *siblings: Sibling) -> list[Block]:
+    return blocks(context, Claim(), siblings=siblings)
+
+
+def test_the_best_other_success_of_the_group_is_shown_and_never_the_own() -> None:
+    """SDPO: the own success would be copied; of equals the first."""
+    shown = [Block(position="last_user", text="Correct solution: all of it")]
+    assert sibling(axes.SiblingSuccess(), *SIBLINGS) == shown
+    assert sibling(axes.SiblingSuccess(), SIBLINGS[0], SIBLINGS[1], SIBLINGS[5]) == []
+
+
+def test_a_success_begins_at_the_threshold() -> None:
+    assert sibling(axes.SiblingSuccess(), SIBLINGS[2])[0].text == "Correct solution: half of it"
+    assert sibling(axes.SiblingSuccess(threshold=0.6), SIBLINGS[2]) == []
+    assert sibling(axes.SiblingSuccess(threshold=0.1), SIBLINGS[1])[0].text == "Correct solution: a failure"
+
+
+def test_a_success_that_is_too_long_is_passed_over_and_never_cut() -> None:
+    assert sibling(axes.SiblingSuccess(max_chars=10), *SIBLINGS)[0].text == "Correct solution: all of it"
+    long = Sibling(session="s9", text="x" * 11, reward=1.0)
+    assert (
+        sibling(axes.SiblingSuccess(max_chars=10), long, SIBLINGS[3])[0].text == "Correct solution: all of it"
+    )
+    assert sibling(axes.SiblingSuccess(max_chars=10), long) == []
+
+
+def test_an_episodes_text_is_what_was_said_and_called_in_order_without_reasoning() -> None:
+    call = ToolCall(id="c1", name="run", arguments='{"command": "ls"}')
+    first = replace(
+        TURN, id="a", session="s2", received_at=1.0, reply=Reply(text="", reasoning="hm", tool_calls=(call,))
+    )
+    second = replace(
+        TURN, id="b", session="s2", received_at=2.0, reply=Reply(text=" Two files. ", reasoning="so")
+    )
+    silent = replace(TURN, id="c", session="s2", received_at=3.0, reply=Reply(text=""))
+    other = replace(TURN, id="d", session="s3")
+
+    found = siblings_of([second, other, silent, first], {"s2": 1.0, "s3": None})
+
+    assert found == [
+        Sibling(session="s2", text='run({"command": "ls"})\nTwo files.', reward=1.0),
+        Sibling(session="s3", text="x", reward=None),
+    ]
+
+
+def test_a_demonstration_asks_for_own_words() -> None:
+    claim = Claim((signal(SignalSource.USER, None, "42"),))
+    assert blocks(axes.Demo(), claim) == [
+        Block(position="last_user", text="Example of a good answer, to be followed in your own words: 42")
+    ]
+
+
+CALLS = '[{"name": "run", "arguments": {"command": "ls"}}, {"name": "stop", "arguments": "{}"}]'
+MESSAGES = (
+    '[{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "run", "arguments": "{}"}}]},'
+    ' {"role": "tool", "content": "a.txt"}, {"role": "assistant", "content": "done"}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("view", "given", "shown"),
+    [
+        ("full", CALLS, CALLS),
+        ("calls", CALLS, 'run({"command": "ls"})\nstop({})'),
+        ("names", CALLS, "run\nstop"),
+        ("calls", MESSAGES, "run({})"),
+        ("full", "first ls, then stop", "first ls, then stop"),
+    ],
+)
+def test_an_experts_trace_is_shown_whole_or_as_its_calls(view: str, given: str, shown: str) -> None:
+    claim = Claim((signal(SignalSource.ENVIRONMENT, None, given),))
+    assert blocks(axes.ExpertTrace(view=view), claim) == [
+        Block(position="last_user", text=f"Expert trace:\n{shown}")
+    ]
+
+
+@pytest.mark.parametrize(
+    "given", ["first ls, then stop", "7", "[1]", '[{"tool_calls": null}]', '[{"function": 3}]']
+)
+def test_a_text_that_is_no_trace_has_no_view_of_its_calls(given: str) -> None:
+    claim = Claim((signal(SignalSource.ENVIRONMENT, None, given),))
+    assert blocks(axes.ExpertTrace(view="calls"), claim) == []
+
+
+def test_an_own_attempt_is_the_reply_without_its_reasoning() -> None:
+    turn = replace(TURN, reply=Reply(text=" 41 ", reasoning="six times seven"))
+    assert blocks(axes.OwnAttempt(), Claim(turn=turn)) == [
+        Block(position="last_user", text="Earlier attempt: 41")
+    ]
+    assert blocks(axes.OwnAttempt(), Claim(turn=replace(TURN, reply=Reply(text=" ")))) == []
+
+
+def judged(reward: float | None, evidence: str, source: SignalSource = SignalSource.RULE) -> Signal:
+    return Signal(turn_id="t1", source=source, reward=reward, evidence=evidence)
+
+
+def test_what_a_bad_judgement_rests_on_is_not_met() -> None:
+    claim = Claim((judged(1.0, "fine"), judged(None, "unknown"), judged(-1.0, "no such file")))
+    assert blocks(axes.UnmetRubrics(), claim) == [Block(position="tail", text="Not met: no such file")]
+    assert blocks(axes.UnmetRubrics(max_chars=4), claim)[0].text == "Not met: file"
+    assert blocks(axes.UnmetRubrics(threshold=-2.0), claim) == []
+
+
+def test_of_a_list_of_rubrics_only_the_open_ones_are_not_met() -> None:
+    evidence = "- [x] is short\n- [ ] names the file\n* [ ] is polite\nscore 1/3"
+    assert blocks(axes.UnmetRubrics(), Claim((judged(0.3, evidence),)))[0].text == (
+        "Not met: names the file\nis polite"
+    )
+    assert blocks(axes.UnmetRubrics(), Claim((judged(0.3, "- [X] is short"),))) == []
+
+
+def test_several_contexts_give_their_blocks_in_order_or_the_first_that_has_any() -> None:
+    """SDPO shows feedback only where no attempt succeeded."""
+    claim = replace(
+        answered({"role": "tool", "content": "no"}), signals=(signal(SignalSource.RULE, "use zap"),)
+    )
+    parts = (axes.SiblingSuccess(), axes.EnvFeedback(), axes.HindsightHint())
+    both, first = (axes.SeveralContexts(contexts=parts, only_first=only) for only in (False, True))
+    said = {"siblings": SIBLINGS}
+
+    assert [block.text for block in blocks(both, claim, **said)] == [
+        "Correct solution: all of it",
+        "Feedback: no",
+        "Hint: use zap",
+    ]
+    assert [block.text for block in blocks(first, claim, **said)] == ["Correct solution: all of it"]
+    assert [block.text for block in blocks(first, claim)] == ["Feedback: no"]
+
+
+def test_a_hint_among_several_contexts_is_chosen_as_it_would_be_alone() -> None:
+    claim = Claim((signal(SignalSource.RULE, "use zap"),))
+    context = axes.SeveralContexts(contexts=(axes.Solution(), axes.HindsightHint(recall=0.8)))
+    chosen = chosen_hint(context, claim, None, has_failed=False)
+    assert chosen is not None
+    assert blocks(context, claim, hint=chosen.hint) == [Block(position="tail", text="Hint: use zap")]
+
+
 def test_every_context_of_the_schema_has_a_function_of_that_name() -> None:
-    options = (axes.NoContext, axes.HindsightHint, axes.Solution, axes.SkillContext, axes.EnvFeedback)
-    assert {option().name for option in options} == set(CONTEXTS)
+    options = (
+        axes.NoContext, axes.HindsightHint, axes.Solution, axes.SkillContext, axes.EnvFeedback, axes.SiblingSuccess,
+        axes.Demo, axes.ExpertTrace, axes.OwnAttempt, axes.UnmetRubrics, axes.SeveralContexts,
+    )  # fmt: skip
+    assert {option.model_fields["name"].default for option in options} == set(CONTEXTS)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from agentrl.recipes.axes.base import BY_NAME, NAMED, Option, Position
+from agentrl.recipes.axes.base import BY_NAME, NAMED, Option, Position, listed
 
 # 3 context: what the teacher sees and the policy does not
 
@@ -49,8 +49,82 @@ class EnvFeedback(Option):
     """Longer feedback keeps its end, where shells and test runners put the error."""
 
 
+class SiblingSuccess(Option):
+    """What another attempt of the same group said and did that succeeded; never the attempt's own. SDPO, 2601.20802."""
+
+    name: Literal["sibling_success"] = "sibling_success"
+    position: Position = "last_user"
+    threshold: float = 0.5
+    """An attempt has succeeded from this reward on."""
+    max_chars: int = Field(default=20_000, ge=1)
+    """A longer attempt is passed over: half a demonstration would teach to stop halfway."""
+
+
+class Demo(Option):
+    """An example of a good answer, as which the preferred text is shown: to be followed, not to be repeated. SDFT,
+    arXiv 2601.19897."""
+
+    name: Literal["demo"] = "demo"
+    position: Position = "last_user"
+
+
+class ExpertTrace(Option):
+    """How an expert went about it: the preferred text as a list of calls in JSON. pi-Distill, arXiv 2602.04942."""
+
+    name: Literal["expert_trace"] = "expert_trace"
+    position: Position = "last_user"
+    view: Literal["full", "calls", "names"] = "full"
+    """full: the trace as it was given; calls: its calls with their arguments; names: its calls without them."""
+
+
+class OwnAttempt(Option):
+    """The policy's own answer to this turn, for a teacher that is to do better. TRD, arXiv 2606.08432."""
+
+    name: Literal["own_attempt"] = "own_attempt"
+    position: Position = "last_user"
+
+
+class UnmetRubrics(Option):
+    """What signals found missing in this turn. HeRL."""
+
+    name: Literal["unmet_rubrics"] = "unmet_rubrics"
+    position: Position = "tail"
+    threshold: float = 0.5
+    """A signal with a lower reward says what was missing."""
+    max_chars: int = Field(default=2000, ge=1)
+    """Longer findings keep their end."""
+
+
+Shown = (
+    Solution
+    | HindsightHint
+    | SkillContext
+    | EnvFeedback
+    | SiblingSuccess
+    | Demo
+    | ExpertTrace
+    | OwnAttempt
+    | UnmetRubrics
+)
+OneContext = NoContext | Shown
+
+
+class SeveralContexts(Option):
+    """The blocks of several contexts; a list in a recipe. `context = ["own_attempt", "solution"]`"""
+
+    name: Literal["several"] = "several"
+    contexts: tuple[Annotated[Annotated[Shown, BY_NAME], NAMED], ...] = Field(min_length=2)
+    only_first: bool = False
+    """Those of the first context that has any, instead of all."""
+
+    @property
+    def parts(self) -> tuple[Option, ...]:
+        return self.contexts
+
+
 Context = Annotated[
-    Annotated[NoContext | Solution | HindsightHint | SkillContext | EnvFeedback, BY_NAME], NAMED
+    Annotated[OneContext | SeveralContexts, BY_NAME],
+    listed("several", "contexts"),
 ]
 
 
@@ -73,8 +147,8 @@ class ExternalTeacher(Option):
     """Another model on the prompt with the privileged context; it must have the policy's vocabulary."""
 
     name: Literal["external"] = "external"
-    path: str = Field(min_length=1)
-    """Folder of a Hugging Face model with its tokenizer."""
+    path: str = ""
+    """Folder of a Hugging Face model with its tokenizer. A preset has none: `--set learn.overrides.teacher.path=...`"""
 
 
 class CachedTeacher(Option):
@@ -171,4 +245,34 @@ class Extrap(Option):
     coef: float = Field(default=1.25, ge=1, le=2)
 
 
-Target = Annotated[Annotated[TeacherTarget | Temper | Extrap, BY_NAME], NAMED]
+class TemperEntropy(Option):
+    """softmax(log q / T), T = 1 + gain·H(q)/ln V: softer where the teacher is unsure. CurioSFT, arXiv 2602.02244."""
+
+    name: Literal["temper_entropy"] = "temper_entropy"
+    gain: float = Field(default=1.0, gt=0)
+
+
+class Geo(Option):
+    """∝ π_0^(1−a)·q^a, π_0 version 0 on the plain prompt: a trust region around it. SDPO, arXiv 2601.20802."""
+
+    name: Literal["geo"] = "geo"
+    a: float = Field(default=0.5, ge=0, le=1)
+
+
+class Lerp(Option):
+    """softmax((1−t)·z_π + t·z_q): from the policy as it is to the teacher, by a schedule. TAID, arXiv 2501.16937."""
+
+    name: Literal["lerp"] = "lerp"
+    t: float = Field(default=0.4, ge=0, le=1)
+
+
+class Veto(Option):
+    """∝ q·π^beta: the teacher, but not where the policy would never go."""
+
+    name: Literal["veto"] = "veto"
+    beta: float = Field(default=0.5, ge=0)
+
+
+Target = Annotated[
+    Annotated[TeacherTarget | Temper | TemperEntropy | Extrap | Geo | Lerp | Veto, BY_NAME], NAMED
+]

@@ -1,0 +1,178 @@
+"""Episodes of the log that have ended, whole: what skills are written from. Reads log.db, never writes it.
+
+An episode is a session. It has ended once no turn of it waits for what comes next and either the environment has
+rewarded it or its last turn has a typed end (closed, abandoned, ...). Only turns that may be learned from: purpose
+train, learning arm, the agent's task, ended without an error.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agentrl.errors import StoreError
+from agentrl.store import records
+from agentrl.store.database import LOG_NAME, connect, database_path, reading, scalar
+from agentrl.store.migrations import LOG, require_current
+from agentrl.types import NextState, Turn
+
+MAX_TURNS = 64
+"""The newest turns of an episode that are read; memory does not grow with how long somebody talked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A turn and what followed it."""
+
+    turn: Turn
+    next_state: NextState | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """A session that has ended."""
+
+    scope: str
+    session: str
+    last_seq: int
+    """Grows when the session goes on after all."""
+    steps: tuple[Step, ...]
+    """At least one, in their order."""
+    reward: float | None
+    """The environment's newest; None where it gave none."""
+
+    @property
+    def group(self) -> str | None:
+        """Group of the session; episodes of one group play the same task."""
+        return records.group_key(self.session)
+
+    @property
+    def task_key(self) -> str:
+        return self.steps[0].turn.task_key
+
+    @property
+    def turn_ids(self) -> tuple[str, ...]:
+        return tuple(step.turn.id for step in self.steps)
+
+    @property
+    def version(self) -> int:
+        """The newest policy version that sampled in it."""
+        return max(step.turn.completion.version for step in self.steps)
+
+
+_LEARNABLE = """policy = :policy AND purpose = 'train' AND arm = 'learning' AND kind = 'main'
+    AND error IS NULL AND num_sampled > 0"""
+_SESSIONS = f"""SELECT scope, session, min(seq) AS first, max(seq) AS last FROM turns
+    WHERE seq > :seen AND {_LEARNABLE} GROUP BY scope, session ORDER BY last"""  # noqa: S608
+_REWARD = """SELECT reward FROM signals e INDEXED BY episode_rewards WHERE scope = ? AND session = ?
+    AND source = 'environment' AND reward IS NOT NULL
+    AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train') ORDER BY id DESC LIMIT 1"""
+
+
+class Episodes:
+    """Reads on from where the last call ended. `close` is idempotent.
+
+    Args:
+        path: the run's folder, or its log.db.
+        policy: the line of versions whose episodes are wanted.
+
+    Raises:
+        StoreError: the file is missing or from another release.
+    """
+
+    def __init__(self, path: Path | str, policy: str) -> None:
+        self._policy = policy
+        self._seen = 0
+        """Every session up to this seq of turns was handed out or known."""
+        connection = connect(database_path(path, LOG_NAME), read_only=True)
+        try:
+            require_current(connection, LOG, "main")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection: sqlite3.Connection | None = connection
+
+    def ended(self, is_known: Callable[[str, str, int], bool], limit: int) -> list[Episode]:
+        """Up to `limit` episodes that have ended, the oldest first.
+
+        Args:
+            is_known: by scope, session and last seq: whether the episode was dealt with before.
+        """
+        connection = self._open()
+        try:
+            with reading(connection):
+                found: list[Episode] = []
+                waiting: list[int] = []
+                rows = connection.execute(_SESSIONS, {"seen": self._seen, "policy": self._policy}).fetchall()
+                for row in rows:
+                    if is_known(row["scope"], row["session"], row["last"]):
+                        continue
+                    if len(found) < limit and self._has_ended(row):
+                        found.append(self._episode(row))
+                    else:
+                        waiting.append(row["first"])
+                # Those handed out now come again until `is_known` knows them: a crash in between loses none.
+                waiting += [row["first"] for row in rows if self._is_in(found, row)]
+                last = max((row["last"] for row in rows), default=self._seen)
+                self._seen = min(waiting, default=last + 1) - 1
+                return found
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
+
+    def reward(self, scope: str, session: str) -> float | None:
+        """The environment's newest reward of an episode."""
+        try:
+            found = scalar(self._open(), _REWARD, (scope, session))
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
+        return None if found is None else float(found)
+
+    @staticmethod
+    def _is_in(found: list[Episode], row: sqlite3.Row) -> bool:
+        return any(one.scope == row["scope"] and one.session == row["session"] for one in found)
+
+    def _has_ended(self, row: sqlite3.Row) -> bool:
+        connection, key = self._open(), (row["scope"], row["session"])
+        if scalar(connection, "SELECT 1 FROM open_turns WHERE scope = ? AND session = ? LIMIT 1", key):
+            return False
+        ending = scalar(connection, "SELECT ending FROM next_states WHERE turn = ?", (row["last"],))
+        return ending is not None or scalar(connection, _REWARD, key) is not None
+
+    def _episode(self, row: sqlite3.Row) -> Episode:
+        connection = self._open()
+        ids = connection.execute(
+            f"""SELECT id FROM turns WHERE scope = :scope AND session = :session AND {_LEARNABLE}
+                ORDER BY received_at DESC, seq DESC LIMIT {MAX_TURNS}""",  # noqa: S608
+            {"scope": row["scope"], "session": row["session"], "policy": self._policy},
+        ).fetchall()
+        steps = []
+        for turn_id in (each["id"] for each in reversed(ids)):
+            turn = records.read_turn(connection, turn_id)
+            assert turn is not None, "the snapshot holds the row"
+            steps.append(Step(turn=turn, next_state=records.read_next_state(connection, turn_id)))
+        return Episode(
+            scope=row["scope"],
+            session=row["session"],
+            last_seq=row["last"],
+            steps=tuple(steps),
+            reward=scalar(connection, _REWARD, (row["scope"], row["session"])),
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError("the log is closed")
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

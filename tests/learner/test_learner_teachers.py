@@ -1,0 +1,576 @@
+"""Every kind of teacher: whose weights score, when they follow, and that no gradient reaches them unless joint."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from learner_models import VOCAB, write_model
+from learner_run import Run, write_base
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM
+
+from agentrl.config import LearnConfig
+from agentrl.errors import ConfigError
+from agentrl.learner import checkpoint
+from agentrl.learner.external_teacher import ExternalWeights, check_vocabulary, score_samples, score_turns
+from agentrl.learner.pack import Row
+from agentrl.learner.process import _keep_teacher
+from agentrl.learner.scored import view_of
+from agentrl.learner.trainer import Trainer
+from agentrl.recipes.recipe import load_recipe, preset_names
+from agentrl.store.learning_log import LearningLog
+from agentrl.teacher.scores import ScoreFile, fingerprint
+from agentrl.types import TeacherView, TrainingSample
+
+NO_CONTEXT = {"context": "none", "route": "all"}
+
+
+def write_tokenizer(folder: Path, *, size: int = VOCAB, **changed: int) -> Path:
+    """A tokenizer of `size` words; `changed` gives words other ids."""
+    vocab = {f"w{number}": number for number in range(size)} | changed
+    Tokenizer(models.WordLevel(vocab=vocab, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(write_model(tmp_path_factory.mktemp("teachers") / "policy"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model, wider than the policy, with its vocabulary."""
+    folder = tmp_path_factory.mktemp("teachers") / "other"
+    return write_tokenizer(write_model(folder, seed=5, hidden_size=48, num_hidden_layers=3))
+
+
+def make(
+    path: Path,
+    *,
+    recipe: str = "hint_opsd",
+    lora_rank: int = 0,
+    versions: Path | None = None,
+    **overrides: object,
+) -> Trainer:
+    settings = {"optim.lr": 3e-3} | {name.replace("__", "."): value for name, value in overrides.items()}
+    return Trainer(
+        path,
+        load_recipe(recipe, settings),
+        LearnConfig(precision="fp32", lora_rank=lora_rank),
+        version_path=None if versions is None else lambda number: versions / f"{number:06d}",
+    )
+
+
+def sample(seed: int, *, hint: bool = True, **changes: object) -> TrainingSample:
+    ids = tuple(torch.randint(0, 50, (26,), generator=torch.Generator().manual_seed(seed)).tolist())
+    view = TeacherView(token_ids=(*ids[:18], 60, 61, *ids[18:]), inserted_spans=((18, 20),))
+    values: dict[str, object] = {
+        "turn_ids": (f"t{seed}",),
+        "token_ids": ids,
+        "loss_mask": (False,) * 20 + (True,) * 6,
+        "behavior_logprobs": None,
+        "num_allowed": None,
+        "teacher": view if hint else None,
+        "advantages": None,
+        "version": 3,
+    }
+    return TrainingSample(**(values | changes))
+
+
+def as_sampled(trainer: Trainer, made: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """The samples with the policy's own log-probs as the sampler's."""
+    result = []
+    for item in made:
+        rows = [Row(token_ids=item.token_ids, positions=(position,)) for position in range(20, 26)]
+        result.append(
+            replace(
+                item,
+                behavior_logprobs=(0.0,) * 20 + tuple(trainer.mean_logprobs(rows)),
+                num_allowed=(0,) * 20 + (VOCAB,) * 6,
+            )
+        )
+    return result
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.policy.trained.items()}
+
+
+def trained(trainer: Trainer, steps: int = 3) -> dict[str, torch.Tensor]:
+    for step in range(steps):
+        trainer.step([sample(10 * step + index) for index in range(3)])
+    return weights(trainer)
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def transformers_logprobs(path: Path, row: Row) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(path).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([row.token_ids])).logits[0].float()
+    ids = torch.tensor([row.token_ids[position] for position in row.positions])
+    before = torch.tensor([position - 1 for position in row.positions])
+    return logits[before].log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
+
+
+# I10, I33: when the self-teacher follows
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_fixed_and_never_copied_and_averaged_at_rate_0_train_the_same_bits(
+    base: Path, lora_rank: int
+) -> None:
+    fixed = trained(make(base, lora_rank=lora_rank, sync="fixed"))
+
+    for sync in ({"name": "ema", "rate": 0.0}, {"name": "copy_every", "steps": 10**9}):
+        trainer = make(base, lora_rank=lora_rank, sync=sync)
+        start = weights(trainer)
+        assert_same(trained(trainer), fixed)
+        assert trainer._teacher is not None
+        assert_same(trainer._teacher.tensors or {}, start)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_live_and_copied_every_step_and_averaged_at_rate_1_train_the_same_bits(
+    base: Path, lora_rank: int
+) -> None:
+    live = trained(make(base, lora_rank=lora_rank, sync="live"))
+
+    for sync in ({"name": "ema", "rate": 1.0}, {"name": "copy_every", "steps": 1}):
+        assert_same(trained(make(base, lora_rank=lora_rank, sync=sync)), live)
+    fixed = trained(make(base, lora_rank=lora_rank, sync="fixed"))
+    assert not all(torch.equal(fixed[name], live[name]) for name in live)
+
+
+def test_factors_are_averaged_each_for_itself_under_a_name_of_their_own(base: Path) -> None:
+    trainer = make(base, lora_rank=2, sync={"name": "ema_factors", "rate": 0.25})
+    start = weights(trainer)
+
+    result = trainer.step([sample(0), sample(1)])
+
+    assert trainer._teacher is not None
+    assert trainer._teacher.tensors is not None
+    for name, tensor in trainer._teacher.tensors.items():
+        torch.testing.assert_close(tensor, 0.75 * start[name] + 0.25 * trainer.policy.trained[name])
+    assert "ema_error" not in result.metrics
+
+
+def test_averaging_factors_needs_an_adapter(base: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sync 'ema_factors' .* learn\.lora_rank is 0.*sync = 'ema'"):
+        make(base, sync="ema_factors")
+
+
+def test_the_average_of_an_adapter_is_that_of_its_product_and_says_what_it_lost(base: Path) -> None:
+    trainer = make(base, lora_rank=2, sync={"name": "ema", "rate": 0.25})
+    names = [name for name in trainer.policy.trained if ".lora_A." in name]
+    other_of = {name: name.replace(".lora_A.", ".lora_B.") for name in names}
+    exact = {name: torch.zeros(()) for name in names}  # B starts at 0
+
+    for step in range(4):
+        result = trainer.step([sample(10 * step + index) for index in range(3)])
+        new = weights(trainer)
+        exact = {name: 0.75 * exact[name] + 0.25 * new[other_of[name]] @ new[name] for name in names}
+
+    assert trainer._teacher is not None
+    found = trainer._teacher.tensors
+    assert found is not None
+    for name in names:
+        off = (found[other_of[name]] @ found[name] - exact[name]).norm() / exact[name].norm()
+        assert float(off) < 0.02, name
+    assert 0 < result.metrics["ema_error"] < 0.1
+    assert "ema_error" not in make(base, sync="ema").step([sample(0)]).metrics
+
+
+# a version of the run
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_fixed_teacher_may_be_another_version_of_the_run(
+    base: Path, tmp_path: Path, lora_rank: int
+) -> None:
+    first = make(base, lora_rank=lora_rank)
+    trained(first)
+    (tmp_path / "000007").mkdir()
+    checkpoint.save(first, tmp_path / "000007")
+    rows = [view_of(sample(0))]
+    expected = first.mean_logprobs(rows)
+
+    second = make(base, lora_rank=lora_rank, versions=tmp_path, sync={"name": "fixed", "version": 7})
+    assert second._teacher is not None
+    before = second._teacher.logprobs(rows, max_tokens=100)
+    trained(second)
+
+    assert torch.equal(second._teacher.logprobs(rows, max_tokens=100)[0], before[0])
+    assert float(before[0].mean()) == expected[0] != make(base).mean_logprobs(rows)[0]
+
+
+def test_a_version_that_is_not_there_or_trained_otherwise_is_refused(base: Path, tmp_path: Path) -> None:
+    sync = {"name": "fixed", "version": 7}
+    with pytest.raises(ConfigError, match="there is no run whose it could be"):
+        make(base, sync=sync)
+    with pytest.raises(ConfigError, match=r"version 7.*000007 cannot be read.*`agentrl versions --json`"):
+        make(base, versions=tmp_path, sync=sync)
+    (tmp_path / "000007").mkdir()
+    checkpoint.save(make(base, lora_rank=2), tmp_path / "000007")
+    for rank in (0, 4):
+        with pytest.raises(ConfigError, match=r"trained other tensors than this run .* learn\.lora_rank"):
+            make(base, lora_rank=rank, versions=tmp_path, sync=sync)
+
+
+def test_the_version_that_teaches_is_pinned_and_freed_when_another_does(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", write_base(tmp_path / "base"))
+    for _ in range(2):
+        run.hinted(4)
+        with run.learner() as learner:
+            learner.loop.start()
+            learner.work()
+
+    with LearningLog(run.path) as log:
+        for version, pins in ((1, {1: ["teacher"]}), (2, {2: ["teacher"]}), (0, {})):
+            recipe = load_recipe("hint_opsd", {"sync": {"name": "fixed", "version": version}})
+            _keep_teacher(log, "default", recipe)
+            assert log.pins("default") == pins
+        with pytest.raises(ConfigError, match="sync 'fixed' names version 9 as the teacher"):
+            _keep_teacher(log, "default", recipe.replaced({"sync.version": 9}))
+
+
+# isolation, I32
+
+
+def streams(
+    trainer: Trainer, made: Sequence[TrainingSample], slots: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    scored = trainer._score_teacher(made, trainer.recipe)
+    assert scored is not None
+    return scored.at(torch.tensor(slots))
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+@pytest.mark.parametrize("sync", ["fixed", "live", "copy_every", "ema", "external"])
+def test_no_gradient_reaches_a_teacher(base: Path, other: Path, sync: str, lora_rank: int) -> None:
+    axes = {"teacher": {"name": "external", "path": str(other)}} if sync == "external" else {"sync": sync}
+    trainer = make(base, lora_rank=lora_rank, **axes)
+    trainer.step([sample(0)])
+
+    found = streams(trainer, [sample(0), sample(1)], range(12))
+
+    assert not any(tensor.requires_grad for tensor in found.values())
+    assert trainer._teacher is not None
+    assert all(not t.requires_grad for t in (trainer._teacher.tensors or {}).values())
+    if sync == "external":
+        own = list(trainer._teacher.model.parameters())
+        assert all(parameter.grad is None and not parameter.requires_grad for parameter in own)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_the_gradient_of_a_joint_teacher_reaches_the_weights_that_are_trained(
+    base: Path, lora_rank: int
+) -> None:
+    trainer = make(base, recipe="pi_distill", lora_rank=lora_rank)
+    made = [sample(0), sample(1), sample(2)]
+    slots = [*range(11, 5, -1), *range(12, 18)]  # of two samples, one of them backwards
+
+    found = streams(trainer, made, slots)
+    found["teacher_hidden"].sum().backward()
+
+    live = make(base, lora_rank=lora_rank, sync="live")
+    torch.testing.assert_close(
+        found["teacher_hidden"].detach(), streams(live, made, slots)["teacher_hidden"], atol=1e-5, rtol=0
+    )
+    for name, parameter in trainer.policy.trained.items():
+        # an adapter's A gets none while its B is 0
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()) == ("lora_A" not in name), name
+    assert found["teacher_head"].requires_grad == (lora_rank == 0)
+
+
+def test_a_joint_teacher_keeps_no_graph_where_gradients_are_off(base: Path) -> None:
+    with torch.no_grad():
+        assert not streams(make(base, recipe="pi_distill"), [sample(0)], range(6))[
+            "teacher_hidden"
+        ].requires_grad
+
+
+def test_a_joint_teacher_is_scored_anew_after_every_step(base: Path) -> None:
+    trainer = make(base, recipe="pi_distill")
+    before = streams(trainer, [sample(0)], range(6))["teacher_hidden"]
+    made = [
+        replace(item, source="teacher", advantages=(0.0,) * 20 + (advantage,) * 6)
+        for item, advantage in zip(as_sampled(trainer, [sample(0), sample(1)]), (1.0, -1.0), strict=True)
+    ]
+
+    assert trainer.step(made).dropped == ()
+
+    assert not torch.equal(streams(trainer, [sample(0)], range(6))["teacher_hidden"], before)
+
+
+def test_dropout_is_off_in_policy_and_teacher(tmp_path: Path) -> None:
+    noisy = write_tokenizer(write_model(tmp_path / "noisy", attention_dropout=0.5))
+    trainer = make(noisy, teacher={"name": "external", "path": str(noisy)})
+    rows = [view_of(sample(0))]
+    assert trainer._teacher is not None
+
+    first, second = (trainer._teacher.logprobs(rows, max_tokens=100)[0] for _ in range(2))
+
+    assert torch.equal(first, second)
+    assert float(first.mean()) == trainer.mean_logprobs(rows)[0]
+    trainer.step([sample(0)])
+    modules = [*trainer._teacher.model.modules(), *trainer.policy.lm.modules()]
+    assert not any(
+        module.training for module in modules if module not in (trainer._teacher.model, trainer.policy)
+    )
+
+
+# another model
+
+
+def test_an_external_teacher_says_what_transformers_says_of_the_same_ids(base: Path, other: Path) -> None:
+    trainer = make(base, teacher={"name": "external", "path": str(other)})
+    made = [sample(0), sample(1, hint=False)]
+    found = streams(trainer, made, range(12))
+
+    ours = (found["teacher_hidden"] @ found["teacher_head"].T).log_softmax(-1)
+
+    at = 0
+    for item in made:
+        ids = torch.tensor(item.token_ids[20:])
+        theirs = transformers_logprobs(other, view_of(item))
+        torch.testing.assert_close(
+            ours[at : at + 6].gather(1, ids[:, None]).squeeze(1), theirs, atol=1e-4, rtol=0
+        )
+        at += 6
+
+
+def test_the_policy_learns_what_an_external_teacher_does(base: Path, other: Path) -> None:
+    trainer = make(base, teacher={"name": "external", "path": str(other)}, **NO_CONTEXT)
+    made = [sample(index, hint=False) for index in range(4)]
+    first = trainer.step(made).metrics["loss"]
+
+    for _ in range(30):
+        last = trainer.step(made).metrics["loss"]
+
+    assert last < 0.3 * first
+
+
+def test_an_external_teacher_must_be_named(base: Path) -> None:
+    with pytest.raises(ConfigError, match=r"external teacher.*learn\.overrides\.teacher\.path"):
+        make(base, teacher="external")
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_with_both_names_and_the_remedy(
+    base: Path, tmp_path: Path
+) -> None:
+    swapped = write_tokenizer(write_model(tmp_path / "swapped"), w3=4, w4=3)
+
+    with pytest.raises(ConfigError) as refused:
+        make(base, teacher={"name": "external", "path": str(swapped)})
+
+    text = str(refused.value)
+    assert str(swapped) in text
+    assert str(base) in text
+    assert "2 tokens differ, the first is 'w3', id 4 there and 3 here" in text
+    assert "teacher = 'self'" in text
+
+
+def test_a_vocabulary_is_compared_by_ids_and_not_by_how_it_is_written(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "spaced")
+    written = tmp_path / "spaced" / "tokenizer.json"
+    written.write_text(json.dumps(json.loads(written.read_text()), indent=7))
+
+    check_vocabulary(tmp_path / "spaced", base)
+    written.unlink()
+    with pytest.raises(ConfigError, match=r"spaced/tokenizer\.json is not there"):
+        check_vocabulary(tmp_path / "spaced", base)
+
+
+def test_padding_of_the_output_matrix_is_no_vocabulary(base: Path, tmp_path: Path) -> None:
+    padded = write_tokenizer(write_model(tmp_path / "padded", vocab_size=VOCAB + 16))
+    teacher = ExternalWeights(padded, policy_path=base, vocab_size=VOCAB, device="cpu", precision="fp32")
+    assert teacher.head().shape[0] == VOCAB
+
+    with pytest.raises(ConfigError, match=r"64 rows in its output matrix, the policy .* has 80"):
+        ExternalWeights(base, policy_path=padded, vocab_size=VOCAB + 16, device="cpu", precision="fp32")
+
+
+def test_no_sample_is_longer_than_the_teacher_can_read(base: Path, tmp_path: Path) -> None:
+    short = write_tokenizer(write_model(tmp_path / "short", max_position_embeddings=100))
+
+    assert make(base).max_len == 512
+    assert make(base, teacher={"name": "external", "path": str(short)}).max_len == 100
+
+
+def test_an_external_teacher_stays_as_it_is_when_the_learner_goes_back(base: Path, other: Path) -> None:
+    trainer = make(base, teacher={"name": "external", "path": str(other)})
+    start, teacher = weights(trainer), trainer._teacher
+    trained(trainer)
+
+    trainer.reset()
+
+    assert_same(weights(trainer), start)
+    assert trainer._teacher is teacher
+
+
+# adapters under every method
+
+
+def works(preset: str) -> bool:
+    """Whether it needs nothing that is not built."""
+    try:
+        load_recipe(preset)
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if works(name)])
+def test_every_preset_trains_an_adapter_and_no_bit_of_its_base(
+    base: Path, other: Path, tmp_path: Path, name: str
+) -> None:
+    hinted = [sample(index) for index in range(4)]
+    scores = tmp_path / "scores.db"
+    recipe = load_recipe(name)
+    if recipe.teacher.name == "external":
+        recipe = recipe.replaced({"teacher.path": str(other)})
+    if recipe.teacher.name == "cached":
+        score_samples(
+            scores, hinted, policy="default", teacher_path=other, policy_path=base, precision="fp32"
+        )
+        recipe = recipe.replaced({"teacher": cached(scores, other)})
+    if name == "salsa":
+        recipe = recipe.replaced({"regularisers.0.soup": str(base)})
+    trainer = Trainer(base, recipe, LearnConfig(precision="fp32", lora_rank=2))
+    made = [
+        replace(
+            item, group="g", reward=float(index % 2), advantages=(0.0,) * 20 + (index % 2 * 2.0 - 1.0,) * 6
+        )
+        for index, item in enumerate(as_sampled(trainer, hinted))
+    ]
+    whole = trainer.policy.causal_lm.state_dict()
+    frozen = {key: tensor.clone() for key, tensor in whole.items() if "lora_" not in key}
+
+    result = trainer.step(made)
+
+    assert len(result.trained) + len(result.dropped) == 4
+    assert all("lora_" in key for key in trainer.policy.trained)
+    assert all(torch.equal(whole[key], tensor) for key, tensor in frozen.items())
+
+
+# scores from a file
+
+
+SAMPLED = {"recipe": "openclaw_rl_hint", **NO_CONTEXT}
+
+
+def cached(path: Path, model: object) -> dict[str, object]:
+    return {"name": "cached", "path": str(path), "model": str(model)}
+
+
+def test_cached_scores_train_what_the_teacher_itself_trains(base: Path, other: Path, tmp_path: Path) -> None:
+    live = make(base, **SAMPLED, teacher={"name": "external", "path": str(other)})
+    made = as_sampled(live, [sample(0), sample(1, hint=False), sample(2, hint=False)])
+    path = tmp_path / "scores.db"
+    assert (
+        score_samples(path, made, policy="default", teacher_path=other, policy_path=base, precision="fp32")
+        == 3
+    )
+    from_file = make(base, **SAMPLED, teacher=cached(path, other))
+
+    first, second = live.step(made), from_file.step(made)
+
+    assert second.dropped == ()
+    assert second.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=1e-5)
+    for name, tensor in weights(live).items():
+        torch.testing.assert_close(from_file.policy.trained[name], tensor, atol=1e-5, rtol=0)
+    assert not torch.equal(weights(live)["model.norm.weight"], weights(make(base))["model.norm.weight"])
+
+
+def test_stored_scores_are_those_that_transformers_recomputes(
+    base: Path, other: Path, tmp_path: Path
+) -> None:
+    made = [sample(0), sample(1, hint=False)]
+    path = tmp_path / "scores.db"
+    score_samples(path, made, policy="user:x", teacher_path=other, policy_path=base, precision="fp32")
+
+    with ScoreFile.open(path, teacher=fingerprint(other)) as file:
+        assert file.versions() == {("user:x", 3): 2}
+        for item in made:
+            view = view_of(item)
+            score = file.get(view.token_ids)
+            assert score is not None
+            torch.testing.assert_close(
+                torch.tensor(score.logprobs), transformers_logprobs(other, view), atol=1e-4, rtol=0
+            )
+
+
+def test_a_sample_without_a_score_is_dropped_and_counted(base: Path, other: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scores.db"
+    score_samples(path, [sample(0, hint=False)], policy="default", teacher_path=other, policy_path=base)
+    trainer = make(base, **SAMPLED, teacher=cached(path, other))
+    known, unknown = as_sampled(trainer, [sample(0, hint=False), sample(1, hint=False)])
+    silent = replace(unknown, turn_ids=("silent",), weights={"kd": (0.0,) * 26})
+    # its teacher would read other ids
+    hinted = replace(known, turn_ids=("hinted",), teacher=sample(0).teacher)
+
+    result = trainer.step([unknown, known, silent, hinted])
+
+    assert [item.turn_ids for item in result.trained] == [("t0",), ("silent",)]
+    assert [(item.turn_ids, item.reason) for item in result.dropped] == [
+        (("t1",), "no teacher score"),
+        (("hinted",), "no teacher score"),
+    ]
+    before = weights(trainer)
+    assert trainer.step([unknown]).trained == ()
+    assert_same(weights(trainer), before)
+
+
+def test_scores_of_another_teacher_than_the_recipes_are_refused(
+    base: Path, other: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.db"
+    score_samples(path, [sample(0)], policy="default", teacher_path=other, policy_path=base)
+
+    make(base, **SAMPLED, teacher=cached(path, fingerprint(other)))
+    with pytest.raises(ConfigError, match=f"{fingerprint(other)}, expected is {fingerprint(base)}"):
+        make(base, **SAMPLED, teacher=cached(path, base))
+    with pytest.raises(ConfigError, match="score the turns again with the expected teacher"):
+        score_samples(path, [sample(1)], policy="default", teacher_path=base, policy_path=base)
+
+
+def test_a_cached_teacher_names_its_file_and_its_model(base: Path, other: Path) -> None:
+    with pytest.raises(ConfigError, match="teacher 'cached' names no path"):
+        make(base, **SAMPLED, teacher="cached")
+    with pytest.raises(ConfigError, match="teacher 'cached' names no model"):
+        make(base, **SAMPLED, teacher={"name": "cached", "path": "scores.db"})
+    with pytest.raises(ConfigError, match="there is no such file of scores"):
+        make(base, **SAMPLED, teacher=cached(Path("absent.db"), other))
+
+
+def test_turns_of_a_log_are_scored_once(tmp_path: Path) -> None:
+    policy = write_base(tmp_path / "base")
+    teacher = write_model(tmp_path / "teacher", vocab_size=260, seed=9)
+    shutil.copyfile(policy / "tokenizer.json", teacher / "tokenizer.json")
+    run = Run(tmp_path / "run", policy)
+    turns = [run.turn("task one", "abc"), run.turn("task two", "abcd", version=2)]
+    path = tmp_path / "scores.db"
+
+    assert score_turns(path, turns, teacher_path=teacher, policy_path=policy, precision="fp32") == 2
+    turns.append(run.turn("task three", "ab"))
+    assert score_turns(path, turns, teacher_path=teacher, policy_path=policy, precision="fp32") == 1
+
+    ids = turns[1].prompt_ids + turns[1].completion.token_ids
+    row = Row(token_ids=ids, positions=tuple(range(len(turns[1].prompt_ids), len(ids))))
+    with ScoreFile.open(path, teacher=fingerprint(teacher)) as file:
+        assert file.versions() == {("default", 0): 2, ("default", 2): 1}
+        score = file.get(ids)
+    assert score is not None
+    torch.testing.assert_close(
+        torch.tensor(score.logprobs), transformers_logprobs(teacher, row), atol=1e-4, rtol=0
+    )
