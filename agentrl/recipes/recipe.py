@@ -228,6 +228,11 @@ class Recipe(_Section):
             return "hint"
         return "any"
 
+    @property
+    def shows_skills(self) -> bool:
+        """Whether its teacher reads skills, so that a learner needs a source of them."""
+        return any(part.name == "skill" for part in self.context.parts)
+
     def replaced(self, values: Mapping[str, Any]) -> Recipe:
         """A copy with settings changed by dotted name, checked like a new one.
 
