@@ -1,7 +1,7 @@
-"""Train nano from nothing: `python -m agentrl.nano.train --out DIR --minutes N --seed 0`.
+"""Train nano from nothing: `python -m agentrl.nano.train --out DIR --seed 0`.
 
-The learning rate follows the share of the minutes that has passed, so a run fits the time it is given. Every few
-minutes a usable Hugging Face folder and the state to resume from replace the earlier ones.
+Everything follows the number of steps and nothing the clock, so that a run on a busy machine takes longer and learns
+the same. Every few hundred steps a usable Hugging Face folder and the state to resume from replace the earlier ones.
 """
 
 import argparse
@@ -175,8 +175,8 @@ class Plan:
     """What the command line asks for; `tokens` are ids per step and process, `rate` is the peak learning rate."""
 
     out: Path
-    minutes: float
-    first_lessons: float
+    steps: int
+    first_lessons: int
     seed: int
     processes: int
     threads: int
@@ -185,17 +185,16 @@ class Plan:
     resume: Path | None
 
 
-def average(model: Qwen3ForCausalLM, spent: float, processes: int) -> float:
-    """Average gradients and clocks over the processes, so that all take the same step and stop together."""
+def average(model: Qwen3ForCausalLM, processes: int) -> None:
+    """Average gradients over the processes, so that all take the same step."""
     if processes == 1:
-        return spent
+        return
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([spent])]) / processes
+    flat = torch.cat([gradient.flatten() for gradient in gradients]) / processes
     distributed.all_reduce(flat)
-    parts = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
-    return float(flat[-1])
 
 
 def train(rank: int, plan: Plan, meeting: str) -> None:
@@ -217,12 +216,12 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
         {"params": plain, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.97), eps=1e-8)
-    step, spent = 0, 0.0
+    step = 0
     if plan.resume is not None:
         state = torch.load(plan.resume, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
+        step = state["step"]
     # A resumed run draws new examples rather than those already seen.
     rng = random.Random(f"{plan.seed} {step} {rank}")
     encoder = Encoder(tokens)
@@ -234,13 +233,13 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
             json.dumps({"parameters": model.num_parameters(), "vocabulary": tokens.get_vocab_size()}),
             flush=True,
         )
-    began, saved, seen, total, total_weight = time.monotonic(), spent, 0, 0.0, 0.0
-    while spent < plan.minutes * 60:
-        share = spent / (plan.minutes * 60)
+    began, seen, total, total_weight = time.monotonic(), 0, 0.0, 0.0
+    while step < plan.steps:
+        share = step / plan.steps
         rate = plan.rate * min(1.0, (step + 1) / 200) * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = next(lessons[spent >= plan.first_lessons * 60])
+        rows = next(lessons[step >= plan.first_lessons])
         inputs, positions, targets = collate(rows, pad)
         losses = torch.nn.functional.cross_entropy(
             learned_logits(model, inputs, positions), targets, reduction="none"
@@ -248,8 +247,7 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
         weight = weights[targets]
         loss = (losses * weight).sum() / weight.sum()
         torch.autograd.backward(loss)
-        now = time.monotonic()
-        spent, began = average(model, spent + now - began, plan.processes), now
+        average(model, plan.processes)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -265,11 +263,11 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
                 key: round(exact_match(model, encoder, examples, pad), 3)
                 for key, examples in held_out.items()
             }
-            line = {"minutes": round(spent / 60, 2), "step": step, "examples": seen, "lr": round(rate, 6)}
+            minutes = round((time.monotonic() - began) / 60, 2)
+            line = {"minutes": minutes, "step": step, "examples": seen, "lr": round(rate, 6)}
             print(json.dumps(line | {"loss": round(total / total_weight, 4)} | figures), flush=True)
             total, total_weight = 0.0, 0.0
-        if spent - saved > 120 or spent >= plan.minutes * 60:
-            saved = spent
+        if step % 500 == 0 or step == plan.steps:
             save(model, tokens, plan.out)
             draft = plan.out.with_name(plan.out.name + ".state.pt.draft")
             torch.save(
@@ -277,7 +275,6 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "step": step,
-                    "spent": spent,
                 },
                 draft,
             )
@@ -291,9 +288,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the weights; the state stands beside it"
     )
-    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--steps", type=int, default=16_000, help="60 to 80 minutes on two idle cores")
     parser.add_argument(
-        "--first-lessons", type=float, default=12, help="minutes of short examples at the beginning"
+        "--first-lessons", type=int, default=4_000, help="steps on short examples at the start"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="each works on batches of its own")
