@@ -39,7 +39,7 @@ def tree(pid: int) -> list[int]:
 
 def rss_mib(pid: int) -> dict[str, float]:
     """RSS by role, in MiB."""
-    roles = {"agentrl.engine.local_child": "engine", "agentrl.learner.process": "learner"}
+    roles = {"agentrl.engine.local_child": "engine", "server.learner_main": "learner"}
     result: dict[str, float] = {}
     for each in tree(pid):
         try:
