@@ -93,12 +93,15 @@ def formula(recipe: Recipe) -> list[str]:
     if recipe.uses_kd:
         seen = "x" if recipe.context.name == "none" else f"x ⊕ {called(recipe.context)}"
         lines.append(f"q = {called(recipe.target, f'teacher({seen})')}, the teacher {called(recipe.teacher)}")
+    if recipe.uses_kd and recipe.mix.name != "rl":
         lines.append(f"KD = {called(recipe.estimator, called(recipe.divergence, 'π', 'q'))}")
         lines.append(f"w = {called(recipe.token_weight)}")
     if recipe.uses_rl:
         lines.append(f"A = {called(recipe.advantage, 'r')}")
     if recipe.uses_policy_gradient:
         lines.append(f"RL = {called(recipe.offpolicy, 'ρ', 'A')}")
+    elif recipe.offpolicy.name != "none":
+        lines.append(f"KD is weighed by {called(recipe.offpolicy, 'ρ')}")
     lines += [f"Ω = {called(item)}" for item in recipe.regularisers]
     return [*lines, f"1/Z = {called(recipe.aggregate)}"]
 
