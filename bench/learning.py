@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.config import load_config
+from agentrl.errors import AgentRLError
 from agentrl.learner.control import set_paused
 from agentrl.store.learning_log import LearningLog
 from server.demo_agents import play
@@ -44,6 +45,7 @@ NUM_HELD_OUT = 120
 LEARNING_RATES = (7e-4, 2e-4)
 GOOD = 0.8
 DRAIN_S = 30.0
+READY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ async def one_run(name: str, seed: int, rate: float, turns: int) -> dict[str, An
             learn__keep_versions=10_000,
         )
         async with Runtime(config) as runtime:
+            if method.recipe:
+                await ready(folder)
             marks = [round(turns * (index + 1) / NUM_POINTS) for index in range(NUM_POINTS)]
             served = await learn(runtime, method, seed, turns, marks)
             if method.recipe:
@@ -164,6 +168,19 @@ async def learn(
         env_options=method.env_options,
     )
     return served
+
+
+async def ready(folder: Path) -> None:
+    """Waits until the learner has loaded. Raises AgentRLError with its last words if it cannot."""
+    journal = folder / "learner.log"
+    deadline = time.monotonic() + READY_S
+    while True:
+        said = journal.read_text(encoding="utf-8") if journal.exists() else ""
+        if '"event": "ready"' in said:
+            return
+        if '"event": "failed"' in said or time.monotonic() > deadline:
+            raise AgentRLError(f"the learner did not get ready: {said[-2000:]}")
+        await asyncio.sleep(0.2)
 
 
 async def drain(runtime: Runtime, folder: Path) -> None:

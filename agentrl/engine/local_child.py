@@ -24,13 +24,15 @@ from agentrl.errors import AgentRLError
 
 
 def main(descriptor: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides when its engine ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole process group, a service manager's SIGTERM every process of the service; the parent
+    # decides when its engine ends, after the requests at hand.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=descriptor)
-    model_path, config, number, path, held = receive(link)
+    model_path, config, version, path, held = receive(link)
     try:
         settings = EngineConfig.model_validate(config)
-        worker = Worker(Path(model_path), settings, number, path and Path(path), held)
+        worker = Worker(Path(model_path), settings, version, path and Path(path), held)
     except AgentRLError as error:
         link.sendall(frame(error))
         return
