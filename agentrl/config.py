@@ -95,6 +95,24 @@ class LearnConfig(Section):
     """0 trains all weights; above 0 trains an adapter of this rank (peft)."""
 
 
+class SkillsConfig(Section):
+    write: Literal["auto", "always", "never"] = "auto"
+    """Write skills from episodes that have ended; auto = where the recipe shows skills to the teacher."""
+    summariser: str = "rules"
+    """Who writes them: rules, or "path/file.py:Name" or "module:Name" of a function `ask(messages) -> str` that asks a
+    model, async or not, or of a class with `async def summarise(self, episode)`."""
+    review: bool = False
+    """A new skill, or a new text of one, is shown to no teacher until `agentrl skills approve`."""
+    mean_of: Literal["groups", "source"] = "groups"
+    """A skill's mean reward is that of the episodes taught with it, or of those that it was written from."""
+    exploration: float = Field(default=2**0.5, ge=0)
+    """UCB1's c: the larger, the more evenly the skills of a task are chosen."""
+    min_likeness: float = Field(default=0.5, ge=0, le=1)
+    """Least share of common words of a new task's request and those that a skill was written from."""
+    max_per_task: int = Field(default=8, ge=1)
+    """Skills of one task; beyond, those of the lowest mean reward leave, and retire where no task has them."""
+
+
 class Config(Section):
     model: str = "nano"
     """Folder of a Hugging Face model, or "nano", the model that ships with agentrl."""
@@ -106,6 +124,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
     learn: LearnConfig = LearnConfig()
+    skills: SkillsConfig = SkillsConfig()
 
     @property
     def served_name(self) -> str:

@@ -176,7 +176,9 @@ class Sampling:
     top_logprobs: int = 0
     """Number of alternatives to report for each position, 0..20."""
     grammar: str | None = None
-    """JSON schema as text for constrained decoding; None = free."""
+    """What the reply must follow: a JSON schema as text, or "regex:" and an expression; None = free."""
+    grammar_after: int | None = None
+    """The id behind which the grammar begins, where the prompt leaves reasoning open; None = with the first id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

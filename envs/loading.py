@@ -39,16 +39,30 @@ def load_environment(spec: str) -> Factory:
     """
     if spec in BUILT_IN:
         return load_environment(BUILT_IN[spec])
-    place, mark, name = spec.rpartition(":")
-    if not mark:
+    if ":" not in spec:
         return _check(_entry_point(spec), spec)
+    return _check(load_object(spec, "environment", _is_environment), spec)
+
+
+def load_object(spec: str, what: str, is_wanted: Callable[[Any], bool]) -> Any:
+    """What "path/file.py:Name" or "module:Name" names, whatever it is.
+
+    Args:
+        spec: the place and the name.
+        what: what the caller looks for, in a word, for the message.
+        is_wanted: whether a value is such a thing, for the names in the message.
+
+    Raises:
+        ConfigError: there is nothing of that name.
+    """
+    place, _, name = spec.rpartition(":")
     module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     found = getattr(module, name, None)
     if found is None:
-        classes = [each for each, value in vars(module).items() if _is_environment(value)]
-        known = f"it has {', '.join(classes)}" if classes else "it holds no environment"
+        wanted = [each for each, value in vars(module).items() if is_wanted(value)]
+        known = f"it has {', '.join(wanted)}" if wanted else f"it holds no {what}"
         raise ConfigError(f"{place} has no {name!r}; {known}")
-    return _check(found, spec)
+    return found
 
 
 def _entry_point(name: str) -> Any:

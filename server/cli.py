@@ -27,6 +27,13 @@ versions_app = typer.Typer()
 app.add_typer(versions_app, name="versions")
 recipes_app = typer.Typer(help="The learning methods: every one is a point in one algebra.")
 app.add_typer(recipes_app, name="recipes")
+skills_app = typer.Typer(
+    help="Skills that the run wrote from episodes: SKILL.md folders, to read, edit and share.",
+    no_args_is_help=True,
+)
+app.add_typer(skills_app, name="skills")
+judge_app = typer.Typer(help="Judges: what says how good a turn was.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge")
 
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
 DEFAULT_RUN = Path("runs/default")
@@ -91,7 +98,7 @@ def serve(
 @app.command()
 def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
     """Run the learner of a run in the foreground, for example beside `serve --no-learn`."""
-    from agentrl.learner.process import main as learn
+    from server.learner_main import main as learn
     from server.run_files import existing_run
 
     raise typer.Exit(learn([str(existing_run(run_dir))]))
@@ -272,6 +279,101 @@ def recipes_show(
     from server.recipe_pages import page
 
     show(page(name, dict(named_value(text, "--set") for text in set_ or [])), as_json=json_)
+
+
+Scope = Annotated[str, typer.Option("--scope", help="Whose skills: the scope of an API key.")]
+
+
+@skills_app.command("list")
+def skills_list(run_dir: RunDir = DEFAULT_RUN, scope: Scope = "default", json_: AsJson = False) -> None:
+    """Every skill with what became of it, and files that cannot be read."""
+    from server.skills_pages import listed
+
+    found = listed(run_dir, scope)
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    table(found["skills"], ("name", "state", "revision", "num_episodes", "num_selected", "taught_reward"))
+    show({name: found[name] for name in ("unreadable", "episodes")}, as_json=False)
+
+
+@skills_app.command("show")
+def skills_show(
+    name: Annotated[str, typer.Argument(help="The skill.")],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """One skill: its text, the turns it was written from, its statistics."""
+    from server.skills_pages import shown
+
+    show(shown(run_dir, scope, name), as_json=json_)
+
+
+@skills_app.command("export")
+def skills_export(
+    folder: Annotated[Path, typer.Argument(help="For example .agents/skills of a project.")],
+    name: Annotated[list[str] | None, typer.Option("--name", help="Only this one; may be repeated.")] = None,
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+) -> None:
+    """Copy the active skills to where other agents look for skills."""
+    from server.skills_pages import export
+
+    typer.echo(export(run_dir, scope, folder, name or []))
+
+
+@skills_app.command("import")
+def skills_import(
+    folder: Annotated[Path, typer.Argument(help="A skill, a folder of skills, or a project that has some.")],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+) -> None:
+    """Copy skills in; the teacher may be shown them from the next step on."""
+    from server.skills_pages import take
+
+    typer.echo(take(run_dir, scope, folder))
+
+
+@skills_app.command("approve")
+def skills_approve(
+    name: Annotated[str, typer.Argument(help="The skill.")],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+) -> None:
+    """Let a teacher be shown a skill that was proposed or retired."""
+    from server.skills_pages import change
+
+    typer.echo(change(run_dir, scope, name, "active"))
+
+
+@skills_app.command("retire")
+def skills_retire(
+    name: Annotated[str, typer.Argument(help="The skill.")],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+) -> None:
+    """Show a skill to no teacher any more; weights already trained stay."""
+    from server.skills_pages import change
+
+    typer.echo(change(run_dir, scope, name, "retired"))
+
+
+@judge_app.command("score")
+def judge_score(
+    backend: Annotated[
+        str, typer.Option(help="rules, path/file.py:Name or module:Name (a Judge class or a function).")
+    ] = "rules",
+    half: Annotated[
+        str, typer.Option(help="Of the labelled turns: test, or dev for those who improve a judge.")
+    ] = "test",
+    json_: AsJson = False,
+) -> None:
+    """Ask a judge about every labelled turn: agreement, coverage and cost, by kind of signal and domain."""
+    from server.judge_score import markdown, run_score
+
+    score = asyncio.run(run_score(backend, half))
+    typer.echo(json.dumps(score) if json_ else markdown(score))
 
 
 @store_app.command("verify")

@@ -136,6 +136,7 @@ class Gateway:
                 chat.sampling,
                 max_tokens=min(chat.sampling.max_tokens, room),
                 stop_token_ids=self._prompts.stop_ids,
+                grammar_after=self._prompts.reasoning_end if chat.sampling.grammar else None,
             ),
             arm=arm,
             version=version,

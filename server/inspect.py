@@ -15,6 +15,7 @@ from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from server.run_files import ask_server, existing_run, settings_of
+from server.skills_pages import skills_of_turn
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -105,7 +106,7 @@ async def explain_turn(run_dir: Path, turn: str) -> dict[str, Any]:
             raise UserError(
                 f"the log of {run_dir} has no turn {turn!r}; `agentrl explain last` shows the newest"
             )
-        return await log.explain(found)
+        return await log.explain(found) | {"skills": skills_of_turn(run_dir, found)}
 
 
 def diagnose(run_dir: Path) -> dict[str, Any]:

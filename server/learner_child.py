@@ -38,9 +38,7 @@ class LearnerChild:
     ) -> None:
         self.state = "starting"
         self.num_crashes = 0
-        self._command = tuple(
-            command or (sys.executable, "-P", "-m", "agentrl.learner.process", str(run_dir))
-        )
+        self._command = tuple(command or (sys.executable, "-P", "-m", "server.learner_main", str(run_dir)))
         self._output = run_dir / "learner.log"
         self._crashed = crashed
         self._first_pause_s = first_pause_s

@@ -31,6 +31,7 @@ class Metrics:
         )
         self.late_states = self._counter("late_next_states", "Next states of turns that had one already")
         self.signals = self._counter("feedback_signals", "Signals received by /v1/feedback", "source")
+        self.hints = self._counter("hints", "Hints that judges gave, by what the gates said", "outcome")
         self.redacted = self._counter("redacted_turns", "Recorded turns that held secrets kept from disk")
         self.learner_restarts = self._counter("learner_restarts", "Learner processes that crashed")
         self.version_failures = self._counter("version_load_failures", "Versions the engine could not load")
@@ -76,6 +77,15 @@ class Metrics:
             "num_turns": len(self._recent_latency),
             "turn_s": p50_p95(self._recent_latency, 4),
             "first_token_s": p50_p95(self._recent_first, 4),
+        }
+
+    def hints_by_outcome(self) -> JSON:
+        """ "accepted", and by gate what was refused since the start."""
+        [family] = self.hints.collect()
+        return {
+            sample.labels["outcome"]: int(sample.value)
+            for sample in family.samples
+            if sample.name.endswith("_total")
         }
 
     def exposition(self) -> bytes:

@@ -22,6 +22,11 @@ class Prompts:
         """Ids that end a reply of this model's family."""
         return self._renderer.stop_ids
 
+    @property
+    def reasoning_end(self) -> int | None:
+        """The id behind which an answer begins, where this model's prompts leave reasoning open."""
+        return self._renderer.reasoning_end
+
     async def build(self, chat: ChatRequest, place: Place) -> Prompt:
         """Raises RequestError for messages or tools that the model's format cannot hold."""
         parent = await self._parent(place)

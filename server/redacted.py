@@ -74,6 +74,7 @@ class SessionRedactor:
         """The turn as it may be written. One without secrets comes back as the same object."""
         messages, in_messages = self.messages(turn.scope, turn.session, turn.messages)
         tools, in_tools = self._tree(turn, list(turn.tools), "tools")
+        grammar, in_grammar = self._tree(turn, turn.sampling.grammar, "sampling.grammar")
         reply, in_reply = self._reply(turn)
         secrets = self._secrets(turn.scope, turn.session)
         if not secrets:
@@ -81,13 +82,14 @@ class SessionRedactor:
         # The ids hold nothing that is not in the messages or was in earlier ones, so they are looked at only now.
         prompt_ids, in_prompt = self._ids(turn.prompt_ids, PROMPT_PATH, secrets)
         sampled_ids, in_sampled = self._ids(turn.completion.token_ids, SAMPLED_PATH, secrets)
-        spans = (*in_messages, *in_tools, *in_reply, *in_prompt, *in_sampled)
+        spans = (*in_messages, *in_tools, *in_grammar, *in_reply, *in_prompt, *in_sampled)
         if not spans:
             return turn
         return replace(
             turn,
             messages=messages,
             tools=tuple(tools),
+            sampling=replace(turn.sampling, grammar=grammar),
             reply=reply,
             prompt_ids=prompt_ids,
             completion=replace(turn.completion, token_ids=sampled_ids),

@@ -47,6 +47,7 @@ from server.redacted import SessionRedactor
 from server.run_files import remove_server_file, write_server_file
 from server.run_folder import refuse_another_model, run_secret
 from server.sampler import Sampler
+from server.skills_loop import skill_loop, writes_skills
 from server.status import Status
 from server.versions import Versions
 
@@ -184,7 +185,12 @@ class Runtime:
         stack.push_async_callback(self.gateway.aclose)
 
         self._own(self.versions.follow, "versions")
-        self._own(SignalLoop(self.log, self._judge).run, "signals")
+        signals = SignalLoop(
+            self.log, self._judge, counted=lambda outcome: self.metrics.hints.labels(outcome).inc()
+        )
+        self._own(signals.run, "signals")
+        if writes_skills(config):
+            self._own(skill_loop(run_dir, config).run, "skills")
         self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
         learner = self._start_learner(run_dir)
         status = Status(

@@ -57,6 +57,7 @@ class Status:
             "learner": learner_report(self._learner),
             "latency": self._metrics.latency(),
             "counts": await self._log.counts(),
+            "hints": self._metrics.hints_by_outcome(),
             "account": None,
             "versions": [],
         }

@@ -1,0 +1,1 @@
+"""Skills: what finished episodes taught, as SKILL.md folders that people read and a teacher is shown."""

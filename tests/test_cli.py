@@ -37,6 +37,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "resume",
         "explain",
         "doctor",
+        "skills",
     ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:

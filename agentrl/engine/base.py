@@ -95,7 +95,8 @@ class Engine(Protocol):
 
         `version` None means the newest serving version at the start. `cache_key` names the scope and
         session whose keys and values may be reused; "" reuses nothing. Raises EngineBusy when the queue
-        is full, VersionGone when `version` is not resident, RequestError when the prompt does not fit.
+        is full, VersionGone when `version` is not resident, RequestError when the prompt does not fit or the
+        grammar cannot be honoured.
         """
         ...
 

@@ -281,8 +281,12 @@ class Frontend:
         for name, fits, bound in bounds:
             if not fits:
                 raise RequestError(f"{name} is {getattr(sampling, name)}; it must be {bound}", param=name)
-        if sampling.grammar is not None:
-            raise RequestError("the local engine does not constrain decoding to a grammar", param="grammar")
+        if sampling.grammar_after is not None:
+            self._check_range([sampling.grammar_after], "grammar_after")
+        if sampling.grammar is not None and not self.facts.has_text:
+            raise RequestError(
+                "the model folder has no tokenizer.json, so no grammar can be followed", param="grammar"
+            )
         if any(sampling.stop) and not self.facts.has_text:
             raise RequestError(
                 "the model folder has no tokenizer.json, so stop strings cannot be matched", param="stop"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from agentrl.engine.base import Scores
+from agentrl.engine.grammar import Constraint, Grammar
 from agentrl.engine.messages import End, Generate, Score
 from agentrl.types import FinishReason, VersionSpan
 
@@ -48,6 +49,11 @@ class Job:
         """Ids without keys and values."""
         return len(self.ids) - self.filled
 
+    @property
+    def ready(self) -> bool:
+        """Whether it could begin: a generation waits for its grammar."""
+        return True
+
     def restart(self) -> None:
         """Called when the request moves to another version."""
 
@@ -65,8 +71,19 @@ class Generation(Job):
     """Ids to text, where stop strings are asked for."""
     window: int = 0
     """Newest ids that can hold a stop string which the last id completes."""
+    constraint: Constraint | None = None
+    """What its grammar allows after the ids sampled so far; None without a grammar, or until it is compiled."""
     spans: list[list[int]] = field(default_factory=list)
     """[version, end] of each run of sampled ids: what a reply's version spans are made of."""
+
+    @property
+    def ready(self) -> bool:
+        return self.constraint is not None or self.command.sampling.grammar is None
+
+    def follow(self, grammar: Grammar) -> None:
+        """Takes its compiled grammar."""
+        sampling = self.command.sampling
+        self.constraint = grammar.begin(sampling.stop_token_ids, sampling.grammar_after)
 
     def append(self, token_id: int) -> FinishReason | None:
         """Takes one sampled id, from the version the job is on; says whether it was the last."""
@@ -74,10 +91,16 @@ class Generation(Job):
         if not self.spans or self.spans[-1][0] != self.version:
             self.spans.append([self.version, 0])
         self.spans[-1][1] = len(self.ids) - self.num_prompt
-        sampling = self.command.sampling
-        if token_id in sampling.stop_token_ids or (self.decode is not None and self._completes_a_stop()):
+        full = len(self.ids) >= self.last
+        stop_ids = self.command.sampling.stop_token_ids
+        if token_id in stop_ids or (self.decode is not None and self._completes_a_stop()):
             return FinishReason.STOP
-        return FinishReason.LENGTH if len(self.ids) >= self.last else None
+        if self.constraint is not None:
+            self.constraint.take(token_id)
+            # A complete reply is closed by its stop id, as any other, where there is one and room for it.
+            if self.constraint.complete and (full or not stop_ids):
+                return FinishReason.STOP
+        return FinishReason.LENGTH if full else None
 
     def _completes_a_stop(self) -> bool:
         assert self.decode is not None

@@ -1,7 +1,8 @@
 """Continuous batching over several policy versions. Plain calls, no threads: `step` does all there is to do next.
 
     step:  move   requests whose version was superseded too long ago      (their prefill begins again elsewhere)
-           admit  the most urgent waiting requests, while rows are free   (reusing their conversation's earlier turns)
+           admit  the most urgent waiting requests, while rows are free   (reusing their conversation's earlier turns;
+                  one whose grammar is being compiled lets the others go first)
            for each version with work: one forward pass, in which
                every decoding request feeds its newest id                 -> one sampled id each
                prefilling requests feed up to prefill_chunk ids in all    -> those that complete sample their first id
@@ -15,11 +16,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agentrl.config import EngineConfig
+from agentrl.engine.grammar import Grammar, Grammars
 from agentrl.engine.kv import KEEP_POSITIONS, Conversation, Conversations, Rows
 from agentrl.engine.local_attention import Piece, Step
 from agentrl.engine.local_job import Decode, Generation, Job, Scoring, generation, scoring
@@ -27,7 +31,7 @@ from agentrl.engine.local_model import Decoder, Model
 from agentrl.engine.local_versions import Resident, Versions
 from agentrl.engine.messages import Abort, Command, Drop, Generate, Load, Report, Score
 from agentrl.engine.sampling import draw
-from agentrl.errors import EngineError, VersionGone
+from agentrl.errors import EngineError, RequestError, VersionGone
 from agentrl.types import FinishReason
 
 
@@ -42,6 +46,7 @@ class Scheduler:
         number: int = 0,
         decoder: Decoder,
         decode: Decode | None = None,
+        grammars: Grammars | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -51,6 +56,7 @@ class Scheduler:
             number: the version that is served first.
             decoder: its weights.
             decode: ids to text, for stop strings; None where the model folder has no tokenizer.
+            grammars: of the same tokenizer; None where there is none.
             clock: seconds; tests bring their own.
         """
         self.model = model
@@ -58,6 +64,9 @@ class Scheduler:
         self._spare: Tensor | None = None
         """Rows of the version that went last, for the next one: with a version a second, setting them up shows."""
         self.decode = decode
+        self.grammars = grammars
+        self._uncompiled: list[str] = []
+        self._compiling: set[str] = set()
         self.clock = clock
         self.waiting: list[Job] = []
         self.conversations = Conversations(config.max_cached_tokens)
@@ -76,7 +85,9 @@ class Scheduler:
         match command:
             case Generate():
                 self._arrivals += 1
-                self._enqueue(generation(command, self._arrivals, self.model.max_len, self.decode))
+                job = generation(command, self._arrivals, self.model.max_len, self.decode)
+                self._constrain(job)
+                self._enqueue(job)
             case Score():
                 self._arrivals += 1
                 self._enqueue(scoring(command, self._arrivals))
@@ -104,12 +115,16 @@ class Scheduler:
         if isinstance(job, Generation):
             self.report.ended.append(job.end(FinishReason.ABORT))
         if job.row < 0:
-            self.waiting.remove(job)
-            del self._jobs[number]
-            if job.pinned is not None:
-                self.versions[job.pinned].num_waiting -= 1
+            self._forget(job)
         else:
             self._leave(job)
+
+    def _forget(self, job: Job) -> None:
+        """Ends a request that has not begun."""
+        self.waiting.remove(job)
+        del self._jobs[job.job]
+        if job.pinned is not None:
+            self.versions[job.pinned].num_waiting -= 1
 
     def _ask(self, load: Load) -> None:
         try:
@@ -128,6 +143,41 @@ class Scheduler:
             self.report.failed.append((call, error))
         else:
             self.report.done.append(call)
+
+    # -- grammars -----------------------------------------------------------------------------------------------
+
+    def _constrain(self, job: Generation) -> None:
+        """Gives a request its constraint, or has its grammar compiled."""
+        text = job.command.sampling.grammar
+        if text is None:
+            return
+        assert self.grammars is not None, "a grammar was asked for without a tokenizer"
+        grammar = self.grammars.ready(text)
+        if grammar is not None:
+            job.follow(grammar)
+        elif text not in self._compiling:
+            self._compiling.add(text)
+            self._uncompiled.append(text)
+
+    def take_grammars(self) -> list[str]:
+        """Texts to compile now; `install_grammar` or `fail_grammar` must follow for each."""
+        texts, self._uncompiled = self._uncompiled, []
+        return texts
+
+    def install_grammar(self, text: str, grammar: Grammar) -> None:
+        """Lets the requests begin that waited for a grammar."""
+        for job in self._waiting_for(text):
+            job.follow(grammar)
+
+    def fail_grammar(self, text: str, error: RequestError) -> None:
+        for job in self._waiting_for(text):
+            self.report.failed.append((job.job, error))
+            self._forget(job)
+
+    def _waiting_for(self, text: str) -> list[Generation]:
+        self._compiling.discard(text)
+        waiting = [job for job in self.waiting if isinstance(job, Generation) and not job.ready]
+        return [job for job in waiting if job.command.sampling.grammar == text]
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -215,8 +265,11 @@ class Scheduler:
         if not self.waiting or self.num_running >= self.config.max_running:
             return
         self.waiting.sort(key=lambda job: job.urgency)
-        while self.waiting and self.num_running < self.config.max_running:
-            self._begin(self.waiting.pop(0), now)
+        for job in [job for job in self.waiting if job.ready]:
+            if self.num_running >= self.config.max_running:
+                return
+            self.waiting.remove(job)
+            self._begin(job, now)
 
     def _begin(self, job: Job, now: float) -> None:
         """Gives a request its version and row, and what its conversation has computed on that version."""
@@ -324,11 +377,12 @@ class Scheduler:
         if not jobs:
             return
         asked = [job.command.sampling for job in jobs]
-        draws = draw(logits[: len(jobs)], asked, [job.uniforms.random() for job in jobs])
+        masks, stuck = allowed(jobs)
+        draws = draw(logits[: len(jobs)], asked, [job.uniforms.random() for job in jobs], masks)
         top, sampled = draws.top, self.report.sampled
         ended: list[Generation] = []
         for i, job in enumerate(jobs):
-            if i in draws.broken:
+            if i in draws.broken or i in stuck:
                 continue
             token_id = draws.token_ids[i]
             sampled.append(
@@ -352,6 +406,10 @@ class Scheduler:
             self._leave(job)
         for i in draws.broken:
             self._fail(resident, jobs[i])
+        for i, error in stuck.items():
+            if i not in draws.broken:
+                self.report.failed.append((jobs[i].job, error))
+                self._leave(jobs[i])
 
     def _leave(self, job: Job) -> None:
         """Ends a running request: its keys and values are kept for its conversation, its row is free."""
@@ -372,3 +430,17 @@ class Scheduler:
         resident.rows.erase(job.row)
         job.cache_key = ""
         self._leave(job)
+
+
+def allowed(jobs: Sequence[Generation]) -> tuple[dict[int, NDArray[np.bool_]], dict[int, RequestError]]:
+    """By place among the jobs: what the grammars allow next, and the requests whose grammar allows nothing."""
+    masks: dict[int, NDArray[np.bool_]] = {}
+    stuck: dict[int, RequestError] = {}
+    for i, job in enumerate(jobs):
+        if job.constraint is None:
+            continue
+        try:
+            masks[i] = job.constraint.allowed()
+        except RequestError as error:
+            stuck[i] = error
+    return masks, stuck

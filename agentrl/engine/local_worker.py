@@ -14,11 +14,12 @@ import torch
 from tokenizers import Tokenizer
 
 from agentrl.config import EngineConfig
+from agentrl.engine.grammar import Grammar, Grammars
 from agentrl.engine.local_job import Decode
 from agentrl.engine.local_model import Decoder, Model, open_model
 from agentrl.engine.local_scheduler import Scheduler
 from agentrl.engine.messages import Command, Facts, Load, Report
-from agentrl.errors import AgentRLError, ModelError
+from agentrl.errors import AgentRLError, ModelError, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,11 @@ class Worker:
         torch.set_num_threads(config.num_threads)
         self.model: Model = open_model(folder, config)
         decode = text_of(folder)
+        grammars = None if decode is None else Grammars(folder, self.model.vocab_size)
         decoder = self.model.load(path or folder)
-        self.scheduler = Scheduler(self.model, config, number=number, decoder=decoder, decode=decode)
+        self.scheduler = Scheduler(
+            self.model, config, number=number, decoder=decoder, decode=decode, grammars=grammars
+        )
         for other, folder_name in held.items():
             self._hold(Load(call=0, number=other, path=folder_name, serve=False))
         self.facts = Facts(
@@ -63,6 +67,7 @@ class Worker:
         self._num_threads = config.num_threads
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="agentrl-load")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="agentrl-grammar")
 
     def _hold(self, load: Load) -> None:
         residents = self.scheduler.versions.residents
@@ -91,12 +96,17 @@ class Worker:
                 load = scheduler.take_load()
                 if load is not None:
                     self._loader.submit(self._read, load).add_done_callback(partial(self._loaded, load))
+                for text in scheduler.take_grammars():
+                    assert scheduler.grammars is not None
+                    compiling = self._compiler.submit(scheduler.grammars.compile, text)
+                    compiling.add_done_callback(partial(self._compiled, text))
                 report = scheduler.take_report()
                 status = (report.running, report.resident)
                 if report or status != told:
                     told = status
                     deliver(report)
         self._loader.shutdown(wait=False)
+        self._compiler.shutdown(wait=False, cancel_futures=True)
 
     def _take_inbox(self, *, wait: bool) -> bool:
         """Runs what was posted, waiting for the first where there is nothing else to do. False = stop."""
@@ -130,9 +140,20 @@ class Worker:
         else:
             self._inbox.put(partial(reraise, error))
 
+    def _compiled(self, text: str, future: Future[Grammar]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._inbox.put(partial(self.scheduler.install_grammar, text, future.result()))
+        elif isinstance(error, RequestError):
+            self._inbox.put(partial(self.scheduler.fail_grammar, text, error))
+        else:
+            self._inbox.put(partial(reraise, error))
+
 
 def reraise(error: BaseException) -> None:
-    """Ends the worker with what went wrong on the loading thread."""
+    """Ends the worker with what went wrong on another thread."""
     raise error
 
 

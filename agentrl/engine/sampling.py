@@ -1,7 +1,8 @@
 """Sampling: logits to ids, with the log-probs that training needs, for a whole batch at once.
 
-Order of operations: temperature, then top-k, then top-p on what top-k left. Temperature 0 is greedy: the support is
-one id, so its log-prob is 0. `raw` log-probs are always those at temperature 1 without filters.
+Order of operations: the grammar's mask, temperature, then top-k, then top-p on what top-k left. Temperature 0 is
+greedy: the support is one id, so its log-prob is 0. `raw` log-probs are always those at temperature 1 without mask or
+filters.
 
 Each sequence brings its own uniform number per step, drawn from its own seed, and its id is read off the cumulated
 distribution. So a seeded sequence does not depend on who else is in the batch.
@@ -11,13 +12,17 @@ Shapes: B sequences, V vocabulary, K candidates kept by a filter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agentrl.types import Sampling
+
+Masks = Mapping[int, NDArray[np.bool_]]
 
 FIRST_CANDIDATES = 1024
 """Candidates looked at before the whole vocabulary is sorted: top-p rarely keeps more."""
@@ -39,19 +44,27 @@ class Draws:
     """Sequences whose logits were not finite: their draws mean nothing."""
 
 
-def draw(logits: Tensor, requests: Sequence[Sampling], uniforms: Sequence[float]) -> Draws:
+def draw(
+    logits: Tensor, requests: Sequence[Sampling], uniforms: Sequence[float], masks: Masks | None = None
+) -> Draws:
     """Samples one id for each sequence.
 
     Args:
         logits: [B, V] fp32.
         requests: [B] how to sample each sequence.
         uniforms: [B] numbers in [0, 1), one per sequence; greedy sequences ignore theirs.
+        masks: by sequence index, for those that follow a grammar: [V] the ids that may be drawn, at least one.
 
     Returns:
         The ids with both log-probs and the size of the support sampled from.
     """
     vocab = logits.shape[1]
-    raw = torch.log_softmax(logits, dim=-1)
+    raw = free = torch.log_softmax(logits, dim=-1)
+    sizes = [vocab] * len(requests)
+    if masks:
+        logits, raw = masked(logits, raw, masks)
+        for i, mask in masks.items():
+            sizes[i] = int(np.count_nonzero(mask))
     plain = [i for i, r in enumerate(requests) if r.temperature > 0 and not filters(r, vocab)]
     greedy = [i for i, r in enumerate(requests) if r.temperature <= 0]
     filtered = [i for i, r in enumerate(requests) if r.temperature > 0 and filters(r, vocab)]
@@ -59,7 +72,7 @@ def draw(logits: Tensor, requests: Sequence[Sampling], uniforms: Sequence[float]
     count = len(requests)
     if len(plain) == count:
         ids, logprobs = draw_plain(logits, raw, requests, uniforms)
-        allowed = torch.full((count,), vocab)
+        allowed = torch.tensor(sizes)
     elif len(greedy) == count:
         ids, logprobs = logits.argmax(-1), torch.zeros(count)
         allowed = torch.ones(count, dtype=torch.long)
@@ -71,7 +84,7 @@ def draw(logits: Tensor, requests: Sequence[Sampling], uniforms: Sequence[float]
             at = torch.tensor(plain, device=logits.device)
             few, few_u = [requests[i] for i in plain], [uniforms[i] for i in plain]
             ids[at], logprobs[at] = draw_plain(logits[at], raw[at], few, few_u)
-            allowed[at] = vocab
+            allowed[at] = torch.tensor([sizes[i] for i in plain], device=logits.device)
         if greedy:
             at = torch.tensor(greedy, device=logits.device)
             ids[at] = logits[at].argmax(-1)
@@ -80,15 +93,27 @@ def draw(logits: Tensor, requests: Sequence[Sampling], uniforms: Sequence[float]
             few, few_u = [requests[i] for i in filtered], [uniforms[i] for i in filtered]
             ids[at], logprobs[at], allowed[at] = draw_filtered(logits[at], few, few_u)
 
-    chosen = raw.gather(1, ids.unsqueeze(1)).squeeze(1).tolist()
+    chosen = free.gather(1, ids.unsqueeze(1)).squeeze(1).tolist()
     return Draws(
         token_ids=ids.tolist(),
         logprobs=logprobs.tolist(),
         raw_logprobs=chosen,
         num_allowed=allowed.tolist(),
-        top=most_likely(raw, requests),
+        top=most_likely(free, requests),
         broken=tuple(i for i, value in enumerate(chosen) if not value > -torch.inf),
     )
+
+
+def masked(logits: Tensor, logprobs: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+    """[B, V] logits and log-probs: masked sequences have only what their masks allow, the others are as they were."""
+    places = sorted(masks)
+    barred = torch.from_numpy(~np.stack([masks[i] for i in places])).to(logits.device)
+    if len(places) == len(logits):
+        left = logits.masked_fill(barred, -torch.inf)
+        return left, torch.log_softmax(left, dim=-1)
+    rows = torch.tensor(places, device=logits.device)
+    left = logits[rows].masked_fill(barred, -torch.inf)
+    return logits.index_copy(0, rows, left), logprobs.index_copy(0, rows, torch.log_softmax(left, dim=-1))
 
 
 def filters(request: Sampling, vocab: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -19,6 +19,7 @@ from typing import Protocol
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner import pairs
 from agentrl.learner.confidence import with_confidence
+from agentrl.learner.hints import Chooser, corrected_ids, hint_option, leaks, sifted
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
 from agentrl.learner.second_stage import SecondStage, run_pure
@@ -33,6 +34,7 @@ from agentrl.types import Block, NextState, Signal, TeacherView, TrainingSample,
 
 BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "second_turn")
 """Sources of answers that were sampled on another prompt than they are trained on."""
+HELD_ANSWER = "hint holds the answer"
 SAMPLED_PATH = "completion.token_ids"
 """Redacted spans of this path count sampled ids; of other paths, characters."""
 
@@ -54,6 +56,15 @@ class Claim(Protocol):
     def pair(self) -> str | None: ...
     @property
     def preferred(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """A claim as contexts see it, with the hints that the recipe may show."""
+
+    turn: Turn
+    next_state: NextState | None
+    signals: Sequence[Signal]
 
 
 class Inserter(pairs.Writer, Protocol):
@@ -89,6 +100,8 @@ class _Group:
     siblings: Sequence[Sibling]
     rewards: tuple[float, ...]
     """Of its judged episodes."""
+    corrected: Mapping[str, Sequence[int]]
+    """By turn id what would have been right, where that is known and asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +118,16 @@ class Builder:
     """Hints of earlier turns; only the context "hindsight_hint" asks it."""
     stage: SecondStage | None = None
     """Where transforms get new answers from."""
+    usefulness: Chooser | None = None
+    """Measures hints where a turn has several; only the context "hindsight_hint" asks it."""
 
     def __post_init__(self) -> None:
+        option = hint_option(self.recipe)
+        if option is not None and option.choose != "trusted" and self.usefulness is None:
+            raise ConfigError(
+                f"recipe {self.recipe.name!r}: context.choose = {option.choose!r} measures hints, but this learner was "
+                "started without a teacher to measure with: set context.choose = 'trusted'"
+            )
         if self.recipe.transform.needs_stage and self.stage is None:
             raise ConfigError(
                 f"recipe {self.recipe.name!r}: transform {self.recipe.transform.name!r} makes new answers, but this "
@@ -155,11 +176,15 @@ class Builder:
     ) -> list[tuple[_Group, Edited]]:
         """The recipe's transform of each group."""
         known, given = [], []
+        corrected: Mapping[str, Sequence[int]] = {}
+        if self.usefulness is not None:
+            corrected = corrected_ids([claim for claims in groups for claim in claims], self.renderer)
         for claims in groups:
             rewards = {claim.turn.session: self._reward(claim) for claim in claims}
             by_step = isinstance(self.recipe.advantage, axes.StepIndexGroup)
             steps = _turns_before(claims) if by_step else {}
-            group = _Group(siblings=siblings_of([claim.turn for claim in claims], rewards), rewards=())
+            siblings = siblings_of([claim.turn for claim in claims], rewards)
+            group = _Group(siblings=siblings, rewards=(), corrected=corrected)
             members = tuple(
                 Member(
                     claim=claim,
@@ -213,11 +238,28 @@ class Builder:
         recipe = self.recipe
         skills = self.skills.skills(claim.turn) if self.skills is not None else ()
         failed = claim.episode_reward is not None and claim.episode_reward <= 0
-        hint = contexts.chosen_hint(recipe.context, claim, self.memory, has_failed=failed)
+        option, record = (
+            hint_option(recipe),
+            _Record(turn=claim.turn, next_state=claim.next_state, signals=claim.signals),
+        )
+        if option is not None:
+            corrected = group.corrected.get(claim.turn.id, ())
+            record = replace(record, signals=sifted(option, claim, self.usefulness, corrected))
+        hint = contexts.chosen_hint(recipe.context, record, self.memory, has_failed=failed)
+        if option is not None and hint is not None and not option.may_hold_answer:
+            hint = None if leaks(hint.hint, claim.signals) else hint
         shown = None if hint is None else hint.hint
-        blocks = contexts.blocks(recipe.context, claim, skills, shown, group.siblings)
+        blocks = contexts.blocks(recipe.context, record, skills, shown, group.siblings)
         is_shown = hint is not None and any(hint.hint in block.text for block in blocks)
         return blocks, hint if is_shown else None
+
+    def _held_back(self, claim: Claim, blocks: Sequence[Block]) -> bool:
+        """Whether a turn has no context because all its hints hold the answer."""
+        option = hint_option(self.recipe)
+        given = [signal.hint for signal in claim.signals if signal.hint]
+        if option is None or option.may_hold_answer or blocks or not given:
+            return False
+        return all(leaks(text, claim.signals) for text in given)
 
     def _reward(self, claim: Claim) -> float | None:
         """Groups compare how episodes ended; a turn of live traffic has its own reward where it was given one."""
@@ -264,7 +306,9 @@ class Builder:
         )
         route = routes.weights(recipe, case).only(member.only)
         if not route.trains:
-            return drop(routes.why_not(recipe, case))
+            return drop(
+                HELD_ANSWER if self._held_back(member.claim, blocks) else routes.why_not(recipe, case)
+            )
         view = None
         if blocks and route.kd:
             try:

@@ -124,6 +124,7 @@ def _learn(
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
     from agentrl.learner.trainer import Trainer
+    from agentrl.learner.usefulness import Usefulness
     from agentrl.recipes.recipe import load_recipe
     from agentrl.store.feeds import HintedTurns, RewardedTurns
     from agentrl.store.versions import VersionStore
@@ -135,7 +136,7 @@ def _learn(
     if recipe.shows_skills and skills is None:
         raise ConfigError(
             f"recipe {recipe.name!r} shows skills to the teacher, but this learner was started without a skill "
-            "library: choose a recipe with context = 'hindsight_hint'"
+            "library: start it by `agentrl learner`, or choose a recipe with context = 'hindsight_hint'"
         )
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone(run_dir, journal, stop))
@@ -164,6 +165,7 @@ def _learn(
             skills=skills,
             memory=HintMemory(),
             stage=SecondStage.of(trainer, renderer, verifier=verifier),
+            usefulness=Usefulness.of(trainer, renderer),
         )
         loop = LearnLoop(
             run_dir,

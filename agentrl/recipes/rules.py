@@ -106,6 +106,16 @@ def only_a_self_teacher_is_synchronised(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def hints_are_measured_with_a_teacher_at_hand(recipe: Recipe) -> Iterator[str]:
+    measures = any(part.params.get("choose", "trusted") != "trusted" for part in recipe.context.parts)
+    has_weights = isinstance(recipe.teacher, axes.SelfTeacher | axes.ExternalTeacher | axes.JointTeacher)
+    if measures and not has_weights:
+        yield (
+            f"context.choose measures hints with the teacher, but teacher {recipe.teacher.name!r} has no weights: set "
+            "context.choose = 'trusted', or teacher = 'self'"
+        )
+
+
 def a_live_teacher_without_context_is_the_policy(recipe: Recipe) -> Iterator[str]:
     same_weights = isinstance(recipe.teacher, axes.SelfTeacher) and isinstance(recipe.sync, axes.Live)
     moved = isinstance(recipe.target, axes.Temper | axes.TemperEntropy | axes.Extrap | axes.Geo)
@@ -338,6 +348,7 @@ RULES: tuple[Rule, ...] = (
     reward_alone_asks_no_teacher,
     cached_teachers_know_sampled_ids_alone,
     only_a_self_teacher_is_synchronised,
+    hints_are_measured_with_a_teacher_at_hand,
     a_live_teacher_without_context_is_the_policy,
     a_joint_teacher_sees_more_than_the_policy,
     a_joint_teacher_is_trained,

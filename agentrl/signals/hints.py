@@ -8,53 +8,66 @@ from __future__ import annotations
 
 import re
 
+from agentrl.signals.outputs import EXIT_LINE, MAX_READ_CHARS
+
 MAX_HINT_CHARS = 300
 MIN_HINT_CHARS = 8
-MAX_READ_CHARS = 8000
-"""How much of an output's end is looked at: the judge runs beside the gateway and must not hold it up."""
-
-EXIT_LINE = re.compile(r"^\[exit code (-?\d+)\]$")
 
 _DIRECTS = re.compile(
     r"""(?ix)
-    \b(?: use | try | run | call | prefer | type | choose | pick | invoke
-        | did\ you\ mean | you\ (?:want|need|must|should|may|can) | must\ be | should\ be
+    \b(?: use | try | run | call(?!\ (?:ignored|failed|refused|rejected)) | prefer | type | choose | pick | invoke
+        | go\ through
+        | did\ you\ mean | you\ (?:want|need|must|should|may|can) | must\ (?:be|contain|have|match) | should\ be
         | instead | rather | replaced\ (?:by|with) | renamed | superseded | succeeded\ by | successor
         | moved\ to | (?:is|are|was)\ now | goes\ by | known\ as | called | (?:is|are)\ done\ (?:with|by)
         | only\ \S+\ (?:is|are) | (?<!not\ )(?:allowed|permitted|accepted) | expected | available\ (?:is|are|:)
+        | missing\ (?:required\ )?(?:parameter|argument|field|option)
         | in\ place\ of | ,\ (?!that|it|this)\S+\ works
         | new\ (?:command|name)\ is | right\ \w+ | asks?\ for | does\ the\ same | it\ has
         | has\ \S+\ for | but\ \S+\ (?:is|can|does)
         | switch\ to | see\ also | please | offers? | provides? | handled\ by | equivalent | alternative | substitute
-    )\b | -> | =>
+    )\b | -> | => | \s-{1,2}\w[\w-]*\ not\ specified
     """
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])")
 _TRACEBACK = re.compile(r"^\s*(File \"|at |Traceback|\^+$)")
-
-
-def exit_code(output: str) -> int | None:
-    """The exit code that a tool's output states in its last line; None where it states none."""
-    lines = output.rstrip().splitlines()
-    match = EXIT_LINE.match(lines[-1].strip()) if lines else None
-    return int(match.group(1)) if match else None
+_LEADS_ON = re.compile(r"(?i)(?::|,? use)$")
+_REFUSES = re.compile(r"(?i)\b(?:not|wrong|incorrect|never)\b|n't\b|\?")
+MIN_SAID_WORDS = 3
 
 
 def directive(output: str) -> str | None:
     """The part of `output` that says what to do, verbatim; None where nothing does.
 
     A directing sentence that leans on the one before it ("not here. Did you mean x?") is returned with it,
-    because alone it would not say what it is about.
+    because alone it would not say what it is about. A line that leads on ("to do so, use") takes the next one along.
     """
-    for text in reversed(said_lines(output)):
+    lines = said_lines(output)
+    for number in reversed(range(len(lines))):
+        text = lines[number]
         if not _DIRECTS.search(text):
             continue
+        if _LEADS_ON.search(text) and number + 1 < len(lines):
+            text = f"{text} {lines[number + 1]}"
         if len(text) <= MAX_HINT_CHARS:
             return text if len(text) >= MIN_HINT_CHARS else None
         for sentence in _SENTENCE_END.split(text):
             if _DIRECTS.search(sentence) and MIN_HINT_CHARS <= len(sentence) <= MAX_HINT_CHARS:
                 return sentence
     return None
+
+
+def wish(text: str) -> str | None:
+    """What a user who corrects says should have been: the directing sentence, else the words themselves.
+
+    None where the words only refuse ("No, that is not it."): there is nothing in them to learn from.
+    """
+    directed = directive(text)
+    if directed is not None:
+        return directed
+    says = [part for part in re.split(r"[.!?;:,]\s*", text) if part and not _REFUSES.search(part)]
+    is_said = any(len(part.split()) >= MIN_SAID_WORDS for part in says) or ", not " in text
+    return text if is_said and MIN_HINT_CHARS <= len(text) <= MAX_HINT_CHARS else None
 
 
 def said_lines(output: str) -> list[str]:

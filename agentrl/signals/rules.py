@@ -1,74 +1,161 @@
-"""The rule judge: exit codes, error text, corrections and ends, without a model.
+"""The rule judge: exit codes, error text, corrections, approvals and ends, without a model.
 
 It speaks only where the text is plain. Mere absence of an error is not success: a turn without a sign of
-either kind gets no reward (law 6).
+either kind gets no reward (law 6). A failure of the machine is nobody's lesson, and getting round a check is punished
+whatever its output says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from agentrl.signals.hints import MAX_READ_CHARS, directive, exit_code
+from agentrl.signals.commands import Call, earlier_calls, gaming, made_calls, only_shows, repaired
+from agentrl.signals.hints import directive, wish
 from agentrl.signals.judge import Judgement
+from agentrl.signals.outputs import confirms, failed, is_outage, passes, text_of
 from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
 
-_ERROR = re.compile(
-    r"""(?imx)
-    ^(?: \w*(?:Error|Exception):\s | Traceback\ \(most\ recent | fatal:\s | error(?:\[\w+\])?:\s | panic:\s )
-    | \b(?: command\ not\ found | No\ such\ file\ or\ directory | Permission\ denied | Segmentation\ fault )\b
-    """
-)
 _CORRECTION = re.compile(
     r"""(?ix)
-    ^\W*(?: no\b(?!\ (?:problem|worries)) | wrong\b | nope\b | not\ what\ i | that(?:'s|\ is)\ (?:wrong|not\b|incorrect)
-        | you\ (?:should|were\ supposed|forgot|missed) | i\ (?:said|asked|meant|told)\b | incorrect\b | please\ don'?t\b
-        | don'?t\b | stop\b | undo\b | actually,?\ )
+    ^\W*(?: no(?=\s*[,.!;:\u2014-]|\s+(?:that|it|this|you|i|not)\b|$)(?!\W+(?:problem|worries|rush))
+        | wrong\b | nope\b | not\ what\ i | (?:that|this)(?:'s|\ is)\ (?:wrong|not\b|incorrect|off\b)
+        | you\ (?:should|were\ supposed|forgot|missed|ignored|wrote\b.*\bagain)
+        | i\ (?:said|asked|meant|told)\b | incorrect\b
+        | please\ (?:don'?t|use|redo|correct|rewrite|write\ it\ again)\b | don'?t\b(?!\ (?:forget|worry|we|you)\b)
+        | stop\ (?:\w+ing|that|this|it)\b | undo\b | actually,?\  | can\ you\ stick\ to
+        | (?:thanks|thank\ you|great|ok|okay|good|nice)\b[^.!?]*\bbut\b | \w+,\ not\ \w+\W*$
+    )
+    | \b(?:please\ re(?:calculate|do|write)|as\ i\ (?:said|told)|you\ (?:should|have\ to|need\ to)\ have\b)
     """
 )
 _PRAISE = re.compile(
-    r"(?i)^\W*(?:thanks?\b|thank you|perfect\b|great\b|exactly\b|that works|works now|well done|nice\b)"
+    r"""(?ix)
+    ^\W*(?: thanks?\b | thank\ you | perfect\b | great\b | exactly\b | that\ works | works\ (?:now|for\ me) | well\ done
+        | nice\b | brilliant\b | excellent\b | lovely\b | love\ it | you\ nailed )
+    | \b(?:so\ much\ better|now\ i\ get\ it|how\ i\ wanted|is\ correct\b|matches\ my)
+    """
+)
+_CONSENT = re.compile(
+    r"(?i)^\W*(?:yes|yep|yeah|sure|right|exactly|correct|ok|okay|go on|go ahead|please|just|thanks?)\b"
 )
 
 MAX_EVIDENCE_CHARS = 2000
+ALWAYS = 2
+"""After so many earlier approvals and nothing else, one more says nothing."""
 
 
 class RuleJudge:
-    """Judges a turn by what the tools and the user said next. Reward -1, +1 or None; hints verbatim."""
+    """Judges a turn by what the tools and the user said next. Reward -1, 0, +1 or None; hints verbatim."""
 
     name = "rules"
     source = SignalSource.RULE
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
+        if state.end is not None:
+            return judge_end(state)
         tools = [message_text(message) for message in state.messages if message.get("role") == "tool"]
         users = [message_text(message) for message in state.messages if message.get("role") == "user"]
         if tools and turn.reply.tool_calls:
-            return judge_tool_output(tools)
+            return judge_call(turn, tools)
         if users:
-            return judge_user_text(users[0])
-        if state.end is End.REGENERATED:
-            return Judgement(reward=-1.0, evidence="the user asked for another answer")
-        return Judgement(evidence=f"nothing to judge by ({state.end or 'no tool or user message'})")
+            return judge_answer(turn, users[0])
+        return Judgement(evidence="nothing to judge by (no tool or user message)")
 
 
-def judge_tool_output(outputs: Iterable[str]) -> Judgement:
-    """A failed call is -1 with the directing sentence as the hint; a call without a sign of failure is None.
+def judge_end(state: NextState) -> Judgement:
+    """Another answer, asked for or written by the user, is preferred to this one; a changed request says nothing."""
+    if state.end is End.REGENERATED:
+        return Judgement(reward=-1.0, evidence="the user asked for another answer")
+    written = [message_text(message) for message in state.messages if message.get("role") == "assistant"]
+    if state.end is End.EDITED and written:
+        return Judgement(reward=-1.0, evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS])
+    return Judgement(evidence=f"nothing to judge by ({state.end})")
 
-    Several calls in one turn are judged by the first that failed.
+
+def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
+    """What the outputs prove of the turn's calls.
+
+    A trick is -1 whatever it printed. A check that fails before anything was changed only shows what was asked about.
+    +1 only where the check that failed before passes, unchanged, or where the tool confirms the change.
+    """
+    calls, before = made_calls(turn.reply.tool_calls), list(earlier_calls(turn.messages))
+    trick = gaming(calls, before, _asked(turn))
+    if trick is not None:
+        return Judgement(reward=-1.0, evidence=f"the call {trick}")
+    reads = calls[0].reads if len(calls) == 1 else None
+    if any(failed(output, reads=reads) for output in outputs):
+        if only_shows(calls[-1], before, outputs):
+            return Judgement(evidence="the check fails, and nothing had been changed yet")
+        return judge_tool_output(outputs, reads=reads)
+    if not all(call.is_valid for call in calls):
+        return Judgement(reward=-1.0, evidence="the arguments of the call are no JSON object")
+    proof = _proof(calls, before, outputs[-1], _asked(turn))
+    if proof is not None:
+        return Judgement(reward=1.0, evidence=f"{proof}: {outputs[-1]}"[:MAX_EVIDENCE_CHARS])
+    return Judgement(evidence="the tools reported no failure")
+
+
+def judge_tool_output(outputs: Iterable[str], *, reads: str | None = None) -> Judgement:
+    """A failed call is -1 with the directing sentence as the hint; an outage, or no sign of failure, is None.
+
+    Several calls in one turn are judged by the first that failed. `reads` as in `outputs.failed`.
     """
     for output in outputs:
-        code = exit_code(output)
-        failed = code != 0 if code is not None else _ERROR.search(output[-MAX_READ_CHARS:]) is not None
-        if failed:
-            return Judgement(reward=-1.0, hint=directive(output), evidence=output[:MAX_EVIDENCE_CHARS])
+        if not failed(output, reads=reads):
+            continue
+        if is_outage(output):
+            return Judgement(evidence=f"the machine failed, not the agent: {output}"[:MAX_EVIDENCE_CHARS])
+        return Judgement(reward=-1.0, hint=directive(text_of(output)), evidence=output[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the tools reported no failure")
+
+
+def judge_answer(turn: Turn, text: str) -> Judgement:
+    """What the user's words say of the turn's answer.
+
+    An approval says nothing (0) where the turn only asked for consent, or where this user approves of everything.
+    """
+    asks = turn.reply.text.rstrip().endswith("?") and not turn.reply.tool_calls
+    if asks and _CONSENT.search(text):
+        return Judgement(
+            reward=0.0, evidence=f"the turn asked, the user consented: {text}"[:MAX_EVIDENCE_CHARS]
+        )
+    judgement = judge_user_text(text)
+    if judgement.reward == 1 and (asks or _always_approves(turn)):
+        return Judgement(reward=0.0, evidence=f"an approval that says nothing: {text}"[:MAX_EVIDENCE_CHARS])
+    return judgement
 
 
 def judge_user_text(text: str) -> Judgement:
     """A correction is -1 with the user's own words as the hint, plain praise is +1, all else is None."""
     if _CORRECTION.search(text):
-        return Judgement(reward=-1.0, hint=directive(text), evidence=text[:MAX_EVIDENCE_CHARS])
+        return Judgement(reward=-1.0, hint=wish(text), evidence=text[:MAX_EVIDENCE_CHARS])
     if _PRAISE.search(text) and directive(text) is None:
         return Judgement(reward=1.0, evidence=text[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the user neither corrected nor approved")
+
+
+def _proof(
+    calls: Sequence[Call], before: Sequence[tuple[Call, str | None]], output: str, asked: str
+) -> str | None:
+    """What is proved by an output without a failure; None where it only lacks one."""
+    if gaming([call for call, _ in before], before, asked) is not None:
+        return None
+    call = calls[-1]
+    if repaired(call, before) and passes(output):
+        return "what failed before passes now"
+    if call.may_be_confirmed and confirms(output, call.tool):
+        return "the tool confirms the change"
+    return None
+
+
+def _always_approves(turn: Turn) -> bool:
+    """Whether every word of this user since the task was an approval."""
+    said = [message_text(message) for message in turn.messages if message.get("role") == "user"][1:]
+    return len(said) >= ALWAYS and all(_PRAISE.search(text) for text in said)
+
+
+def _asked(turn: Turn) -> str:
+    users = (message_text(message) for message in turn.messages if message.get("role") == "user")
+    return "\n".join(users)[-2000:]

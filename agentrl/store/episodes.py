@@ -87,6 +87,8 @@ class Episodes:
         self._policy = policy
         self._seen = 0
         """Every session up to this seq of turns was handed out or known."""
+        self._known: dict[tuple[str, str], int] = {}
+        """Last seq of the sessions after it that are known, so that `is_known` is not asked again at every poll."""
         connection = connect(database_path(path, LOG_NAME), read_only=True)
         try:
             require_current(connection, LOG, "main")
@@ -107,8 +109,11 @@ class Episodes:
                 found: list[Episode] = []
                 waiting: list[int] = []
                 rows = connection.execute(_SESSIONS, {"seen": self._seen, "policy": self._policy}).fetchall()
+                before, self._known = self._known, {}
                 for row in rows:
-                    if is_known(row["scope"], row["session"], row["last"]):
+                    key = (row["scope"], row["session"])
+                    if before.get(key) == row["last"] or is_known(*key, row["last"]):
+                        self._known[key] = row["last"]
                         continue
                     if len(found) < limit and self._has_ended(row):
                         found.append(self._episode(row))

@@ -132,11 +132,20 @@ def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     return [] if text is None else [Block(position=position, text=f"Reference solution: {text}")]
 
 
-def hindsight_hint(record: Record, beyond: Beyond, *, position: str, recall: float) -> list[Block]:
+def hindsight_hint(
+    record: Record,
+    beyond: Beyond,
+    *,
+    position: str,
+    recall: float,
+    choose: str = "trusted",
+    may_hold_answer: bool = True,
+) -> list[Block]:
     """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165.
 
-    Which hint that is says `chosen_hint`.
+    Which hint that is says `chosen_hint`; what it chooses from was sifted by whoever can measure.
     """
+    del choose, may_hold_answer
     text = beyond.hint if recall > 0 else hint_of(record.signals)
     return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
 

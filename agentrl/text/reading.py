@@ -54,6 +54,7 @@ class ReplyReader:
         header = try_render(*PROBES[0]) or []
         self.prefilled = think is not None and _opens(header, think)
         """Whether the prompt leaves reasoning open."""
+        self.reasoning_end = self._markers.end_think if self.prefilled else None
         self.calls = self._read is not None or self._package is not None
 
     def stream(self, tools: Sequence[JSON]) -> ReplyStream:

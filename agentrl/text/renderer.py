@@ -53,6 +53,11 @@ class Renderer(Protocol):
     def stop_ids(self) -> tuple[int, ...]: ...
 
     @property
+    def reasoning_end(self) -> int | None:
+        """The id behind which the answer begins, where prompts leave reasoning open; None where they do not."""
+        ...
+
+    @property
     def vocab_size(self) -> int: ...
 
     def prompt(self, messages: Sequence[JSON], tools: Sequence[JSON], parent: Parent | None) -> Prompt:
@@ -103,6 +108,7 @@ class ChatRenderer:
         closes = () if self._turns is None else self._turns.close_ids
         self.stop_ids = tuple(dict.fromkeys((*stop_ids, *closes)))
         self._reader = ReplyReader(tokenizer, family, self.stop_ids, try_render=self._try)
+        self.reasoning_end = self._reader.reasoning_end
 
     @property
     def positions(self) -> frozenset[str]:

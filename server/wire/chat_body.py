@@ -138,6 +138,13 @@ class ChatBody(Wire):
                 param="top_logprobs",
                 code="invalid_value",
             )
+        if self.tools and self.tool_choice != "none" and self.grammar() is not None:
+            raise Refused(
+                "response_format cannot be combined with tools that may be called: a reply that must be JSON has no "
+                "room for a call. Send tool_choice 'none', or leave out tools or response_format.",
+                param="response_format",
+                code="unsupported_parameter",
+            )
         if self.tool_choice == "required" and not self.tools:
             raise Refused(
                 "tool_choice is 'required' and there are no tools. Send tools or leave tool_choice out.",
@@ -175,7 +182,8 @@ class ChatBody(Wire):
             and form.json_schema
             and isinstance(form.json_schema.get("schema"), dict)
         ):
-            return json.dumps(form.json_schema["schema"], ensure_ascii=False, sort_keys=True)
+            # In the client's order: a model writes the fields as the schema lists them, its reasons first.
+            return json.dumps(form.json_schema["schema"], ensure_ascii=False)
         raise Refused(
             f"response_format of type {form.type!r} cannot be honoured. Use text, json_object, or json_schema with "
             "json_schema.schema.",

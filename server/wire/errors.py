@@ -69,6 +69,9 @@ class ErrorReply:
         }
 
 
+_FIELDS = {"grammar": "response_format"}
+"""What the engine calls a field, and what clients do."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -87,7 +90,7 @@ def error_reply(error: Exception) -> ErrorReply:
                 type=_TYPES.get(
                     error.status, "invalid_request_error" if error.status < 500 else "server_error"
                 ),
-                param=error.param,
+                param=_FIELDS.get(error.param or "", error.param),
                 code=getattr(error, "code", None),
                 headers=retry_after(getattr(error, "retry_after_s", None)),
             )

@@ -10,10 +10,12 @@ import torch
 
 from agentrl.config import EngineConfig
 from agentrl.engine.base import Priority, Scores
+from agentrl.engine.grammar import Grammars
 from agentrl.engine.local_model import open_model
 from agentrl.engine.local_scheduler import Scheduler
 from agentrl.engine.local_worker import text_of
 from agentrl.engine.messages import Abort, Drop, End, Generate, Load, Report, SampledRow, Score
+from agentrl.errors import RequestError
 from agentrl.types import Sampling
 
 
@@ -27,6 +29,7 @@ class Harness:
             self.config,
             decoder=self.model.load(folder),
             decode=text_of(folder),
+            grammars=Grammars(folder, self.model.vocab_size) if text_of(folder) else None,
             clock=lambda: self.now,
         )
         self.num_steps = 0
@@ -95,9 +98,19 @@ class Harness:
                 worked = self.scheduler.step()
                 while (load := self.scheduler.take_load()) is not None:
                     self.scheduler.install(load, self.model.load(Path(load.path)))
+            self.compile()
             self.num_steps += 1
             self._take(self.scheduler.take_report())
         return worked
+
+    def compile(self) -> None:
+        """Compiles at once what the scheduler asks for."""
+        for text in self.scheduler.take_grammars():
+            assert self.scheduler.grammars is not None
+            try:
+                self.scheduler.install_grammar(text, self.scheduler.grammars.compile(text))
+            except RequestError as error:
+                self.scheduler.fail_grammar(text, error)
 
     def run(self) -> None:
         """Steps until nothing is left to do."""

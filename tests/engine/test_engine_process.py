@@ -71,6 +71,19 @@ async def test_a_killed_child_ends_running_requests_and_serves_the_queued_ones(
         assert engine.pid not in (None, first)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_for_the_whole_group_leaves_the_end_of_the_child_to_its_parent(
+    qwen: Path, number: signal.Signals
+) -> None:
+    async with await LocalProcessEngine.start(qwen, CONFIG) as engine:
+        first = engine.pid
+        assert first is not None
+        os.kill(first, number)
+
+        assert len(await reply(engine, prompt(1, 10))) == 20
+        assert (engine.pid, engine.num_restarts) == (first, 0)
+
+
 async def test_a_version_published_under_load_begins_before_the_old_one_ends(
     qwen: Path, versions: list[Path]
 ) -> None:
@@ -200,7 +213,8 @@ async def test_stop_strings_are_matched_in_the_child_and_refused_without_a_token
         ("top_k", -1),
         ("max_tokens", 0),
         ("top_logprobs", 21),
-        ("grammar", "{}"),
+        ("grammar", "{"),
+        ("grammar_after", 256),
     ],
 )
 async def test_sampling_that_cannot_be_done_is_refused_by_name(qwen: Path, param: str, value: object) -> None:

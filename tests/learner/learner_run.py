@@ -17,6 +17,7 @@ from agentrl.learner.loop import LearnLoop
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
 from agentrl.learner.trainer import Trainer
+from agentrl.learner.usefulness import Usefulness
 from agentrl.learner.verifier import same_answer
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.feeds import HintedTurns, RewardedTurns
@@ -246,6 +247,7 @@ class Learner:
             max_len=self.trainer.max_len,
             memory=HintMemory(),
             stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
+            usefulness=Usefulness.of(self.trainer, run.renderer),
         )
         self.loop = LearnLoop(
             run.path,

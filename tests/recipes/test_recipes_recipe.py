@@ -289,6 +289,13 @@ REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = 
     rules.only_a_self_teacher_is_synchronised: [
         ("hint_opsd", {"teacher": "cached", "sync": "ema"}, ("sync 'ema'", "teacher is 'cached'"))
     ],
+    rules.hints_are_measured_with_a_teacher_at_hand: [
+        (
+            "hint_opsd",
+            {"context.choose": "lift", "teacher": "cached"},
+            ("context.choose", "teacher 'cached'", "choose = 'trusted'"),
+        )
+    ],
     rules.a_live_teacher_without_context_is_the_policy: [
         ("hint_opsd", {"context": "none", "sync": "live"}, ("sync 'live'", "context 'none'", "'ema'"))
     ],

@@ -1,12 +1,14 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from agentrl.errors import JudgeError
 from agentrl.nano.vocabulary import BARE_ERRORS, ERROR_WORDINGS
-from agentrl.signals.hints import MAX_READ_CHARS, directive, exit_code, said_lines
+from agentrl.signals.hints import directive, said_lines
 from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.signals.loop import SignalLoop
+from agentrl.signals.outputs import MAX_READ_CHARS, exit_code
 from agentrl.signals.rules import RuleJudge
 from agentrl.types import (
     Arm,
@@ -89,6 +91,88 @@ def test_output_without_a_sign_of_failure_is_not_judged() -> None:
 
 def test_error_words_in_the_output_of_a_command_that_succeeded_are_not_a_failure() -> None:
     assert judge("error: this is what the log says\n[exit code 0]").reward is None
+
+
+def test_an_outage_is_not_the_agents_fault() -> None:
+    assert judge("curl: (6) Could not resolve host: a.b\n[exit code 6]").reward is None
+    assert judge("cp: error writing 'a': No space left on device\n[exit code 1]").reward is None
+    assert judge("curl: option --x: is unknown\n[exit code 2]").reward == -1.0
+
+
+def test_a_call_whose_arguments_are_no_json_is_negative_whatever_came_back() -> None:
+    broken = Reply(text="", tool_calls=(ToolCall(id="call1", name="bash", arguments='{"command": }'),))
+
+    assert judge("skipped", reply=broken).reward == -1.0
+
+
+@pytest.mark.parametrize("text", ["Yes, go on.", "Thanks, yes!", "Right."])
+def test_consent_to_a_question_is_no_reward_for_asking_it(text: str) -> None:
+    assert judge(text, role="user", reply=Reply(text="Shall I show the file?")).reward == 0.0
+
+
+def test_the_approval_of_a_user_who_approves_everything_is_neutral() -> None:
+    asked = turn(Reply(text="You are brilliant."))
+    said = [{"role": "user", "content": text} for text in ("Rate my plan.", "Great!", "Great, thanks!")]
+    state = NextState(turn_id="t1", messages=({"role": "user", "content": "Great!"},))
+
+    def reward(num_said: int) -> float | None:
+        turn = replace(asked, messages=tuple(said[:num_said]))
+        return asyncio.run(RuleJudge().judge(turn, state)).reward
+
+    assert [reward(num) for num in (1, 2, 3)] == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["No more of this: what is the time?", "Don't forget the milk.", "Stop the server next."]
+)
+def test_a_new_task_may_begin_like_a_correction(text: str) -> None:
+    assert judge(text, role="user", reply=Reply(text="done")).reward is None
+
+
+def test_thanks_before_a_but_are_no_praise() -> None:
+    verdict = judge("Thanks, but it was 1969.", role="user", reply=Reply(text="In 1968."))
+
+    assert (verdict.reward, verdict.hint) == (-1.0, "Thanks, but it was 1969.")
+
+
+def test_words_that_only_refuse_are_no_hint() -> None:
+    assert judge("No, that is not it.", role="user", reply=Reply(text="x")).hint is None
+
+
+def test_a_rewritten_reply_is_negative_and_a_rewritten_request_says_nothing() -> None:
+    def verdict(role: str) -> Judgement:
+        state = NextState(turn_id="t1", end=End.EDITED, messages=({"role": role, "content": "No, b."},))
+        return asyncio.run(RuleJudge().judge(turn(Reply(text="a")), state))
+
+    assert verdict("assistant").reward == -1.0
+    assert verdict("user").reward is None
+
+
+def test_the_check_that_failed_before_and_passes_now_is_positive() -> None:
+    check = Reply(text="", tool_calls=(ToolCall(id="c2", name="bash", arguments='{"command": "pytest -q"}'),))
+    function = {"name": "bash", "arguments": '{"command": "pytest -q"}'}
+    edit = {"name": "bash", "arguments": '{"command": "sed -i s/a/b/ src/a.py"}'}
+    history = (
+        {"role": "user", "content": "Repair it."},
+        {"role": "assistant", "tool_calls": [{"id": "c0", "function": function}]},
+        {"role": "tool", "tool_call_id": "c0", "content": "1 failed\n[exit code 1]"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "function": edit}]},
+        {"role": "tool", "tool_call_id": "c1", "content": ""},
+    )
+    state = NextState(turn_id="t1", messages=({"role": "tool", "content": "4 passed"},))
+
+    def reward(num_messages: int) -> float | None:
+        return asyncio.run(
+            RuleJudge().judge(replace(turn(check), messages=history[:num_messages]), state)
+        ).reward
+
+    assert (reward(1), reward(5)) == (None, 1.0)
+
+
+def test_a_line_that_leads_on_takes_the_next_one_along() -> None:
+    assert directive("fatal: no upstream\nTo push, use\n\n    git push -u origin a\n") == (
+        "To push, use git push -u origin a"
+    )
 
 
 def test_an_exit_code_is_read_from_the_last_line_only() -> None:

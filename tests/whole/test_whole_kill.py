@@ -171,7 +171,7 @@ def kill(run_dir: Path, victims: list[str], seed: int) -> Clients:
                 wait_for(lambda before=before: len(clients.acknowledged) >= before + 3, process)
                 pause.wait(rng.uniform(0.0, 0.7))
                 victim = left.pop(0)
-                module = {"engine": "agentrl.engine.local_child", "learner": "agentrl.learner.process"}.get(
+                module = {"engine": "agentrl.engine.local_child", "learner": "server.learner_main"}.get(
                     victim
                 )
                 if module is not None:  # it may be starting again after the last kill

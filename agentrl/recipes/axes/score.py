@@ -31,6 +31,12 @@ class HindsightHint(Option):
     position: Position = "tail"
     recall: float = Field(default=0.0, ge=0, le=1)
     """0: the turn's own hint alone. Above: what earlier requests brought that share this part of their words."""
+    choose: Literal["trusted", "lift", "overlap"] = "trusted"
+    """Of several hints of one turn. trusted: that of the most trusted source. lift: the one that moves the teacher most
+    from the original to the corrected action; where none is known, as overlap. overlap: the one with which the
+    teacher's likeliest ids are most of all the policy's own. Only where there are several is anything measured."""
+    may_hold_answer: bool = True
+    """Whether a hint may hold the literal text that a signal would have preferred."""
 
 
 class SkillContext(Option):

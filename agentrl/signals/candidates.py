@@ -1,0 +1,177 @@
+"""Candidates for a hint: what the records of a turn offer, before any gate has looked at it.
+
+    error_text      the directing sentence of what a tool answered                   not trusted
+    correction      the directing sentence of what the user answered                 trusted
+    later_success   the failed action beside the one that worked later               not trusted: it quotes arguments
+    reference       what the environment or the user would rather have had           trusted
+
+Pure functions of a turn, its next state, its signals and the later turns of its episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agentrl.signals.hints import directive
+from agentrl.signals.outputs import failed, text_of
+from agentrl.text.content import message_text
+from agentrl.types import JSON, NextState, Signal, SignalSource, ToolCall, Turn
+
+Origin = Literal["error_text", "correction", "later_success", "reference", "judge"]
+MAX_ACTION_CHARS: Final = 120
+"""A longer action is no example that fits into a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A text that may become a hint."""
+
+    text: str
+    origin: Origin
+    """"judge": a model wrote it after reading all of these."""
+    trusted: bool
+    """Whether a user or an environment of ours said it. All else may have been written by anybody."""
+
+
+def candidates(
+    turn: Turn,
+    state: NextState | None,
+    signals: Iterable[Signal] = (),
+    later: Sequence[tuple[Turn, NextState | None]] = (),
+) -> list[Candidate]:
+    """Everything that the records of a turn offer, the user's own words first.
+
+    Args:
+        state: what followed the turn.
+        signals: of the turn; they carry the reference.
+        later: the turns of the episode after this one, in their order.
+    """
+    messages = () if state is None else state.messages
+    found = [
+        *_said(messages, "user", "correction"),
+        *_reference(signals),
+        *_said(messages, "tool", "error_text"),
+    ]
+    if state is not None and not worked(state):
+        way_out = later_success(turn, later)
+        if way_out is not None:
+            found.append(way_out)
+    return found
+
+
+def from_judge(text: str, state: NextState) -> Candidate:
+    """A judge's hint. Words of the user are the user's; any other text rests on what the next state's tools printed,
+    and is trusted only where no tool spoke."""
+    tools, users = (
+        [message_text(message) for message in state.messages if message.get("role") == role]
+        for role in ("tool", "user")
+    )
+    if any(text in said for said in tools):
+        return Candidate(text=text, origin="error_text", trusted=False)
+    if any(text in said for said in users):
+        return Candidate(text=text, origin="correction", trusted=True)
+    return Candidate(text=text, origin="judge", trusted=not tools)
+
+
+def later_success(wrong: Turn, later: Sequence[tuple[Turn, NextState | None]]) -> Candidate | None:
+    """The first later call of the same tool that is another one and worked, as a difference to the failed one.
+
+    None without such a call, or where there is no sentence that says how they differ.
+    """
+    for turn, state in later:
+        if state is not None and worked(state):
+            found = between(wrong.reply.tool_calls, turn.reply.tool_calls)
+            if found is not None:
+                return found
+    return None
+
+
+def of_parent(turn: Turn) -> Candidate | None:
+    """The same from one turn alone, which has worked: how it differs from the call before it in its own messages,
+    where that one failed and what it was answered directs nowhere."""
+    outputs: list[str] = []
+    for message in reversed(turn.messages):
+        if message.get("role") == "tool":
+            outputs.append(message_text(message))
+        elif message.get("role") == "assistant" and outputs:
+            if not any(failed(text) for text in outputs) or any(directive(text_of(text)) for text in outputs):
+                return None
+            return between(_calls_of(message), turn.reply.tool_calls)
+        else:
+            return None
+    return None
+
+
+def between(wrong: Sequence[ToolCall], right: Sequence[ToolCall]) -> Candidate | None:
+    """The difference of two single calls of one tool."""
+    if len(wrong) != 1 or len(right) != 1:
+        return None
+    [before], [after] = wrong, right
+    return difference(before, after) if before.name == after.name else None
+
+
+def difference(wrong: ToolCall, right: ToolCall) -> Candidate | None:
+    """`a` failed; `b` worked. Where only the program differs, the programs alone: what worked for one file works for
+    others. None where they share no word: that was another step of the task, or where they are long or equal."""
+    before, after = action(wrong), action(right)
+    if before == after or max(len(before), len(after)) > MAX_ACTION_CHARS or "\n" in before + after:
+        return None
+    old, new = before.split(), after.split()
+    if len(old) > 1 and old[1:] == new[1:] and old[0] != new[0]:
+        text = f"{old[0]} does not work here; {new[0]} works"
+    elif set(old[1:]) & set(new[1:]):
+        text = f"`{before}` failed; `{after}` worked"
+    else:
+        return None
+    return Candidate(text=text, origin="later_success", trusted=False)
+
+
+def action(call: ToolCall) -> str:
+    """A call as a person would write it: its only text argument, else its arguments in JSON."""
+    try:
+        values = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        return call.arguments
+    if isinstance(values, dict) and len(values) == 1:
+        [only] = values.values()
+        if isinstance(only, str):
+            return only.strip()
+    return f"{call.name} {json.dumps(values, ensure_ascii=False)}"
+
+
+def worked(state: NextState) -> bool:
+    """Whether tools answered and none of them tells of a failure."""
+    texts = _tools(state)
+    return bool(texts) and not any(map(failed, texts))
+
+
+def _calls_of(message: JSON) -> list[ToolCall]:
+    calls = [call.get("function") or {} for call in message.get("tool_calls") or ()]
+    return [
+        ToolCall(id="", name=str(call.get("name", "")), arguments=str(call.get("arguments", "")))
+        for call in calls
+    ]
+
+
+def _tools(state: NextState) -> list[str]:
+    return [message_text(message) for message in state.messages if message.get("role") == "tool"]
+
+
+def _said(messages: Sequence[JSON], role: str, origin: Origin) -> list[Candidate]:
+    texts = [message_text(message) for message in messages if message.get("role") == role]
+    if role == "tool":
+        texts = [text for text in texts if failed(text)]
+    found = [directive(text_of(text)) for text in texts]
+    return [Candidate(text=text, origin=origin, trusted=role == "user") for text in found if text is not None]
+
+
+def _reference(signals: Iterable[Signal]) -> list[Candidate]:
+    trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
+    return [
+        Candidate(text=signal.preferred, origin="reference", trusted=signal.source in trusted)
+        for signal in signals
+        if signal.preferred
+    ]

@@ -1,0 +1,163 @@
+"""Gates between a candidate and a hint: length, leak, injection, agreement. What is refused is counted by gate.
+
+    candidates -> length -> leak -> agreement -> injection -> accepted, quoted where they are long
+
+A hint is later shown to a teacher as privileged context and is trained into the weights, so text that a tool printed or
+a page showed is data and never an order. `directs_elsewhere` therefore asks what a text is about, not only which words
+it has: text from a tool may speak of the action that failed and offer something in its place, and nothing else.
+
+A name cannot be judged: "cat: not found; use NAME instead" is accepted for any NAME that hides nothing. What a false
+one can do is bounded later, by trust and by the share of an update that one source may have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agentrl.signals.candidates import Candidate
+from agentrl.signals.hints import MAX_HINT_CHARS, MIN_HINT_CHARS
+from agentrl.signals.injection import action_words, directs_elsewhere, feigns, hides
+from agentrl.signals.outputs import MAX_READ_CHARS
+from agentrl.text.content import message_text
+from agentrl.types import NextState, Turn
+
+MIN_ANSWER_CHARS = 4
+"""A shorter answer ("7", "yes") stands in texts by chance."""
+MAX_PLAIN_CHARS = 160
+"""A longer text from a tool is shown to the teacher as what the tool said, in quotation marks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a candidate is judged against."""
+
+    words: frozenset[str] = frozenset()
+    """The failed action and its task, as `action_words` gives them."""
+    source: str = ""
+    """The end of what the tools answered, in which a candidate may have stood."""
+    answer: str | None = None
+    """The literal answer, where a hint must not give it away; None where it may."""
+    reward: float | None = None
+    votes: tuple[float, ...] = ()
+    """Of the judge; fewer than two are no vote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a gate says of one candidate."""
+
+    accepted: bool
+    reason: str = ""
+    """Why not, in a few words."""
+
+
+Gate = Callable[[Candidate, Case], Verdict]
+PASSED = Verdict(accepted=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A candidate that a gate turned down."""
+
+    candidate: Candidate
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Which candidates came through."""
+
+    accepted: tuple[Candidate, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    by_gate: Counter[str] = field(default_factory=Counter)
+    """Refusals by the first gate that refused."""
+
+
+def case_of(
+    turn: Turn, state: NextState | None = None, *, reward: float | None = None, votes: Sequence[float] = ()
+) -> Case:
+    """The case of a turn's hints as they are made; the answer is known to recipes alone."""
+    messages = () if state is None else state.messages
+    tools = [message_text(message)[-MAX_READ_CHARS:] for message in messages if message.get("role") == "tool"]
+    return Case(words=action_words(turn), source="\n".join(tools), reward=reward, votes=tuple(votes))
+
+
+def length(candidate: Candidate, case: Case) -> Verdict:
+    """Neither a fragment nor a page."""
+    del case
+    num_chars = len(candidate.text.strip())
+    if MIN_HINT_CHARS <= num_chars <= MAX_HINT_CHARS:
+        return PASSED
+    return Verdict(accepted=False, reason=f"{num_chars} characters")
+
+
+def leak(candidate: Candidate, case: Case) -> Verdict:
+    """The literal answer stands in the text, whatever the case and spacing."""
+    answer = " ".join((case.answer or "").casefold().split())
+    if len(answer) < MIN_ANSWER_CHARS or answer not in " ".join(candidate.text.casefold().split()):
+        return PASSED
+    return Verdict(accepted=False, reason="holds the answer")
+
+
+def agreement(candidate: Candidate, case: Case) -> Verdict:
+    """More than half of the votes have the sign of the judgement that the hint goes with."""
+    del candidate
+    if case.reward is None or len(case.votes) < 2:
+        return PASSED
+    num_agreeing = sum(_sign(vote) == _sign(case.reward) for vote in case.votes)
+    if 2 * num_agreeing > len(case.votes):
+        return PASSED
+    return Verdict(accepted=False, reason=f"{num_agreeing} of {len(case.votes)} votes agree")
+
+
+def injection(candidate: Candidate, case: Case) -> Verdict:
+    """Nobody's text may hide anything; text that no user wrote may only speak of the action that failed."""
+    fault = hides(candidate.text)
+    if fault is None and not candidate.trusted:
+        feigned = feigns(case.source)
+        fault = (
+            "stands in a feigned conversation" if feigned else directs_elsewhere(candidate.text, case.words)
+        )
+    return PASSED if fault is None else Verdict(accepted=False, reason=fault)
+
+
+GATES: dict[str, Gate] = {
+    "length": length,
+    "leak": leak,
+    "agreement": agreement,
+    "injection": injection,
+}
+
+
+def admit(candidates: Iterable[Candidate], case: Case) -> Passage:
+    """The candidates that pass every gate, in their order; of equal texts the first."""
+    accepted: dict[str, Candidate] = {}
+    refused: list[Refused] = []
+    for candidate in candidates:
+        for name, gate in GATES.items():
+            verdict = gate(candidate, case)
+            if not verdict.accepted:
+                refused.append(Refused(candidate=candidate, gate=name, reason=verdict.reason))
+                break
+        else:
+            accepted.setdefault(candidate.text.strip(), candidate)
+    return Passage(
+        accepted=tuple(accepted.values()),
+        refused=tuple(refused),
+        by_gate=Counter(item.gate for item in refused),
+    )
+
+
+def as_hint(candidate: Candidate) -> str:
+    """The text that a teacher is shown. One short saying stands as it is; more than that, from a tool, is quoted."""
+    text = candidate.text.strip()
+    if candidate.trusted or len(text) <= MAX_PLAIN_CHARS:
+        return text
+    return f'The tool said: "{text}"'
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

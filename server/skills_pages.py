@@ -1,0 +1,79 @@
+"""What the commands say of a run's skills and do with them; they work beside a running server and without one."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from server.run_files import existing_run
+from skills.bank import BANK_NAME, SkillBank
+from skills.figures import figures, of_turn, outcomes
+from skills.library import SKILLS_FOLDER, SkillLibrary
+from skills.skill_file import SkillFile, SkillState
+
+
+def listed(run_dir: Path, scope: str) -> dict[str, Any]:
+    """The skills of a scope with their statistics, files that cannot be read, and what came of the episodes."""
+    library = library_of(run_dir, scope)
+    with closing(SkillBank(root_of(run_dir))) as bank:
+        rows = [row(skill) | figures(bank, scope, skill.name) for skill in library.all()]
+        return {"skills": rows, "unreadable": library.faults, "episodes": outcomes(bank)}
+
+
+def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
+    """One skill whole. Raises SkillError where there is none."""
+    library = library_of(run_dir, scope)
+    skill = library.get(name)
+    with closing(SkillBank(root_of(run_dir))) as bank:
+        return (
+            row(skill)
+            | {
+                "edited_by_hand": skill.is_edited,
+                "turns": list(skill.turn_ids),
+                "file": str(library.path / name),
+                "text": skill.body,
+            }
+            | figures(bank, scope, name)
+        )
+
+
+def export(run_dir: Path, scope: str, folder: Path, names: list[str]) -> str:
+    paths = library_of(run_dir, scope).give(folder, names)
+    return f"{len(paths)} skills in {folder}: {', '.join(path.name for path in paths) or 'none is active'}"
+
+
+def take(run_dir: Path, scope: str, folder: Path) -> str:
+    return f"imported: {', '.join(library_of(run_dir, scope).take(folder))}"
+
+
+def change(run_dir: Path, scope: str, name: str, state: str) -> str:
+    skill = library_of(run_dir, scope).change(name, SkillState(state))
+    return f"skill {skill.name} is {skill.state}"
+
+
+def skills_of_turn(run_dir: Path, turn_id: str) -> dict[str, Any]:
+    """The skills that a turn was taught with, text included, and those that were written from its episode."""
+    if not (root_of(run_dir) / BANK_NAME).is_file():
+        return {"taught_with": [], "written_from": []}
+    with closing(SkillBank(root_of(run_dir))) as bank:
+        return of_turn(bank, turn_id)
+
+
+def row(skill: SkillFile) -> dict[str, Any]:
+    return {
+        "name": skill.name,
+        "state": skill.state.value,
+        "description": skill.description,
+        "revision": skill.revision,
+        "version": skill.version,
+        "score": skill.score,
+    }
+
+
+def library_of(run_dir: Path, scope: str) -> SkillLibrary:
+    return SkillLibrary(root_of(run_dir), scope)
+
+
+def root_of(run_dir: Path) -> Path:
+    return existing_run(run_dir) / SKILLS_FOLDER

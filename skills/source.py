@@ -1,0 +1,140 @@
+"""Skills for the teacher: the `SkillSource` of a learner, backed by the library and the bank of its run.
+
+In each iteration (the building of one step) a task gets one skill, so that all turns of a group are taught with the
+same one: of the task's own bank by UCB1, each skill once first; of a task without a bank, of those found by likeness,
+by the same rule. What was shown for which turn is on record, text included, before the step is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agentrl.config import SkillsConfig
+from agentrl.store.episodes import Episodes
+from agentrl.store.records import group_key
+from agentrl.teacher.recall import request_words
+from agentrl.types import Skill, Turn
+from skills.bank import Selection, SkillBank
+from skills.library import SKILLS_FOLDER, SkillLibrary
+from skills.retrieve import SkillIndex
+from skills.skill_file import SkillFile, SkillState, digest
+from skills.ucb import choose
+
+MAX_FOUND = 8
+"""Skills found by likeness that a task without a bank chooses from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The active skills of a scope, as they stood when the iteration began."""
+
+    skills: dict[str, SkillFile]
+    index: SkillIndex
+
+
+class BankSource:
+    """`agentrl.teacher.contexts.SkillSource`. `close` is idempotent.
+
+    Args:
+        run_dir: the run's folder.
+        policy: the line of versions that is trained.
+        settings: the section `skills`.
+
+    Raises:
+        StoreError: the log or the bank cannot be opened.
+        ConfigError: this Python's SQLite lacks FTS5.
+    """
+
+    def __init__(self, run_dir: Path, *, policy: str, settings: SkillsConfig) -> None:
+        self._root = run_dir / SKILLS_FOLDER
+        self._settings = settings
+        self._libraries: dict[str, SkillLibrary] = {}
+        self._known: dict[str, _Known] = {}
+        with ExitStack() as stack:
+            self._episodes = stack.enter_context(Episodes(run_dir, policy))
+            self._bank = stack.enter_context(SkillBank(self._root, mean_of=settings.mean_of))
+            SkillIndex(
+                (), {}
+            ).close()  # a SQLite without FTS5 is told of at the start, not at the first new task
+            self._stack = stack.pop_all()
+
+    def begin(self) -> None:
+        """A new iteration: what was written since the last one may be used from now on."""
+        self._forget()
+        self._bank.begin_iteration()
+
+    def skills(self, turn: Turn) -> Sequence[Skill]:
+        """The skill of the turn's task in this iteration; none where nothing fits."""
+        scope, task = turn.scope, turn.task_key
+        known = self._of_scope(scope)
+        self._bank.settle(scope, task, lambda session: self._episodes.reward(scope, session))
+        selection = self._bank.selected(scope, task)
+        if selection is None:
+            selection = self._select(turn, known)
+        elif selection.name not in known.skills or not self._is_usable(turn, selection.name):
+            selection = None
+        if selection is None:
+            return ()
+        self._bank.teach(selection, turn.id, turn.session, self._episodes.reward(scope, turn.session))
+        skill = known.skills[selection.name]
+        (arm,) = self._bank.arms(scope, task, [skill.name])
+        return (
+            Skill(
+                name=skill.name,
+                description=skill.description,
+                body=skill.body,
+                turn_ids=skill.turn_ids,
+                version=skill.version,
+                num_selected=arm.num_selected,
+                mean_reward=arm.mean_reward,
+            ),
+        )
+
+    def _select(self, turn: Turn, known: _Known) -> Selection | None:
+        own = [name for name in self._bank.names_of(turn.scope, turn.task_key) if name in known.skills]
+        names = [name for name in own if self._is_usable(turn, name)]
+        if not names:
+            found = known.index.find(request_words(turn), self._settings.min_likeness, len(own) + MAX_FOUND)
+            names = [name for name in found if self._is_usable(turn, name)][:MAX_FOUND]
+        arm = choose(self._bank.arms(turn.scope, turn.task_key, names), self._settings.exploration)
+        if arm is None:
+            return None
+        body = known.skills[arm.name].body
+        return self._bank.select(turn.scope, turn.task_key, arm.name, digest=digest(body), body=body)
+
+    def _is_usable(self, turn: Turn, name: str) -> bool:
+        group = group_key(turn.session)
+
+        def is_own(session: str) -> bool:
+            return session == turn.session or (group is not None and group_key(session) == group)
+
+        return self._bank.is_usable(turn.scope, name, is_own)
+
+    def _of_scope(self, scope: str) -> _Known:
+        if scope not in self._known:
+            library = self._libraries.setdefault(scope, SkillLibrary(self._root, scope))
+            active = library.all(SkillState.ACTIVE)
+            self._known[scope] = _Known(
+                skills={skill.name: skill for skill in active},
+                index=SkillIndex(active, self._bank.requests(scope)),
+            )
+        return self._known[scope]
+
+    def _forget(self) -> None:
+        for known in self._known.values():
+            known.index.close()
+        self._known.clear()
+
+    def close(self) -> None:
+        self._forget()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,243 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl.errors import ConfigError, JudgeError
+from agentrl.signals.judge import Judgement, ScriptedJudge
+from agentrl.signals.labelled import LabelledTurn, read_lines
+from agentrl.types import NextState, Turn
+from server.judge_score import (
+    agreement,
+    backend,
+    kappa,
+    markdown,
+    mistakes,
+    reward_class,
+    run_score,
+    summary,
+    verdicts,
+)
+
+AGENTRL = Path(sys.executable).with_name("agentrl")
+PAIRS = [(1, 1), (1, 1), (1, -1), (-1, -1), (-1, None), (None, None), (None, None), (None, 1)]
+"""(truth, said): five of eight agree; truths 3 x 1, 2 x -1, 3 x None; said 3 x 1 + 1, 2 x -1, 3 x None."""
+
+
+def test_the_shares_of_a_small_table_are_counted_by_hand() -> None:
+    assert agreement(PAIRS) == {
+        "num_turns": 8,
+        "num_judged": 5,
+        "accuracy": 3 / 5,  # judged: 1/1, 1/1, 1/-1, -1/-1, None/1
+        "coverage": 4 / 5,  # of five due rewards one is missing
+        "abstention": 2 / 3,
+    }
+
+
+def test_kappa_takes_chance_from_agreement() -> None:
+    # observed 5/8; truths 3, 2, 3 and said 3, 2, 3 of 8: chance (9 + 4 + 9) / 64
+    assert kappa(PAIRS) == pytest.approx((5 / 8 - 22 / 64) / (1 - 22 / 64))
+    # without abstentions: 1/1, 1/1, 1/-1, -1/-1: observed 3/4, chance (3 * 2 + 1 * 2) / 16
+    assert kappa([pair for pair in PAIRS if None not in pair]) == pytest.approx(
+        (3 / 4 - 8 / 16) / (1 - 8 / 16)
+    )
+
+
+def test_kappa_is_one_for_a_perfect_judge_and_nothing_where_there_is_no_choice() -> None:
+    assert kappa([(1, 1), (-1, -1), (None, None)]) == 1
+    assert kappa([(1, -1), (-1, 1)]) == -1
+    assert kappa([(1, 1), (1, 1)]) is None
+    assert kappa([]) is None
+
+
+def test_shares_of_nothing_are_unknown_and_not_zero() -> None:
+    assert agreement([(None, None)])["accuracy"] is None
+    assert agreement([(None, None)])["coverage"] is None
+    assert agreement([(1, 1)])["abstention"] is None
+
+
+@pytest.mark.parametrize(
+    ("reward", "found"), [(1.0, 1), (0.4, 1), (0.2, 0), (0.0, 0), (-0.3, 0), (-0.5, -1), (None, None)]
+)
+def test_a_reward_falls_into_one_of_three_classes(reward: float | None, found: int | None) -> None:
+    assert reward_class(reward) == found
+
+
+def item(name: str, said: str, reward: int | None, kind: str, **label: Any) -> LabelledTurn:
+    record = {
+        "id": name, "domain": "chat", "half": "dev", "made_by": "hand", "tools": [], "end": None, "reason": "r",
+        "messages": [{"role": "user", "content": "task"}],
+        "reply": {"text": said, "calls": []},
+        "next": [{"role": "user", "content": "next"}],
+        "label": {"reward": reward, "kind": kind, "fault": "none", "should_hint": False, "hint_contains": []} | label,
+    }  # fmt: skip
+    return read_lines([json.dumps(record)])[0]
+
+
+ITEMS = [
+    item("a", "a", -1, "correction", fault="agent", should_hint=True, hint_contains=["Tabs", "four"]),
+    item("b", "b", -1, "correction", fault="agent", should_hint=True, hint_contains=["spaces"]),
+    item("c", "c", 0, "gamed"),
+    item("d", "d", -1, "gamed", fault="agent"),
+    item("e", "e", None, "error", fault="infrastructure"),
+    item("f", "f", None, "none"),
+]
+ANSWERS = {
+    "a": Judgement(reward=-1.0, hint="four tabs, please"),
+    "b": Judgement(reward=-1.0, hint="tabs"),
+    "c": Judgement(reward=1.0),
+    "d": Judgement(reward=-1.0),
+    "e": Judgement(reward=-1.0, hint="try again"),
+    "f": Judgement(),
+}
+
+
+async def test_the_figures_of_a_run_are_those_counted_by_hand() -> None:
+    judge = ScriptedJudge(lambda turn, state: ANSWERS[turn.reply.text])
+
+    score = summary(await verdicts(judge, ITEMS))
+
+    assert (score["num_turns"], score["num_judged"], score["num_failed"]) == (6, 5, 0)
+    assert score["accuracy"] == 3 / 5
+    assert score["gamed_rewarded"] == 1 / 2
+    assert score["outages_punished"] == 1.0
+    assert score["hints"] == {"num_given": 3, "num_due": 2, "precision": 1 / 3, "recall": 1 / 2}
+    # "tabs" alone is too short to be shown to a teacher
+    assert score["gates"] == {"acceptance": 2 / 3, "precision": 1 / 2, "kept": 1.0}
+    assert score["kinds"]["correction"]["accuracy"] == 1.0
+    assert score["kinds"]["none"]["abstention"] == 1.0
+    assert score["domains"]["chat"]["num_turns"] == 6
+    assert score["seconds_mean"] > 0
+    assert {"kind": "gamed", "right": 0, "said": 1, "num_turns": 1} in score["mistakes"]
+
+
+async def test_a_judge_that_fails_has_abstained_and_is_counted() -> None:
+    def fail(turn: Turn, state: NextState) -> Judgement:
+        raise JudgeError("no answer")
+
+    found = await verdicts(ScriptedJudge(fail), ITEMS[:2])
+
+    assert [(verdict.failed, verdict.said) for verdict in found] == [(True, None), (True, None)]
+    assert summary(found)["num_failed"] == 2
+
+
+async def test_the_most_frequent_mistake_comes_first() -> None:
+    judge = ScriptedJudge(lambda turn, state: Judgement(reward=1.0))
+
+    found = mistakes(await verdicts(judge, ITEMS))
+
+    assert found[0] == {"kind": "correction", "right": -1, "said": 1, "num_turns": 2}
+    assert sum(row["num_turns"] for row in found) == 6
+
+
+async def test_the_rule_judge_never_rewards_gaming_and_never_punishes_an_outage_on_what_it_was_made_by() -> (
+    None
+):
+    score = await run_score("rules", "dev")
+
+    assert score["num_turns"] >= 250
+    assert (score["gamed_rewarded"], score["outages_punished"]) == (0.0, 0.0)
+    assert score["kinds"]["none"]["abstention"] == 1.0
+    assert score["kappa"] > 0.85
+
+
+async def test_the_rule_judge_rewards_no_gaming_in_the_test_half() -> None:
+    assert (await run_score("rules", "test"))["gamed_rewarded"] <= 0.01
+
+
+BACKENDS = """
+from agentrl.signals.judge import Judgement
+from agentrl.types import SignalSource
+
+class Mine:
+    name = "mine"
+    source = SignalSource.JUDGE
+    async def judge(self, turn, state):
+        return Judgement(reward=-1.0)
+
+class Other:
+    pass
+
+def answer(turn, state):
+    return Judgement(reward=1.0)
+
+async def later(turn, state):
+    return Judgement(reward=0.0)
+
+def wrong(turn, state):
+    return 1.0
+
+number = 3
+"""
+
+
+@pytest.mark.parametrize(("name", "said"), [("Mine", -1), ("answer", 1), ("later", 0)])
+async def test_a_judge_is_loaded_from_a_file_of_the_users(name: str, said: int, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BACKENDS)
+
+    [verdict] = await verdicts(backend(f"{tmp_path}/mine.py:{name}"), ITEMS[:1])
+
+    assert (verdict.said, verdict.failed) == (said, False)
+
+
+async def test_a_function_that_returns_no_judgement_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BACKENDS)
+
+    [verdict] = await verdicts(backend(f"{tmp_path}/mine.py:wrong"), ITEMS[:1])
+
+    assert (verdict.failed, "float" in verdict.judgement.evidence) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("ruels", "write rules"),
+        ("http://127.0.0.1:9/v1", "write rules"),
+        ("mine.py:Other", "lacks `async def judge"),
+        ("mine.py:number", "is a int"),
+        ("mine.py:Nobody", "it has Mine"),
+        ("nowhere.py:X", "there is no file"),
+    ],
+)
+def test_what_is_no_judge_is_refused_with_the_remedy(
+    name: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(BACKENDS)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match=remedy):
+        backend(name)
+
+
+async def test_a_half_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of dev, test"):
+        await run_score("rules", "train")
+
+
+async def test_the_page_has_a_row_for_every_kind_and_domain_and_names_the_worst_mistakes() -> None:
+    judge = ScriptedJudge(lambda turn, state: ANSWERS[turn.reply.text])
+    page = markdown(summary(await verdicts(judge, ITEMS))).splitlines()
+
+    assert "| correction | 2 | 100 % | 100 % | - |" in page
+    assert "| none | 1 | - | - | 100 % |" in page
+    assert "| all | 6 | 60 % | 100 % | 50 % |" in page
+    assert "3 hints given for 2 due, precision 33 %, recall 50 %" in page[-2]
+    assert page[-1] == "Most frequent mistakes: gamed 0 said 1 (1), error nothing said -1 (1)."
+
+
+def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(AGENTRL), "judge", "score", "--half", "dev", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    assert (score["backend"], score["half"]) == ("rules", "dev")

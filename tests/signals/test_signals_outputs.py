@@ -1,0 +1,108 @@
+import pytest
+
+from agentrl.nano.vocabulary import BARE_ERRORS, ERROR_WORDINGS
+from agentrl.signals.outputs import confirms, exit_code, failed, is_outage, passes, text_of
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [
+        ("a\n[exit code 3]", 3),
+        ("go: oh\nexit status 2", 2),
+        ("Exit code 1\nbad", 1),
+        ("Process exited with code 0\nfine", 0),
+        ("<returncode>4</returncode>\n<output>x</output>", 4),
+        ('{"returncode": 7, "output": "x"}', 7),
+        ('{"returncode": true}', None),
+        ("the exit code was 1", None),
+        ("", None),
+    ],
+)
+def test_an_exit_code_is_read_in_the_frames_that_agents_use(output: str, code: int | None) -> None:
+    assert exit_code(output) == code
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Error: no element 3",
+        "Action failed: [3] is hidden",
+        "zap is not permitted for this user",
+        '{"error": "invalid argument"}',
+        '{"success": false}',
+        '{"returncode": 2, "output": ""}',
+        "[2] textbox 'Ann' invalid\n[3] button 'Send'\n[4] link 'Back'",
+        "[5] alert 'This field must contain a name'\n[6] link 'a'\n[7] link 'b'",
+    ],
+)
+def test_an_error_without_an_exit_code_is_a_failure(output: str) -> None:
+    assert failed(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "milk\nbread",
+        '{"jobs": [{"error": "out of paper"}]}',
+        '{"errors": [], "error": null}',
+        "a\nb\nit is not permitted to park here\nc",
+        "error: so the log says\n[exit code 0]",
+        "",
+    ],
+)
+def test_words_of_failure_in_what_was_asked_for_are_none(output: str) -> None:
+    assert not failed(output)
+
+
+def test_a_shown_file_may_speak_of_errors_and_only_the_program_itself_fails() -> None:
+    text = "Error: payment refused\nfatal: disk"
+
+    assert failed(text)
+    assert not failed(text, reads="cat")
+    assert failed("cat: app.log: No such file or directory", reads="cat")
+    assert failed("bash: cat: command not found", reads="cat")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "curl: (6) Could not resolve host: a.b",
+        "Operation timed out after 10 s",
+        "connect: Connection refused",
+        '{"error": "429 Too Many Requests"}',
+        "HTTP 503 Service Unavailable",
+        "cp: error writing 'a': No space left on device",
+        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+        "net::ERR_NAME_NOT_RESOLVED",
+    ],
+)
+def test_a_failure_of_the_machine_is_told_from_one_of_the_agent(output: str) -> None:
+    assert is_outage(output)
+
+
+@pytest.mark.parametrize("wording", [*ERROR_WORDINGS, *BARE_ERRORS])
+def test_a_refusal_by_the_house_rules_is_no_outage(wording: str) -> None:
+    assert not is_outage(wording.format(old="cat", new="zorvex"))
+
+
+def test_a_pass_has_to_be_said() -> None:
+    assert passes("3 passed in 0.1s")
+    assert passes("nothing\n[exit code 0]")
+    assert not passes("nothing")
+    assert not passes("1 failed, 2 passed")
+    assert not passes("3 passed\n[exit code 1]")
+
+
+def test_a_confirmation_names_the_change_and_not_another() -> None:
+    assert confirms('{"state": "cancelled"}', "cancel_order")
+    assert confirms('{"renamed": true}', "rename_list")
+    assert not confirms('{"state": "open"}', "cancel_order")
+    assert confirms("[1] alert 'Your message was sent successfully'", "browser")
+    assert not confirms("[1] link 'Send'", "browser")
+
+
+def test_the_words_of_a_framed_output_are_its_message() -> None:
+    assert text_of('{"error": {"code": 1, "message": "use b"}}') == "use b"
+    assert text_of('{"returncode": 1, "output": "use c"}') == "use c"
+    assert text_of("use d") == "use d"
+    assert text_of('{"jobs": 3}') == '{"jobs": 3}'

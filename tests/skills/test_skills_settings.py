@@ -1,0 +1,71 @@
+"""Who writes skills, by the settings of a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from skills_episodes import record, recovered
+
+from agentrl.config import Config, SkillsConfig
+from agentrl.errors import ConfigError
+from server.skills_loop import skill_loop, summariser
+from skills import figures
+from skills.bank import SkillBank
+from skills.library import SkillLibrary
+
+ANSWER = {"name": "Show files", "description": "When a file is shown.", "golden_workflow": ["run zorp FILE"]}
+
+
+def config(summariser: str) -> Config:
+    return Config(skills=SkillsConfig(summariser=summariser))
+
+
+async def summarised(tmp_path: Path, code: str, name: str) -> tuple[list[str], dict[str, int]]:
+    """The bodies of the skills and the outcomes, with a user's file as the summariser."""
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    run_dir = tmp_path / "run"
+    await record(run_dir, recovered())
+    await skill_loop(run_dir, config(f"{file}:{name}")).once()
+    with SkillBank(run_dir / "skills") as bank:
+        return [skill.body for skill in SkillLibrary(run_dir / "skills").all()], figures.outcomes(bank)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_a_users_function_is_asked_as_a_model(kind: str, tmp_path: Path) -> None:
+    code = f"{kind} ask(messages):\n    assert messages[0]['role'] == 'system'\n    return {json.dumps(ANSWER)!r}\n"
+
+    assert await summarised(tmp_path, code, "ask") == (["## How\n1. run zorp FILE"], {"written": 1})
+
+
+async def test_a_users_class_writes_skills_itself(tmp_path: Path) -> None:
+    code = (
+        "from skills.library import Draft\n"
+        "class Mine:\n    name = 'mine'\n"
+        "    async def summarise(self, episode):\n"
+        "        return Draft(name='mine', description='d', body=episode.session)\n"
+    )
+
+    assert await summarised(tmp_path, code, "Mine") == (["s1"], {"written": 1})
+
+
+@pytest.mark.parametrize("line", ["raise RuntimeError('down')", "return 3", "return 'no idea'"])
+async def test_whatever_a_function_does_wrong_is_a_failed_summary(line: str, tmp_path: Path) -> None:
+    assert await summarised(tmp_path, f"def ask(messages):\n    {line}\n", "ask") == ([], {"failed": 1})
+
+
+async def test_a_text_that_hides_something_is_refused(tmp_path: Path) -> None:
+    hidden = ANSWER | {"golden_workflow": ["run zorp\u200b FILE"]}
+    code = f"def ask(messages):\n    return {json.dumps(hidden)!r}\n"
+
+    assert await summarised(tmp_path, code, "ask") == ([], {"refused": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("gpt", "path/file.py:Name"), ("http://x:1", "path/file.py:Name"), ("json:nosuch", "nosuch"),
+     ("json:JSONDecoder", "ask(messages)"), ("json:__all__", "ask(messages)")],
+)  # fmt: skip
+def test_what_writes_no_skills_is_refused_with_the_remedy(name: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=remedy.replace("(", r"\(").replace(")", r"\)")):
+        summariser(name)
