@@ -102,7 +102,7 @@ class SkillsConfig(Section):
     """Who writes them: rules, or "path/file.py:Name" or "module:Name" of a function `ask(messages) -> str` that asks a
     model, async or not, or of a class with `async def summarise(self, episode)`."""
     review: bool = False
-    """A new skill, or a new text of one, is shown to no teacher until `agentrl skills approve`."""
+    """A new or imported skill is shown to no teacher until `agentrl skills approve`; an approved one keeps its text."""
     mean_of: Literal["groups", "source"] = "groups"
     """A skill's mean reward is that of the episodes taught with it, or of those that it was written from."""
     exploration: float = Field(default=2**0.5, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -64,7 +65,10 @@ def asking(ask: Callable[[Sequence[JSON]], object]) -> Callable[[Sequence[JSON]]
 
     async def asked(messages: Sequence[JSON]) -> str:
         try:
-            answer = ask(messages)
+            # In a thread: a function that waits would hold up every reply of the server.
+            answer = (
+                ask(messages) if inspect.iscoroutinefunction(ask) else await asyncio.to_thread(ask, messages)
+            )
             said = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:
             raise SummariserError(f"{type(error).__name__}: {error}") from error

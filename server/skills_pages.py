@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from server.run_files import existing_run
+from server.run_files import existing_run, settings_of
 from skills.bank import BANK_NAME, SkillBank
 from skills.figures import figures, of_turn, outcomes
 from skills.library import SKILLS_FOLDER, SkillLibrary
@@ -44,7 +44,8 @@ def export(run_dir: Path, scope: str, folder: Path, names: list[str]) -> str:
 
 
 def take(run_dir: Path, scope: str, folder: Path) -> str:
-    return f"imported: {', '.join(library_of(run_dir, scope).take(folder))}"
+    state = SkillState.PROPOSED if settings_of(run_dir).skills.review else SkillState.ACTIVE
+    return f"imported: {', '.join(library_of(run_dir, scope).take(folder, state=state))}"
 
 
 def change(run_dir: Path, scope: str, name: str, state: str) -> str:

@@ -183,18 +183,21 @@ class SkillBank:
                  GROUP BY name ORDER BY born, name"""
         return [row["name"] for row in self.rows(sql, (scope, task_key))]
 
-    def is_usable(self, scope: str, name: str, is_own: Callable[[str], bool]) -> bool:
-        """Whether a skill may teach an episode: it was there before this iteration began, and it was not written from
-        this very episode or its group alone. A skill put in by hand always may.
+    def is_usable(self, scope: str, name: str, counts: Callable[[str, Sequence[str]], bool]) -> bool:
+        """Whether a skill may teach an episode: it was there before this iteration began, and an episode that counts
+        is behind it. A skill put in by hand always may.
 
         Args:
-            is_own: by session, whether it is the episode's own or of its group.
+            counts: by session and turns of an episode that the skill was written from: neither the taught one or of
+                its group, nor set aside.
         """
         born = self.scalar("SELECT iteration FROM skills WHERE scope = ? AND name = ?", (scope, name))
         if born is None:
             return True
-        rows = self.rows("SELECT session FROM sources WHERE scope = ? AND name = ?", (scope, name))
-        return born < self.iteration and any(not is_own(row["session"]) for row in rows)
+        rows = self.rows("SELECT session, turn_ids FROM sources WHERE scope = ? AND name = ?", (scope, name))
+        return born < self.iteration and any(
+            counts(row["session"], json.loads(row["turn_ids"])) for row in rows
+        )
 
     def arms(self, scope: str, task_key: str, names: Sequence[str]) -> list[Arm]:
         """The statistics of skills for a task, in the order given."""
@@ -267,13 +270,17 @@ class SkillBank:
         judged = [(arm.mean_reward, arm.name) for arm in arms if arm.mean_reward is not None]
         return [name for _, name in sorted(judged)[: max(0, len(arms) - most)]]
 
-    def drop(self, scope: str, task_key: str, name: str) -> bool:
-        """Takes a skill out of a task's bank; whether it is in no other now."""
+    def is_elsewhere(self, scope: str, task_key: str, name: str) -> bool:
+        """Whether a skill is in the bank of another task than this one."""
+        sql = "SELECT 1 FROM sources WHERE scope = ? AND name = ? AND task_key <> ? LIMIT 1"
+        return self.scalar(sql, (scope, name, task_key)) is not None
+
+    def drop(self, scope: str, task_key: str, name: str) -> None:
+        """Takes a skill out of a task's bank."""
         with self._writing() as connection:
             connection.execute(
                 "DELETE FROM sources WHERE scope = ? AND task_key = ? AND name = ?", (scope, task_key, name)
             )
-        return self.scalar("SELECT 1 FROM sources WHERE scope = ? AND name = ?", (scope, name)) is None
 
     def _arm(self, scope: str, task_key: str, name: str) -> Arm:
         key = (scope, task_key, name)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from agentrl.signals.injection import hides
 from skills.skill_file import FILE_NAME, MAX_BODY, MAX_FRONT, SkillError, SkillFile, SkillState, digest, parse
 
 SKILLS_FOLDER = "skills"
@@ -99,7 +100,8 @@ class SkillLibrary:
         """Takes up what an episode taught: a new skill, a new text of one, or one more episode behind one.
 
         A skill of the draft's name is revised where agentrl wrote its text, and left as it is where a hand did. A draft
-        that says what another skill says already is merged into that one. A retired skill stays retired.
+        that says what another skill says already is merged into that one. A retired skill stays retired, and an active
+        one keeps its text where new texts are to be PROPOSED.
 
         Args:
             state: of a new skill or a new text.
@@ -114,7 +116,9 @@ class SkillLibrary:
             return self._save(_learned(fresh, origin, revision=0)), "written"
         if same.state is SkillState.RETIRED:
             return same, "retired"
-        if same.name == draft.name and not same.is_edited:
+        # What somebody approved stays as it is while new texts need an approval.
+        is_approved = state is SkillState.PROPOSED and same.state is SkillState.ACTIVE
+        if same.name == draft.name and not same.is_edited and not is_approved:
             anew = _anew(same, draft)
             if digest(anew.body) != digest(same.body):
                 revision = same.revision + 1
@@ -125,18 +129,23 @@ class SkillLibrary:
         """Approves a skill (ACTIVE) or retires it. Raises SkillError where there is none."""
         return self._save(self.get(name).in_state(state))
 
-    def take(self, source: Path) -> list[str]:
+    def take(self, source: Path, *, state: SkillState = SkillState.ACTIVE) -> list[str]:
         """Copies skills in: `source` is a skill's folder, a folder of such folders, or a project that has one.
+
+        Args:
+            state: of the skills; what they say of their own state and provenance is left out.
 
         Returns:
             their names.
 
         Raises:
-            SkillError: a folder holds no well-formed skill, or a skill of that name is here already; nothing is copied.
+            SkillError: a folder holds no well-formed skill, one whose text hides something, or a skill of that name is
+                here already; nothing is copied.
         """
         folders = skill_folders(source)
+        taken = {}
         for folder in folders:
-            _check_folder(folder)
+            taken[folder.name] = _checked(folder)
             if (self.path / folder.name).exists():
                 raise SkillError(
                     f"skill {folder.name!r} is here already: rename one, or delete {self.path / folder.name}"
@@ -144,6 +153,12 @@ class SkillLibrary:
         for folder in folders:
             with self._moving(folder.name) as place:
                 shutil.copytree(folder, place, dirs_exist_ok=True)
+                skill = taken[folder.name]
+                fresh = skill.without_provenance()
+                if state is not SkillState.ACTIVE:
+                    fresh = fresh.in_state(state)
+                if fresh != skill:  # else the file stays as its author wrote it
+                    (place / FILE_NAME).write_text(fresh.render(), encoding="utf-8")
         return [folder.name for folder in folders]
 
     def give(self, target: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -274,15 +289,21 @@ def _folders(path: Path) -> list[Path]:
     )
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises SkillError for a folder that is not to be copied."""
-    read(folder)
+def _checked(folder: Path) -> SkillFile:
+    """The skill in a folder that may be copied. Raises SkillError for one that may not."""
     size = 0
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         if path.is_symlink():
             raise SkillError(
                 f"{path} is a link, which may lead anywhere: put a copy of the file in its place"
             )
+        if not path.is_file() and not path.is_dir():
+            raise SkillError(f"{path} is neither a file nor a folder: take it out")
         size += path.stat().st_size if path.is_file() else 0
     if size > MAX_IMPORT_BYTES:
         raise SkillError(f"{folder} has {size} bytes: keep a skill below {MAX_IMPORT_BYTES}")
+    skill = read(folder)
+    fault = hides(f"{skill.name}\n{skill.description}\n{skill.body}")
+    if fault is not None:
+        raise SkillError(f"{folder / FILE_NAME} holds {fault}: take that out, if you trust the rest")
+    return skill

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,8 +36,11 @@ SYSTEM: Final = (
     '"success_analysis": "what worked and why", "mistake_analysis": ["what failed, and what to do instead"], '
     '"golden_workflow": ["the steps in order"]}. Answer {"name": ""} if the episode teaches nothing.'
 )
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL)
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+
+
+Line = Annotated[str, Field(max_length=600)]
 
 
 class Record(BaseModel):
@@ -48,8 +51,8 @@ class Record(BaseModel):
     name: str = Field(max_length=200)
     description: str = Field(default="", max_length=600)
     success_analysis: str = Field(default="", max_length=2000)
-    mistake_analysis: list[str] = Field(default=[], max_length=20)
-    golden_workflow: list[str] = Field(default=[], max_length=30)
+    mistake_analysis: list[Line] = Field(default=[], max_length=20)
+    golden_workflow: list[Line] = Field(default=[], max_length=30)
 
 
 class LlmSummariser:
@@ -103,7 +106,7 @@ def prompt(episode: Episode) -> list[JSON]:
 
 def draft_of(answer: str, *, has_failed: bool) -> Draft | None:
     """The skill in a model's answer; None where it says that there is none. Raises SummariserError."""
-    text = _THINKING.sub("", answer)
+    text = _THINKING.sub("", answer).strip()
     match = _FENCE.match(text)
     try:
         record = Record.model_validate(json.loads(match[1] if match else text))

@@ -25,9 +25,10 @@ from agentrl.config import SkillsConfig
 from agentrl.signals.injection import hides
 from agentrl.store.episodes import Episode, Episodes
 from agentrl.teacher.recall import request_words
+from agentrl.text.redaction import MIN_KNOWN, PLACEHOLDER
 from skills.bank import SkillBank, Source
 from skills.library import SKILLS_FOLDER, Draft, Origin, SkillLibrary
-from skills.skill_file import SkillError, SkillState
+from skills.skill_file import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SkillError, SkillState
 from skills.summarise import Summariser, SummariserError, trick_in
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 POLL_S = 1.0
 BATCH = 16
 """Episodes read at once."""
+MAX_TRIES = 3
+"""Of one summary: models have outages."""
 
 
 @dataclass(slots=True)
@@ -75,20 +78,25 @@ class SkillLoop:
         self._settings = settings
         self._summariser = summariser
         self._poll_s = poll_s
+        self._tries: dict[tuple[str, str], int] = {}
+        """Failed summaries of episodes that are tried again; a new process begins anew."""
 
     async def run(self) -> None:
         async with self._opened() as (files, thread):
             while True:
-                if await self._step(files, thread) == 0:
+                num_found, num_done = await self._step(files, thread)
+                if num_found == 0 or num_done < num_found:
                     await asyncio.sleep(self._poll_s)
 
     async def once(self) -> int:
         """Deals with every episode that has ended; how many there were."""
         async with self._opened() as (files, thread):
             total = 0
-            while number := await self._step(files, thread):
-                total += number
-            return total
+            while True:
+                num_found, num_done = await self._step(files, thread)
+                total += num_done
+                if num_found == 0:
+                    return total
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[tuple[_Files, Executor]]:
@@ -104,12 +112,21 @@ class SkillLoop:
             episodes=stack.enter_context(Episodes(self._run_dir, self._policy)), bank=bank, root=root
         )
 
-    async def _step(self, files: _Files, thread: Executor) -> int:
+    async def _step(self, files: _Files, thread: Executor) -> tuple[int, int]:
+        """How many episodes were found, and how many of them dealt with; the others come again."""
         found = await _in(thread, files.episodes.ended, files.bank.is_known, BATCH)
+        num_done = 0
         for episode in found:
+            key = (episode.scope, episode.session)
             draft, outcome, detail = await self._summarise(episode)
+            if outcome == "failed":
+                self._tries[key] = self._tries.get(key, 0) + 1
+                if self._tries[key] < MAX_TRIES:
+                    continue
+            self._tries.pop(key, None)
             await _in(thread, self._keep, files, episode, draft, outcome, detail)
-        return len(found)
+            num_done += 1
+        return len(found), num_done
 
     async def _summarise(self, episode: Episode) -> tuple[Draft | None, str, str]:
         """The skill that an episode teaches; without one, what came of it and why."""
@@ -118,7 +135,7 @@ class SkillLoop:
             if trick is not None:
                 return None, "trick", f"a call {trick}"
             draft = await self._summariser.summarise(episode)
-            fault = None if draft is None else hides(f"{draft.name}\n{draft.body}")
+            fault = None if draft is None else fault_of(draft)
         except Exception as error:  # noqa: BLE001 - a summariser is anybody's code, and one episode must not stop all
             why = str(error) if isinstance(error, SummariserError) else f"{type(error).__name__}: {error}"
             logger.warning(
@@ -156,10 +173,33 @@ class SkillLoop:
             name=name,
             is_new=outcome in ("written", "revised"),
         )
-        most = self._settings.max_per_task
-        for crowded in files.bank.crowded(episode.scope, episode.task_key, most):
-            if files.bank.drop(episode.scope, episode.task_key, crowded):
-                files.library(episode.scope).change(crowded, SkillState.RETIRED)
+        self._retire(files, episode.scope, episode.task_key)
+
+    def _retire(self, files: _Files, scope: str, task_key: str) -> None:
+        """Retires first and drops last, so that a skill dropped is never left active."""
+        for name in files.bank.crowded(scope, task_key, self._settings.max_per_task):
+            if not files.bank.is_elsewhere(scope, task_key, name):
+                try:
+                    files.library(scope).change(name, SkillState.RETIRED)
+                except SkillError as error:  # a hand deleted or broke it: it teaches nothing as it is
+                    logger.warning("the skill %s was not retired: %s", name, error)
+            files.bank.drop(scope, task_key, name)
+
+
+def fault_of(draft: Draft) -> str | None:
+    """What a draft holds that no teacher is to be shown; None for nothing.
+
+    Raises:
+        SummariserError: it is too long to be a skill, or to be looked through while others wait.
+    """
+    if len(draft.name) > MAX_NAME or len(draft.description) > MAX_DESCRIPTION or len(draft.body) > MAX_BODY:
+        raise SummariserError(
+            f"the skill is too long: at most {MAX_NAME} characters of name, {MAX_DESCRIPTION} of description and "
+            f"{MAX_BODY} of text"
+        )
+    if PLACEHOLDER * MIN_KNOWN in f"{draft.description}\n{draft.body}":
+        return "what redaction left of a secret"
+    return hides(f"{draft.name}\n{draft.body}")
 
 
 async def _in(thread: Executor, function: Callable[..., T], *arguments: object) -> T:

@@ -36,6 +36,10 @@ _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.DOTALL | re.MULTILINE)
 _KNOWN = ("name", "description", "license", "compatibility", "metadata")
 
+_BROKEN = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
+"""What PyYAML raises, beside its own errors, for values that a hand may write: dates that are none, `!!int ''`."""
+
+_OWN = "agentrl-"
 _TURNS, _VERSION, _SCORE = "agentrl-turns", "agentrl-version", "agentrl-score"
 _STATE, _REVISION, _DIGEST = "agentrl-state", "agentrl-revision", "agentrl-digest"
 
@@ -101,6 +105,8 @@ class SkillFile:
                 f"description has {len(self.description)} characters: say in 1 to {MAX_DESCRIPTION} when to use "
                 "the skill"
             )
+        if any("\ud800" <= character <= "\udfff" for character in self.description):
+            raise SkillError("description holds half a character (a lone surrogate): write the whole one")
         if self.compatibility is not None and len(self.compatibility) > MAX_COMPATIBILITY:
             raise SkillError(
                 f"compatibility has {len(self.compatibility)} characters: keep it to {MAX_COMPATIBILITY}"
@@ -143,6 +149,12 @@ class SkillFile:
     def in_state(self, state: SkillState) -> SkillFile:
         return replace(self, metadata=self.metadata | {_STATE: state.value})
 
+    def without_provenance(self) -> SkillFile:
+        """The same skill as if a hand had written it: what another run says of itself holds for that run alone."""
+        return replace(
+            self, metadata={key: value for key, value in self.metadata.items() if not key.startswith(_OWN)}
+        )
+
     def learned(
         self, *, turn_ids: tuple[str, ...], version: int, score: float | None, revision: int | None = None
     ) -> SkillFile:
@@ -181,6 +193,24 @@ def parse(text: str, *, folder: str | None = None) -> SkillFile:
     Raises:
         SkillError: what is wrong and what to write instead.
     """
+    try:
+        skill = _parsed(text)
+        _check_own(skill)
+        # What cannot be written again (a number of thousands of digits) is a fault now, not when it is written.
+        skill.render().encode()
+    except SkillError:
+        raise
+    except _BROKEN as error:
+        raise SkillError(
+            f"the front matter holds a value that cannot be read ({type(error).__name__}): write dates and long "
+            "numbers in quotes, and nest nothing deeply"
+        ) from error
+    if folder is not None and skill.name != folder:
+        raise SkillError(f"name is {skill.name!r} in a folder {folder!r}: rename one of both")
+    return skill
+
+
+def _parsed(text: str) -> SkillFile:
     match = _FRONT.match(text.replace("\r\n", "\n"))
     if match is None:
         raise SkillError("it has no front matter: begin with a line '---', fields, and a line '---'")
@@ -202,7 +232,7 @@ def parse(text: str, *, folder: str | None = None) -> SkillFile:
     metadata = front.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise SkillError("metadata is no map: write its entries as 'key: value' lines, indented")
-    skill = SkillFile(
+    return SkillFile(
         name=front["name"],
         description=front["description"].strip(),
         body=match[2].strip(),
@@ -211,10 +241,6 @@ def parse(text: str, *, folder: str | None = None) -> SkillFile:
         metadata={str(key): value for key, value in metadata.items()},
         extra={str(key): value for key, value in front.items() if key not in _KNOWN},
     )
-    if folder is not None and skill.name != folder:
-        raise SkillError(f"name is {skill.name!r} in a folder {folder!r}: rename one of both")
-    _check_own(skill)
-    return skill
 
 
 def digest(text: str) -> str:
@@ -238,8 +264,8 @@ def _text(front: dict[str, Any], name: str) -> str | None:
 def _check_own(skill: SkillFile) -> None:
     """Reads our own entries once, so that what a hand broke is told where it is read and not where it is used."""
     try:
-        _ = (skill.state, skill.version, skill.score, skill.revision)
-    except (ValueError, TypeError) as error:
+        _ = (skill.state, skill.version, skill.score, skill.revision, skill.turn_ids)
+    except (ValueError, TypeError, OverflowError) as error:
         raise SkillError(
             f"metadata: {error}; {_STATE} is one of {', '.join(SkillState)}, {_VERSION} and {_REVISION} are whole "
             f"numbers and {_SCORE} is a number"

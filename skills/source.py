@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from agentrl.config import SkillsConfig
+from agentrl.store.account import SET_ASIDE
+from agentrl.store.database import LEARNING_NAME
 from agentrl.store.episodes import Episodes
+from agentrl.store.learning_log import LearningLog
 from agentrl.store.records import group_key
 from agentrl.teacher.recall import request_words
 from agentrl.types import Skill, Turn
@@ -54,6 +57,10 @@ class BankSource:
         self._settings = settings
         self._libraries: dict[str, SkillLibrary] = {}
         self._known: dict[str, _Known] = {}
+        self._run_dir = run_dir
+        self._log: LearningLog | None = None
+        self._set_aside: dict[str, bool] = {}
+        """By turn, as of this iteration."""
         with ExitStack() as stack:
             self._episodes = stack.enter_context(Episodes(run_dir, policy))
             self._bank = stack.enter_context(SkillBank(self._root, mean_of=settings.mean_of))
@@ -109,10 +116,22 @@ class BankSource:
     def _is_usable(self, turn: Turn, name: str) -> bool:
         group = group_key(turn.session)
 
-        def is_own(session: str) -> bool:
-            return session == turn.session or (group is not None and group_key(session) == group)
+        def counts(session: str, turn_ids: Sequence[str]) -> bool:
+            is_own = session == turn.session or (group is not None and group_key(session) == group)
+            return not is_own and not any(self._is_set_aside(turn_id) for turn_id in turn_ids)
 
-        return self._bank.is_usable(turn.scope, name, is_own)
+        return self._bank.is_usable(turn.scope, name, counts)
+
+    def _is_set_aside(self, turn_id: str) -> bool:
+        """Whether a turn went with a version that was rolled back or stopped by the gate: what it taught the weights is
+        undone, and a skill is not to teach it again."""
+        if self._log is None:
+            if not (self._run_dir / LEARNING_NAME).is_file():
+                return False  # nothing was trained, so nothing was set aside
+            self._log = self._stack.enter_context(LearningLog(self._run_dir, read_only=True))
+        if turn_id not in self._set_aside:
+            self._set_aside[turn_id] = self._log.fate(turn_id) in SET_ASIDE
+        return self._set_aside[turn_id]
 
     def _of_scope(self, scope: str) -> _Known:
         if scope not in self._known:
@@ -125,6 +144,7 @@ class BankSource:
         return self._known[scope]
 
     def _forget(self) -> None:
+        self._set_aside.clear()
         for known in self._known.values():
             known.index.close()
         self._known.clear()

@@ -43,6 +43,8 @@ MAX_GRAMMARS = 64
 """Compiled grammars that are kept."""
 MAX_CHARS = 200_000
 """Of one text."""
+MAX_REASON = 200
+"""Characters of an error of llguidance's that may repeat the whole text."""
 MAX_STATES = 50_000
 """Of one grammar's lexer, at one to two kB each; an expression that needs more is refused, or ends its reply."""
 OPTIONS: JsonCompileOptions = {
@@ -192,7 +194,11 @@ class Grammars:
         if len(text) > MAX_CHARS:
             raise unusable(f"it has {len(text)} characters, of which {MAX_CHARS} are allowed")
         limits = LLParserLimits(max_lexer_states=MAX_STATES, verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, rules_of(text), log_level=0, limits=limits)
+        try:
+            matcher = LLMatcher(self._tokenizer, rules_of(text), log_level=0, limits=limits)
+        except (ValueError, RecursionError) as error:
+            # What Python reads as JSON and llguidance does not: 1e999, half a surrogate pair, a hundred levels.
+            raise unusable(f"it cannot be read ({str(error)[:MAX_REASON]})") from error
         if matcher.is_error():
             raise unusable(matcher.get_error().strip())
         # What is impossible from the start is said at the start. The mask also warms what all replies share.
@@ -204,20 +210,31 @@ class Grammars:
 
 
 def rules_of(text: str) -> str:
-    """A text in llguidance's own form. Raises RequestError."""
+    """A text in llguidance's own form.
+
+    Raises:
+        RequestError: it is no JSON object.
+        ValueError, RecursionError: llguidance cannot read it.
+    """
     from llguidance import LLMatcher
 
     if text.startswith(REGEX):
         return LLMatcher.grammar_from_regex(text.removeprefix(REGEX))
     try:
-        schema: Any = json.loads(text)
+        schema: Any = json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise unusable(f"it is no JSON ({error}), and does not begin with {REGEX!r}") from error
     if not isinstance(schema, dict):
         raise unusable("a JSON schema is an object here; {} allows any value")
     # The options of llguidance that a schema may carry would undo ours.
     schema.pop("x-guidance", None)
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False), overrides=OPTIONS)
+    plain = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    return LLMatcher.grammar_from_json_schema(plain, overrides=OPTIONS)
+
+
+def no_constant(name: str) -> None:
+    """NaN and the infinities, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def unusable(reason: str) -> RequestError:

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from agentrl.config import EngineConfig
-from agentrl.engine.grammar import Grammar, Grammars
+from agentrl.engine.grammar import Grammar, Grammars, unusable
 from agentrl.engine.local_job import Decode
 from agentrl.engine.local_model import Decoder, Model, open_model
 from agentrl.engine.local_scheduler import Scheduler
@@ -146,10 +146,12 @@ class Worker:
         error = future.exception()
         if error is None:
             self._inbox.put(partial(self.scheduler.install_grammar, text, future.result()))
-        elif isinstance(error, RequestError):
-            self._inbox.put(partial(self.scheduler.fail_grammar, text, error))
-        else:
-            self._inbox.put(partial(reraise, error))
+            return
+        if not isinstance(error, RequestError):
+            # A client wrote the text: whatever it does to the compiler ends the requests that asked for it, no other.
+            log.error("a grammar broke the compiler", exc_info=error)
+            error = unusable(f"compiling it failed ({type(error).__name__})")
+        self._inbox.put(partial(self.scheduler.fail_grammar, text, error))
 
 
 def reraise(error: BaseException) -> None:

@@ -134,13 +134,14 @@ class Builder:
                 "learner was started without a second generation stage: set transform = 'none'"
             )
 
-    def build(self, claims: Sequence[Claim], *, newest_version: int) -> Built:
+    def build(self, claims: Sequence[Claim], *, newest_version: int, beside: bool = False) -> Built:
         """Samples of the claimed turns, in their order.
 
         Args:
             newest_version: the newest version of the line, which a turn's age is counted from.
+            beside: these stand beside the claimed turns of a step whose building has begun.
         """
-        if self.skills is not None:
+        if self.skills is not None and not beside:
             self.skills.begin()
         samples: list[TrainingSample] = []
         dropped: list[Dropped] = []
@@ -166,8 +167,8 @@ class Builder:
         every turn stands alone."""
         groups: dict[str, list[Claim]] = {}
         for claim in claims:
-            grouped = self.recipe.group_size > 1 and claim.group is not None
-            key = f"group {claim.turn.scope} {claim.group}" if grouped else f"turn {claim.turn.id}"
+            name = _group_name(claim) if self.recipe.group_size > 1 else None
+            key = f"turn {claim.turn.id}" if name is None else f"group {name}"
             groups.setdefault(key, []).append(claim)
         return list(groups.values())
 
@@ -348,11 +349,16 @@ class Builder:
             if recipe.uses_rl
             else None,
             weights=streams,
-            group=member.claim.group,
+            group=_group_name(member.claim),
             version=turn.completion.version,
             reward=member.reward,
             source=member.source,
         )
+
+
+def _group_name(claim: Claim) -> str | None:
+    """A group's name with its scope, quoted: no two scopes share a group (law 10). None where there is no group."""
+    return None if claim.group is None else f"{claim.turn.scope!r} {claim.group}"
 
 
 def _turns_before(claims: Iterable[Claim]) -> dict[str, int]:

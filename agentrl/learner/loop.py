@@ -32,7 +32,7 @@ from agentrl.learner.journal import Journal
 from agentrl.learner.offline import Drawn
 from agentrl.learner.replay import Beside
 from agentrl.learner.trainer import Trainer
-from agentrl.store.account import Reason
+from agentrl.store.account import SET_ASIDE
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
@@ -47,7 +47,6 @@ REFRESH_S = 1.0
 HOUSEKEEPING_S = 30.0
 """How often old turns expire and unneeded versions are deleted."""
 GATE_PROBE = "held_out"
-SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 
 
 @dataclass(slots=True)

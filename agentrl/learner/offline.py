@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from agentrl.config import explain
 from agentrl.errors import ConfigError, RequestError
 from agentrl.learner.pairs import Writer, answer_sample
-from agentrl.recipes import axes
+from agentrl.recipes import axes, routes
 from agentrl.recipes.recipe import Recipe
 from agentrl.text.renderer import Parent, Prompt
 from agentrl.types import JSON, TrainingSample
@@ -97,11 +97,17 @@ class OfflineFile:
                 "--set learn.overrides.rollout.path=FILE.jsonl"
             )
         self._path = Path(rollout.path).expanduser()
+        self._recipe = recipe
         self._writer = writer
         self._max_len = max_len
         self._seed = seed
         self._epochs = rollout.epochs if isinstance(rollout, axes.Offline) else 0
         self._lines = list(_read(self._path, recipe))
+        if not any(routes.weights(recipe, _case(record)).trains for _, record in self._lines):
+            raise ConfigError(
+                f"{self._path}: route {recipe.route.name!r} lets no line of it be learned from: give the replies the "
+                "rewards that it asks for, or set route = 'all'"
+            )
         compares = any(record.compares for _, record in self._lines)
         self._per_step = max(1, recipe.num_beside // (2 if compares else 1))
         self._skipped = 0
@@ -152,6 +158,9 @@ class OfflineFile:
         prompt = self._writer.prompt(record.messages, record.tools, None).ids
         if record.reply is not None:
             good = record.reward is None or record.reward > 0
+            case = _case(record)
+            if not routes.weights(self._recipe, case).trains:
+                raise _Unusable(routes.why_not(self._recipe, case))
             # A bad answer is the rejected side of a pair that has no other.
             fields = {"preferred": good, "pair": None if good else f"line {name}", "reward": record.reward}
             return [self._sample(record, prompt, record.reply, fields)]
@@ -186,6 +195,12 @@ class OfflineFile:
         if ids[: len(prompt)] != prompt or not ends:
             raise _Unusable("the model's template writes this history differently once it is answered")
         return rest[: ends[0] + 1]
+
+
+def _case(record: Record) -> routes.Case:
+    """What a route may look at: a line has no context and stands in no group. The routes that weigh by a group are
+    refused when the recipe is loaded; of the others a weight is 0 or 1."""
+    return routes.Case(reward=record.reward)
 
 
 class _Unusable(Exception):

@@ -82,7 +82,7 @@ class OwnAnswers:
 
     def _replayed(self, claims: list[Claimed]) -> list[TrainingSample]:
         # Their age was judged by the rollout's own bound, so that the limit for live turns does not apply.
-        built = self._builder.build(claims, newest_version=0)
+        built = self._builder.build(claims, newest_version=0, beside=True)
         return [replace(sample, source="replay") for sample in built.samples]
 
 

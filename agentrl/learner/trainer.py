@@ -39,6 +39,7 @@ from agentrl.learner.teacher_weights import (
     copy_of,
     make_teacher,
 )
+from agentrl.losses.batch import sample_tokens
 from agentrl.losses.objective import Denominators, LossBatch, count_tokens, objective
 from agentrl.losses.whole import WholeBatch, whole_batch
 from agentrl.recipes import axes
@@ -207,8 +208,8 @@ class Trainer:
     def step(self, samples: Sequence[TrainingSample]) -> StepResult:
         """One optimiser step on `samples`; each needs at least one trained id behind the first position.
 
-        A sequence whose log-probs are too far from the sampler's trains nothing and is dropped (law 7); a step whose
-        gradient is not finite is not taken and drops all.
+        A sequence that adds no term to the loss, or whose log-probs are too far from the sampler's, trains nothing and
+        is dropped (laws 3 and 7); a step whose gradient is not finite is not taken and drops all.
         """
         if self._cached is not None:
             known, unknown = self._cached.sift(samples)
@@ -217,10 +218,14 @@ class Trainer:
                 return replace(result, dropped=(*result.dropped, *_drop(unknown, "no teacher score")))
         begin = time.perf_counter()
         recipe = self._schedules.current()
+        rewarded = mean_reward(samples)
         denominators = count_tokens(recipe, samples)
         if denominators.tokens == 0:
             # a step on nothing would still move the weights by what is left of earlier gradients
-            return StepResult(trained=(), dropped=tuple(_drop(samples, "no weight")), metrics={})
+            return StepResult(trained=(), dropped=tuple(_drop_idle(samples)), metrics={})
+        idle = [sample for sample in samples if not sample_tokens(recipe, sample).train]
+        samples = [sample for sample in samples if sample_tokens(recipe, sample).train]
+        dropped = _drop_idle(idle)
         rows = [Row(token_ids=sample.token_ids, positions=trained_positions(sample)) for sample in samples]
         total = sum(len(row.positions) for row in rows)
         counted = IdCount()
@@ -233,12 +238,14 @@ class Trainer:
 
         metrics: dict[str, float] = {}
         left_out: set[int] = set()
+        unused: set[int] = set()
         self._optimizer.zero_grad(set_to_none=True)
         whole: dict[str, Any] = {}
         shared: Mapping[str, float] = {}
         if recipe.whole_batch_options:
             seen = self._look_at_all(samples, rows, recipe, denominators, teacher, reference)
             whole, shared, denominators = seen.streams(), seen.shared, seen.denominators
+            unused = seen.idle(recipe)
         for micro, streams in self._batches(samples, rows, recipe):
             streams |= {name: stream[micro.slots] for name, stream in whole.items()}
             batch = self._loss_batch(
@@ -251,15 +258,16 @@ class Trainer:
             for name, value in output.metrics.items():
                 metrics[name] = metrics.get(name, 0.0) + value
 
-        dropped = _drop([samples[index] for index in sorted(left_out)], "too far from the sampler")
-        kept = [sample for index, sample in enumerate(samples) if index not in left_out]
+        dropped += _drop([samples[index] for index in sorted(left_out)], "too far from the sampler")
+        dropped += _drop([samples[index] for index in sorted(unused - left_out)], "no weight")
+        kept = [sample for index, sample in enumerate(samples) if index not in left_out | unused]
         if not kept:
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
         norm = self._apply(recipe)
         if norm is None:
             dropped += _drop(kept, "gradient not finite")
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
-        metrics |= {f"shared/{name}": value for name, value in shared.items()} | mean_reward(samples)
+        metrics |= {f"shared/{name}": value for name, value in shared.items()} | rewarded
         if isinstance(self._teacher, FollowingWeights):
             metrics |= self._teacher.follow(self.num_steps)
         counted.add(rows, ())
@@ -267,7 +275,9 @@ class Trainer:
         if self._teacher is not None:
             metrics |= self._teacher.counted.metrics("teacher")
         metrics |= {"grad_norm": norm, "lr": self._rate(recipe, self.num_steps)}
-        self._schedules.advance(metrics)
+        blind = self._schedules.advance(metrics)
+        if blind:
+            metrics["num_blind_schedules"] = float(blind)
         metrics["step_s"] = time.perf_counter() - begin
         return StepResult(trained=tuple(kept), dropped=tuple(dropped), metrics=metrics)
 
@@ -291,6 +301,7 @@ class Trainer:
             **streams,
         )
 
+    @torch.no_grad()
     def _look_at_all(
         self,
         samples: Sequence[TrainingSample],
@@ -300,7 +311,8 @@ class Trainer:
         teacher: Scored | None,
         reference: Tensor | None,
     ) -> WholeBatch:
-        """What the recipe's options make of the whole batch."""
+        """What the recipe's options make of the whole batch. Without gradient: a joint teacher's graphs of all micro
+        batches would have to fit into memory at once."""
         weights = Weights(self.policy, None)
         parts = []
         for micro, streams in self._batches(samples, rows, recipe):
@@ -428,6 +440,19 @@ class Trainer:
             self._teacher.load({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         self._schedules.load_state_dict(counters["schedules"])
         self.num_steps = int(counters["num_steps"])
+
+
+def _drop_idle(samples: Sequence[TrainingSample]) -> list[Dropped]:
+    """Samples without an id that trains: either all of theirs were forced, or no loss takes them."""
+    forced = [
+        sample.num_allowed is not None
+        and all(sample.num_allowed[at] == 1 for at in trained_positions(sample))
+        for sample in samples
+    ]
+    return [
+        Dropped(turn_ids=sample.turn_ids, reason="greedy sample" if own else "no weight")
+        for sample, own in zip(samples, forced, strict=True)
+    ]
 
 
 def _drop(samples: Sequence[TrainingSample], reason: str) -> list[Dropped]:

@@ -167,6 +167,21 @@ class Denominators:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleTokens:
+    """Ids of one sample that count, by component."""
+
+    kd: int = 0
+    rl: int = 0
+    either: int = 0
+    rehearsal: int = 0
+
+    @property
+    def train(self) -> bool:
+        """Whether the sample can add anything to a loss: regularisers too look at no other ids."""
+        return self.either > 0 or self.rehearsal > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossOutput:
     """The loss of one micro batch."""
 
@@ -178,50 +193,55 @@ class LossOutput:
     """Labels of sequences left out because mean |log π − log μ| passed the recipe's limit; they train nothing."""
 
 
-def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denominators:
-    """Counts the denominators of a whole batch from its samples alone: no forward pass is needed.
+def sample_tokens(recipe: RecipeLike, sample: TrainingSample) -> SampleTokens:
+    """Counts the ids of one sample that train.
 
     A token counts for a component where the loss mask is true, the component's weight (`weights["kd"]`,
-    `weights["rl"]`, absent = 1) is not 0 and, for losses on the sampled id, its support was not one (law 7). Sequences
-    that the hard bound drops later stay in the count: dropping makes a step smaller, never larger.
+    `weights["rl"]`, absent = 1) is not 0 and, for losses on the sampled id, its support was not one (law 7).
+
+    Args:
+        recipe: names the losses.
+        sample: with its weights and support sizes.
+    """
+    kd_forced = kd_takes_sampled_ids(recipe)
+    length = len(sample.token_ids)
+    kd_weights = sample.weights.get("kd", (1.0,) * length)
+    rl_weights = sample.weights.get("rl", (1.0,) * length)
+    rehearsed = sample.source == "rehearsal"
+    kd = rl = either = rehearsal = 0
+    for position in range(length):
+        if not sample.loss_mask[position]:
+            continue
+        forced = sample.num_allowed is not None and sample.num_allowed[position] == 1
+        if rehearsed:
+            rehearsal += not forced
+            continue
+        in_kd = recipe.uses_kd and kd_weights[position] != 0 and not (kd_forced and forced)
+        in_rl = (recipe.uses_rl or recipe.uses_pairs) and rl_weights[position] != 0 and not forced
+        kd += in_kd
+        rl += in_rl
+        either += in_kd or in_rl
+    return SampleTokens(kd=kd, rl=rl, either=either, rehearsal=rehearsal)
+
+
+def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denominators:
+    """Adds up the denominators of a whole batch from its samples alone: no forward pass is needed. Sequences that the
+    hard bound drops later stay in the count: dropping makes a step smaller, never larger.
 
     Args:
         recipe: names the losses.
         samples: every sample of the batch.
     """
-    kd_forced = kd_takes_sampled_ids(recipe)
-    counts = dict.fromkeys(("kd", "rl", "any", "rehearsal"), 0)
-    sequences = dict(counts)
-    for sample in samples:
-        length = len(sample.token_ids)
-        kd_weights = sample.weights.get("kd", (1.0,) * length)
-        rl_weights = sample.weights.get("rl", (1.0,) * length)
-        own = dict.fromkeys(counts, 0)
-        rehearsed = sample.source == "rehearsal"
-        for position in range(length):
-            if not sample.loss_mask[position]:
-                continue
-            forced = sample.num_allowed is not None and sample.num_allowed[position] == 1
-            if rehearsed:
-                own["rehearsal"] += not forced
-                continue
-            in_kd = recipe.uses_kd and kd_weights[position] != 0 and not (kd_forced and forced)
-            in_rl = (recipe.uses_rl or recipe.uses_pairs) and rl_weights[position] != 0 and not forced
-            own["kd"] += in_kd
-            own["rl"] += in_rl
-            own["any"] += in_kd or in_rl
-        for name, number in own.items():
-            counts[name] += number
-            sequences[name] += number > 0
+    own = [sample_tokens(recipe, sample) for sample in samples]
     return Denominators(
-        kd_tokens=counts["kd"],
-        kd_sequences=sequences["kd"],
-        rl_tokens=counts["rl"],
-        rl_sequences=sequences["rl"],
-        tokens=counts["any"],
-        sequences=sequences["any"],
-        rehearsal_tokens=counts["rehearsal"],
-        rehearsal_sequences=sequences["rehearsal"],
+        kd_tokens=sum(one.kd for one in own),
+        kd_sequences=sum(one.kd > 0 for one in own),
+        rl_tokens=sum(one.rl for one in own),
+        rl_sequences=sum(one.rl > 0 for one in own),
+        tokens=sum(one.either for one in own),
+        sequences=sum(one.either > 0 for one in own),
+        rehearsal_tokens=sum(one.rehearsal for one in own),
+        rehearsal_sequences=sum(one.rehearsal > 0 for one in own),
     )
 
 

@@ -60,7 +60,7 @@ def topk(
     Args:
         policy_logprobs, teacher_logprobs: [n, V].
         terms: the divergence, [n, B] of both -> [n, B].
-        k: number of ids; k ≥ V−1 is the full divergence.
+        k: number of ids; k ≥ V is the full divergence.
         support: whose likeliest ids.
         tail: what is done with the rest.
 
@@ -68,7 +68,8 @@ def topk(
         [n].
     """
     vocab = policy_logprobs.shape[-1]
-    if k >= vocab - 1:
+    # With a bucket the one id that is left out is an outcome of its own; without, its term is missing.
+    if k >= vocab - (tail == "bucket"):
         return full(policy_logprobs, teacher_logprobs, terms)
     chosen = (policy_logprobs if support == "student" else teacher_logprobs).detach().topk(k, dim=-1).indices
     bins = [log_p.gather(-1, chosen) for log_p in (policy_logprobs, teacher_logprobs)]

@@ -21,8 +21,13 @@ from torch import Tensor
 
 from agentrl.losses.batch import Denominators, LossBatch, RecipeLike
 from agentrl.losses.chunked import Outputs
+from agentrl.losses.mix import MIXES
 from agentrl.losses.positions import Positions
+from agentrl.losses.regularisers import REGULARISERS
 from agentrl.types import TrainingSample
+
+UNSCALED = frozenset({"joint", "self_distill"})
+"""Mixes that do not multiply by kd_scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,30 @@ class WholeBatch:
     def either(self) -> Tensor:
         """[N] bool: kd or rl."""
         return self.kd | self.rl
+
+    def idle(self, recipe: RecipeLike) -> set[int]:
+        """Sequences that were to be trained and to which the options have left no part of the loss.
+
+        A penalty holds every trained id, whatever the scales; `entropy_band` those whose rl_scale is not 0.
+
+        Args:
+            recipe: with this step's numbers.
+        """
+        penalties = {
+            item.name for item in recipe.regularisers if item.name in REGULARISERS and item.params["coef"]
+        }
+        live = torch.zeros_like(self.kd)
+        if recipe.mix.name in MIXES:
+            scaled = (self.kd & (self.kd_scale != 0)) | (self.rl & (self.rl_scale != 0))
+            live = self.either if recipe.mix.name in UNSCALED else scaled
+        if self.coupled is not None:
+            live = live | (self.coupled != 0)
+        if "entropy_band" in penalties:
+            live = live | (self.either & (self.rl_scale != 0))
+        if penalties - {"entropy_band", "js_rehearsal"}:
+            live = live | self.either
+        trained = set(self.sequence[self.either].tolist())
+        return trained - set(self.sequence[live].tolist())
 
     def with_coupled(self, loss: Callable[[Tensor], Tensor]) -> WholeBatch:
         """A copy with a coupled loss added.

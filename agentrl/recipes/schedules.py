@@ -34,8 +34,13 @@ class Schedule:
         """Values between which every other lies; a recipe is checked with each of them when it is loaded."""
         raise NotImplementedError
 
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The metrics that it looks at."""
+        return ()
+
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Called once after each step with its metrics."""
+        """Called once after each step that has all metrics that it follows."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart; plain JSON data."""
@@ -104,8 +109,14 @@ class ExpDecay(Schedule):
 class Following(Schedule):
     """A value that the metrics of the steps move. Its state is a handful of numbers by name."""
 
+    spec: MomentumSpec | DualSpec | PidSpec | TargetSpec | ConditionedSpec
+
     def __init__(self, **state: float | None) -> None:
         self._state = state
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        return (self.spec.metric,)
 
     def value(self, step: int) -> float:
         value = self._state["value"]
@@ -122,23 +133,11 @@ class Following(Schedule):
             )
         self._state = dict(state)
 
-    @staticmethod
-    def read(metrics: Mapping[str, float], name: str) -> float:
-        """The metric of that name.
-
-        Raises:
-            ValueError: the steps of this recipe have no such metric.
-        """
-        if name not in metrics:
-            raise ValueError(
-                f"a schedule follows the metric {name!r}, which a step of this recipe does not have; it has "
-                f"{', '.join(sorted(metrics))}"
-            )
-        return metrics[name]
-
 
 class Momentum(Following):
     """t ← t + a·σ(m)·(end − t); m ← β·m + (1−β)·(J_last − J)/J_last. The first step has no fall to look at."""
+
+    spec: MomentumSpec
 
     def __init__(self, spec: MomentumSpec) -> None:
         self.spec = spec
@@ -148,7 +147,7 @@ class Momentum(Following):
         return (self.spec.start, self.spec.end)
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        now, last = self.read(metrics, self.spec.metric), self._state["last"]
+        now, last = metrics[self.spec.metric], self._state["last"]
         if last:  # neither unknown nor 0
             fall = (last - now) / abs(last)
             momentum = self.spec.decay * (self._state["momentum"] or 0.0) + (1.0 - self.spec.decay) * fall
@@ -165,7 +164,7 @@ class _Bounded(Following):
         return (self.spec.low, self.spec.high)
 
     def error(self, metrics: Mapping[str, float]) -> float:
-        return self.read(metrics, self.spec.metric) - self.spec.target
+        return metrics[self.spec.metric] - self.spec.target
 
     def move(self, value: float) -> None:
         self._state["value"] = min(max(value, self.spec.low), self.spec.high)
@@ -194,6 +193,10 @@ class Pid(_Bounded):
         self.spec = spec
         super().__init__(value=spec.start, total=0.0, last=None)
 
+    @property
+    def follows(self) -> tuple[str, ...]:
+        return (self.spec.metric,) if self.spec.gate is None else (self.spec.metric, self.spec.gate)
+
     def observe(self, metrics: Mapping[str, float]) -> None:
         spec, error = self.spec, self.error(metrics)
         last = error if self._state["last"] is None else self._state["last"]
@@ -201,7 +204,7 @@ class Pid(_Bounded):
         wanted = spec.start + spec.p * error + spec.i * total + spec.d * (error - last)
         pushed = (wanted > spec.high and spec.i * error > 0) or (wanted < spec.low and spec.i * error < 0)
         self._state |= {"last": error} if pushed else {"last": error, "total": total}
-        shut = spec.gate is not None and self.read(metrics, spec.gate) >= spec.gate_below
+        shut = spec.gate is not None and metrics[spec.gate] >= spec.gate_below
         self.move(spec.low if shut else wanted)
 
 
@@ -224,6 +227,8 @@ class Target(_Bounded):
 class Conditioned(Following):
     """low + (high − low)·s(x), s(x) = 3x² − 2x³, x the last metric within [0, 1]."""
 
+    spec: ConditionedSpec
+
     def __init__(self, spec: ConditionedSpec) -> None:
         self.spec = spec
         super().__init__(value=self._at(spec.first))
@@ -236,7 +241,7 @@ class Conditioned(Following):
         return (self.spec.low, self.spec.high)
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        self._state["value"] = self._at(min(max(self.read(metrics, self.spec.metric), 0.0), 1.0))
+        self._state["value"] = self._at(min(max(metrics[self.spec.metric], 0.0), 1.0))
 
 
 SCHEDULES: dict[str, Callable[[Any], Schedule]] = {
@@ -274,11 +279,21 @@ class Schedules:
             return self.recipe
         return self.recipe.replaced({name: item.value(self.step) for name, item in self._schedules.items()})
 
-    def advance(self, metrics: Mapping[str, float]) -> None:
-        """Called once after each optimiser step."""
+    def advance(self, metrics: Mapping[str, float]) -> int:
+        """Called once after each optimiser step. The weights have moved by then, and its samples decide which metrics a
+        step has: where one is missing there is nothing to observe.
+
+        Returns:
+            How many schedules had nothing to observe.
+        """
+        blind = 0
         for item in self._schedules.values():
-            item.observe(metrics)
+            if metrics.keys() >= set(item.follows):
+                item.observe(metrics)
+            else:
+                blind += 1
         self.step += 1
+        return blind
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -62,6 +62,9 @@ class Reason(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
+"""Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
+
 PENDING = ("open", "unjudged", "waiting", "claimed")
 """The kinds of pending, in the order a turn goes through them."""
 

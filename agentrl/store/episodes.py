@@ -1,8 +1,9 @@
 """Episodes of the log that have ended, whole: what skills are written from. Reads log.db, never writes it.
 
 An episode is a session. It has ended once no turn of it waits for what comes next and either the environment has
-rewarded it or its last turn has a typed end (closed, abandoned, ...). Only turns that may be learned from: purpose
-train, learning arm, the agent's task, ended without an error.
+rewarded it or its last turn, of whatever kind, has a typed end (closed, abandoned, ...); or once the log has gone on
+for a day without it. Only turns that may be learned from are handed out: purpose train, learning arm, the agent's task,
+ended without an error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from agentrl.store.database import LOG_NAME, connect, database_path, reading, sc
 from agentrl.store.migrations import LOG, require_current
 from agentrl.types import NextState, Turn
 
+IDLE_S = 24 * 3600.0
+"""Between the newest turn of a session and that of the log: a session that nobody ended keeps no place for ever."""
 MAX_TURNS = 64
 """The newest turns of an episode that are read; memory does not grow with how long somebody talked."""
 
@@ -67,6 +70,8 @@ _LEARNABLE = """policy = :policy AND purpose = 'train' AND arm = 'learning' AND 
     AND error IS NULL AND num_sampled > 0"""
 _SESSIONS = f"""SELECT scope, session, min(seq) AS first, max(seq) AS last FROM turns
     WHERE seq > :seen AND {_LEARNABLE} GROUP BY scope, session ORDER BY last"""  # noqa: S608
+_LAST = "SELECT seq, received_at FROM turns WHERE scope = ? AND session = ? ORDER BY received_at DESC, seq DESC LIMIT 1"
+_NEWEST = "SELECT received_at FROM turns ORDER BY seq DESC LIMIT 1"
 _REWARD = """SELECT reward FROM signals e INDEXED BY episode_rewards WHERE scope = ? AND session = ?
     AND source = 'environment' AND reward IS NOT NULL
     AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train') ORDER BY id DESC LIMIT 1"""
@@ -141,10 +146,17 @@ class Episodes:
 
     def _has_ended(self, row: sqlite3.Row) -> bool:
         connection, key = self._open(), (row["scope"], row["session"])
+        # The last turn may be one that nothing is learned from, for example an error: the end of the session is its.
+        last, at = connection.execute(_LAST, key).fetchone()
+        if scalar(connection, _NEWEST) - at > IDLE_S:
+            return True
         if scalar(connection, "SELECT 1 FROM open_turns WHERE scope = ? AND session = ? LIMIT 1", key):
             return False
-        ending = scalar(connection, "SELECT ending FROM next_states WHERE turn = ?", (row["last"],))
-        return ending is not None or scalar(connection, _REWARD, key) is not None
+        ending = "SELECT 1 FROM next_states WHERE turn IN (?, ?) AND ending IS NOT NULL"
+        return (
+            scalar(connection, ending, (row["last"], last)) is not None
+            or scalar(connection, _REWARD, key) is not None
+        )
 
     def _episode(self, row: sqlite3.Row) -> Episode:
         connection = self._open()

@@ -3,8 +3,8 @@
 A live stream says so by itself, in three ways, the most trusted first:
 
     corrected    a signal of the turn holds a `preferred` text: the turn is rejected, the text preferred
-    superseded   the user had it answered again (regenerated, edited, retried): every such turn is rejected, the answer
-                 with which the conversation went on is preferred
+    superseded   the user had it answered again (regenerated, edited): every such turn is rejected, the answer with
+                 which the conversation went on is preferred, unless that was a failure as well
     outcome      two turns of one task key, one rewarded and one that failed
 
 Answers are compared only where their prompts are the same, id by id, within one scope. The turns of a pair are claimed
@@ -21,8 +21,10 @@ from agentrl.store import claims, records
 from agentrl.store.claims import Claimed
 from agentrl.types import End, SignalSource
 
-SUPERSEDED = (End.REGENERATED, End.EDITED, End.RETRIED)
+SUPERSEDED = (End.REGENERATED, End.EDITED)
 """Ends by which the user asked for another answer."""
+ASKED_AGAIN = (*SUPERSEDED, End.RETRIED)
+"""Ends behind which another answer stands. A retry is a client's own, and no judgement of the reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +43,23 @@ class Pair:
         return self.turn_ids[-1]
 
 
+def _names(ends: Sequence[End]) -> str:
+    return ", ".join(f"'{end}'" for end in ends)
+
+
 _TRUST = "CASE s.source WHEN 'user' THEN 0 WHEN 'environment' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END"
 _OWN = f"""(SELECT s.{{column}} FROM signals s WHERE s.turn = t.seq AND s.reward IS NOT NULL
     ORDER BY {_TRUST}, s.created_at DESC, s.id DESC LIMIT 1)"""  # noqa: S608
+_TOLD = f"""WITH window (first) AS (SELECT min(seq) FROM turns WHERE policy = :policy AND received_at >= :oldest)
+    SELECT n.turn FROM window, next_states n WHERE n.turn >= first AND n.ending IN ({_names(SUPERSEDED)})
+    UNION SELECT a.seq FROM window, next_states n JOIN turns a ON a.request_id = n.answered_by
+        WHERE n.turn >= first AND n.ending IN ({_names(ASKED_AGAIN)})
+    UNION SELECT s.turn FROM window, signals s WHERE s.turn >= first AND (s.reward IS NOT NULL OR s.preferred <> '')
+    UNION SELECT a.seq FROM turns a WHERE a.policy = :policy AND a.received_at >= :oldest
+        AND EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.scope = a.scope
+            AND e.session = a.session AND e.source = 'environment' AND e.reward IS NOT NULL)"""  # noqa: S608
+"""Turns of which something is known that makes pairs, or that stand in another's place. Most of a live stream are
+neither, and what follows costs too much to ask of each."""
 _CANDIDATES = f"""SELECT c.seq, c.id, c.scope, c.used, t.request_id, t.task_key, t.num_prompt, n.turn AS followed,
     n.ending, n.answered_by,
     EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq AND s.preferred <> '') AS corrected,
@@ -53,7 +69,7 @@ _CANDIDATES = f"""SELECT c.seq, c.id, c.scope, c.used, t.request_id, t.task_key,
         AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train')
         ORDER BY e.id DESC LIMIT 1) AS episode_reward
     FROM ({claims.CLAIMABLE}) c JOIN turns t ON t.seq = c.seq LEFT JOIN next_states n ON n.turn = c.seq
-    ORDER BY c.seq"""  # noqa: S608
+    WHERE c.seq IN ({_TOLD}) ORDER BY c.seq"""  # noqa: S608
 
 
 def select(connection: sqlite3.Connection, policy: str, oldest: float, uses: int, limit: int) -> list[Pair]:
@@ -157,7 +173,7 @@ class _Finder:
 
     def _kept(self, row: sqlite3.Row) -> sqlite3.Row | None:
         """The last of the answers that were asked for in the place of this one, once something followed it; None
-        while that is open, and where it may not be claimed."""
+        while that is open, where it may not be claimed, and where nothing says that it was any better."""
         request, seen = row["answered_by"], set()
         while request is not None and request not in seen:
             seen.add(request)
@@ -166,13 +182,14 @@ class _Finder:
                    LEFT JOIN next_states n ON n.turn = t.seq WHERE t.request_id = ? AND t.scope = ? ORDER BY t.seq""",
                 (request, row["scope"]),
             ).fetchall()
-            again = [turn["answered_by"] for turn in turns if turn["ending"] in SUPERSEDED]
+            again = [turn["answered_by"] for turn in turns if turn["ending"] in ASKED_AGAIN]
             kept = [
-                turn for turn in turns if turn["followed"] is not None and turn["ending"] not in SUPERSEDED
+                turn for turn in turns if turn["followed"] is not None and turn["ending"] not in ASKED_AGAIN
             ]
             found = [self._free[turn["id"]] for turn in kept if turn["id"] in self._free]
-            if found:
-                return found[0]
+            better = [turn for turn in found if _may_be_preferred(turn)]
+            if better:
+                return better[0]
             request = again[0] if again else None
         return None
 
@@ -183,6 +200,13 @@ class _Finder:
         if row["seq"] not in self._prompts:
             self._prompts[row["seq"]] = records.prompt_bytes(self._connection, row["seq"])
         return self._prompts[row["seq"]]
+
+
+def _may_be_preferred(row: sqlite3.Row) -> bool:
+    """Whether an answer may stand for the better one: the user went on from it and nothing calls it a failure, or it
+    was rewarded. One that was corrected lends only its place: its correction is preferred."""
+    outcome = _outcome(row)
+    return bool(row["corrected"]) or outcome is True or (outcome is None and row["ending"] is None)
 
 
 def _outcome(row: sqlite3.Row) -> bool | None:

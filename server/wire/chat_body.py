@@ -183,7 +183,15 @@ class ChatBody(Wire):
             and isinstance(form.json_schema.get("schema"), dict)
         ):
             # In the client's order: a model writes the fields as the schema lists them, its reasons first.
-            return json.dumps(form.json_schema["schema"], ensure_ascii=False)
+            try:
+                return json.dumps(form.json_schema["schema"], ensure_ascii=False, allow_nan=False)
+            except (ValueError, RecursionError) as error:
+                raise Refused(
+                    f"response_format cannot be honoured: its schema is no JSON ({error}). Use finite numbers, and "
+                    "fewer levels.",
+                    param="response_format",
+                    code="invalid_value",
+                ) from error
         raise Refused(
             f"response_format of type {form.type!r} cannot be honoured. Use text, json_object, or json_schema with "
             "json_schema.schema.",

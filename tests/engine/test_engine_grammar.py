@@ -345,6 +345,12 @@ IMPOSSIBLE = [
     ("[]", "object"),
     (json.dumps({"const": "x" * 200_000}), "characters"),
     ("{", "no JSON"),
+    ('{"type": "number", "maximum": NaN}', "NaN is no number"),
+    ('{"type": "number", "maximum": 1e999}', "cannot be read"),
+    (json.dumps({"const": 10**400}), "out of range"),
+    (r'{"const": "\ud800"}', "cannot be read"),
+    ('{"items":' * 150 + "{}" + "}" * 150, "recursion limit"),
+    ("regex:\ud800", "cannot be read"),
     ("regex:(", "unclosed group"),
     (r"regex:[^\s\S]", "no reply at all"),
 ]
@@ -495,6 +501,21 @@ async def test_an_engine_follows_grammars_and_refuses_impossible_ones(
         with pytest.raises(RequestError, match="uniqueItems") as refused:
             await anext(impossible)
         assert refused.value.param == "grammar"
+        assert [event async for event in engine.generate(prompt(1, 6), Sampling(max_tokens=3))]
+
+
+@pytest.mark.parametrize("broken", [ValueError, RecursionError, BaseException])
+async def test_a_text_that_breaks_the_compiler_ends_its_own_request_only(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch, broken: type[BaseException]
+) -> None:
+    def compile_text(grammars: Grammars, text: str) -> None:
+        raise broken("a fault in the compiler")  # a panic of Rust's is no Exception
+
+    monkeypatch.setattr(Grammars, "compile", compile_text)
+    config = EngineConfig(precision="fp32", max_len=512)
+    async with asyncio.timeout(30), await LocalEngine.start(qwen, config) as engine:
+        with pytest.raises(RequestError, match=f"compiling it failed .{broken.__name__}"):
+            await anext(engine.generate(prompt(1, 6), Sampling(grammar=POINT)))
         assert [event async for event in engine.generate(prompt(1, 6), Sampling(max_tokens=3))]
 
 

@@ -1,11 +1,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from learner_run import NOW, Run, write_base
 
 from agentrl.learner.build import SAMPLED_PATH, Builder, Built, reward_of
+from agentrl.learner.replay import OwnAnswers
+from agentrl.losses.whole import Members
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.claims import Claimed
+from agentrl.store.learning_log import LearningLog
 from agentrl.types import (
     Completion,
     FinishReason,
@@ -186,7 +190,7 @@ def test_an_episode_counts_once_in_its_groups_mean(run: Run) -> None:
     ).samples
 
     assert [sample.advantages[-1] for sample in samples if sample.advantages] == [1.0, 1.0, 1.0, -1.0]
-    assert {sample.group for sample in samples} == {"q"}
+    assert len({sample.group for sample in samples}) == 1
 
 
 def test_turns_of_one_step_are_compared_by_outcome_and_their_own_reward(run: Run) -> None:
@@ -248,6 +252,18 @@ def test_feedback_is_shown_only_where_no_attempt_succeeded(run: Run) -> None:
     first, *_ = build(run, with_success, "sdpo").samples
     assert "Correct solution: done" in shown(run, first)
     assert "Feedback" not in shown(run, first)
+
+
+def test_samples_of_two_scopes_never_share_a_group(run: Run) -> None:
+    """Law 10: what compares the sequences of a group sees those of one scope."""
+    turns = [attempt(run, f"s~gy~{number}", "done") for number in range(3)]
+    turns[1] = replace(turns[1], scope="other")
+    claims = [claim(turn, group="y", episode_reward=1.0) for turn in turns]
+
+    samples = build(run, claims, "openclaw_rl_binary").samples
+
+    first, other, again = Members.of(samples, torch.device("cpu")).group.tolist()
+    assert first == again != other
 
 
 def test_nothing_of_another_scopes_group_is_shown(run: Run) -> None:
@@ -337,9 +353,11 @@ class _Skills:
 
     def __init__(self, body: str) -> None:
         self._skill = Skill(name="files", description="", body=body)
+        self.num_begun = 0
 
     def begin(self) -> None:
         """The same skill in every step."""
+        self.num_begun += 1
 
     def skills(self, turn: Turn) -> list[Skill]:
         return [self._skill]
@@ -359,6 +377,24 @@ def test_another_skill_changes_the_teachers_view_and_nothing_else(run: Run) -> N
     assert "Use zap." in shown(run, one)
     assert one.teacher != two.teacher
     assert replace(one, teacher=None) == replace(two, teacher=None) == none
+
+
+def test_what_stands_beside_a_step_does_not_begin_another(run: Run) -> None:
+    """A task keeps its skill within a step: the answers that are replayed in it are part of it."""
+    kept = run.record(run.turn("do it", "done", logprobs=(-1.0,) * 5), reward=1.0)
+    recipe = load_recipe("openclaw_rl_binary", {"rollout": {"name": "replay", "share": 0.5}})
+    skills = _Skills("Use zap.")
+    builder = Builder(recipe=recipe, renderer=run.renderer, max_len=200, skills=skills)
+    with LearningLog(run.path) as log:
+        log.ensure_base("default", str(run.base))
+        log.expire(0.0)
+        own = OwnAnswers(recipe, log, builder, policy="default", seed=0)
+
+        builder.build([claim(kept[0])], newest_version=0)
+        drawn = own.draw(0, 0)
+
+    assert [sample.source for sample in drawn.samples] == ["replay"]
+    assert skills.num_begun == 1
 
 
 def test_the_users_word_counts_most_and_of_one_source_the_newest(run: Run) -> None:

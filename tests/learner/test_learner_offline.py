@@ -127,6 +127,22 @@ def test_chosen_and_rejected_are_a_pair_and_a_bad_reply_is_a_rejected_side(
     assert samples["good"].pair is None
 
 
+def test_a_route_keeps_the_bad_answers_of_a_file_out(tmp_path: Path, base: Path) -> None:
+    records = [
+        {"messages": said("task"), "reply": name, "reward": reward}
+        for name, reward in (("good", 1.0), ("neutral", 0.0), ("bad", -1.0))
+    ]
+    path = write(tmp_path, records)
+    route = {"name": "reward_at_least", "threshold": 0.5}
+
+    drawn = opened(base, path, route=route).draw(0, 0)
+
+    assert [sample.reward for sample in drawn.samples] == [1.0]
+    assert drawn.dropped == {"records.jsonl:2": "no weight", "records.jsonl:3": "no weight"}
+    with pytest.raises(ConfigError, match=r"route 'reward_at_least' lets no line of it be learned from"):
+        opened(base, path, route=route | {"threshold": 1.5})
+
+
 def test_each_record_is_read_once_an_epoch_in_an_order_of_its_own(tmp_path: Path, base: Path) -> None:
     path = write(tmp_path, replies(6))
     file = opened(base, path, rollout__epochs=2)

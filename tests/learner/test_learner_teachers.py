@@ -299,6 +299,23 @@ def test_a_joint_teacher_keeps_no_graph_where_gradients_are_off(base: Path) -> N
         ].requires_grad
 
 
+def test_a_joint_teacher_keeps_no_graph_while_the_whole_batch_is_looked_at(base: Path) -> None:
+    """One pass of policy and teacher a micro batch with gradients on, and as many with gradients off."""
+    top = {"name": "top_tokens", "base": "raw", "frac": 0.5, "score": "entropy"}
+    trainer = make(base, recipe="pi_distill", advantage=top, batch__micro_tokens=1)
+    made = [
+        replace(item, source="teacher", advantages=(0.0,) * 20 + (advantage,) * 6)
+        for item, advantage in zip(as_sampled(trainer, [sample(0), sample(1)]), (1.0, -1.0), strict=True)
+    ]
+    passes = []
+    body = trainer.policy.causal_lm.get_decoder()
+    body.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+
+    trainer.step(made)
+
+    assert (passes.count(True), passes.count(False)) == (4, 4)
+
+
 def test_a_joint_teacher_is_scored_anew_after_every_step(base: Path) -> None:
     trainer = make(base, recipe="pi_distill")
     before = streams(trainer, [sample(0)], range(6))["teacher_hidden"]
@@ -521,8 +538,9 @@ def test_a_sample_without_a_score_is_dropped_and_counted(base: Path, other: Path
 
     result = trainer.step([unknown, known, silent, hinted])
 
-    assert [item.turn_ids for item in result.trained] == [("t0",), ("silent",)]
+    assert [item.turn_ids for item in result.trained] == [("t0",)]
     assert [(item.turn_ids, item.reason) for item in result.dropped] == [
+        (("silent",), "no weight"),
         (("t1",), "no teacher score"),
         (("hinted",), "no teacher score"),
     ]

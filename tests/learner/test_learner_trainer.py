@@ -1,6 +1,7 @@
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,39 @@ def test_zero_weights_move_nothing_and_are_dropped_with_a_reason(model_path: Pat
     assert_same(trainer, before)
     assert result.trained == ()
     assert [item.reason for item in result.dropped] == ["no weight"] * 4
+
+
+def test_what_adds_no_term_to_the_loss_is_dropped_beside_what_is_trained(model_path: Path) -> None:
+    """Laws 3 and 7: an answer whose ids were all forced, and one that the route keeps out."""
+    trainer = make(model_path, "grpo")
+    first, forced, silent = with_rewards(trainer, [sample(i, hint=False) for i in range(3)], (1.0, 1.0, -1.0))
+    length = len(first.token_ids)
+    forced = replace(forced, num_allowed=(0,) * 30 + (1,) * (length - 30))
+    silent = replace(silent, weights={"rl": (0.0,) * length})
+
+    result = trainer.step([forced, first, silent])
+
+    assert [item.turn_ids for item in result.trained] == [("t0",)]
+    assert {item.turn_ids: item.reason for item in result.dropped} == {
+        ("t1",): "greedy sample",
+        ("t2",): "no weight",
+    }
+    assert result.metrics["num_tokens"] == 6.0
+
+
+def test_distributions_are_distilled_where_ids_were_forced_and_old_answers_are_rehearsed(
+    model_path: Path,
+) -> None:
+    """A divergence over the vocabulary learns from forced ids; rehearsal has tokens of its own."""
+    length = len(sample(0).token_ids)
+    forced = sample(0, num_allowed=(0,) * 30 + (1,) * (length - 30))
+    assert make(model_path).step([forced]).trained == (forced,)
+
+    trainer = make(model_path, "dph_rl")
+    first, second = with_rewards(trainer, [sample(i, hint=False) for i in range(2)], (1.0, 1.0))
+    rehearsed = replace(second, source="rehearsal", advantages=None)
+    result = trainer.step([first, rehearsed])
+    assert (len(result.trained), result.dropped) == (2, ())
 
 
 def test_a_sample_of_zero_weight_changes_nothing_for_the_others(model_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_group_without_contrast_is_dropped_and_counted(run: Run) -> None:
     built = bench.build([*constant, *varied])
 
     assert {item.reason for item in built.dropped} == {"constant group"}
-    assert [sample.group for sample in built.samples] == ["h", "h"]
+    assert [sample.group for sample in built.samples] == ["'default' h"] * 2
     assert [sample.source for sample in built.samples] == ["sampled", "sampled"]
 
 

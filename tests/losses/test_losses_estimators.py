@@ -113,6 +113,24 @@ def test_dropping_the_tail_leaves_out_its_terms() -> None:
     assert value.item() == pytest.approx(fkl(log_p, log_q)[chosen].sum().item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("terms", [fkl, rkl], ids=["fkl", "rkl"])
+def test_without_a_bucket_all_ids_but_one_are_not_yet_the_full_divergence(terms) -> None:
+    policy, teacher = distribution(5), distribution(6)
+    chosen = policy.topk(6).indices
+    p, q = policy[chosen], teacher[chosen]
+    for tail in ("drop", "renorm"):
+        if tail == "renorm":
+            p, q = p / p.sum(), q / q.sum()
+        by_hand = terms(p.log(), q.log()).sum().item()
+        values = [
+            topk(policy.log(), teacher.log(), terms, k=k, support="student", tail=tail).item() for k in (6, 7)
+        ]
+
+        assert values[0] == pytest.approx(by_hand, abs=1e-12)
+        assert values[1] == pytest.approx(full(policy.log(), teacher.log(), terms).item(), abs=1e-12)
+        assert abs(values[0] - values[1]) > 1e-4
+
+
 def test_the_tail_keeps_its_digits_when_almost_all_mass_is_in_the_top() -> None:
     """1 − Σ would be 0 or worse in fp32; the tail's own sum is not."""
     log_p = torch.log_softmax(torch.tensor([30.0, 0.0, 0.0, 0.0]), dim=-1).requires_grad_()

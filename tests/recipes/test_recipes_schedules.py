@@ -172,9 +172,17 @@ def test_a_number_within_a_list_of_regularisers_may_change() -> None:
         load_recipe("grpo", {"regularisers": TWO, "regularisers.2.coef": 0.1})
 
 
-def test_a_metric_that_the_steps_do_not_have_is_an_error_with_those_they_have() -> None:
-    with pytest.raises(ValueError, match=r"'m'.*it has loss, policy_entropy"):
-        schedule(FOLLOWING["dual"]).observe({"policy_entropy": 1.0, "loss": 2.0})
+@pytest.mark.parametrize("name", sorted(FOLLOWING))
+def test_a_step_without_the_metric_that_is_followed_is_no_observation(name: str) -> None:
+    recipe = load_recipe("grpo", {"regularisers": TWO, "schedules": {"regularisers.0.coef": FOLLOWING[name]}})
+    schedules = Schedules(recipe)
+    before = schedules.state_dict()
+
+    assert schedules.advance({"policy_entropy": 1.0, "loss": 2.0}) == 1
+
+    assert schedules.state_dict() == before | {"step": 1}
+    assert schedules.advance({"m": 2.0}) == 0
+    assert schedules.state_dict()["schedules"] != before["schedules"]
 
 
 def test_a_state_of_another_kind_is_refused() -> None:

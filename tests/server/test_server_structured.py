@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 from openai import AsyncOpenAI, BadRequestError
 from server_house import BASH, MODEL, TOKENIZER, says, serving
 
@@ -93,6 +94,17 @@ async def test_nano_answers_in_the_form_that_was_asked_for(tmp_path: Path) -> No
                 **ask, response_format=form({"type": "array", "uniqueItems": True})
             )
         assert refused.value.param == "response_format"
+        head = {"Content-Type": "application/json"}
+        for schema in ('{"maximum":1e999}', '{"maximum":NaN}', '{"items":' * 150 + "{}" + "}" * 150):
+            asked = json.dumps(ask | {"response_format": form({})}).replace(
+                '"schema": {}', f'"schema": {schema}'
+            )
+            async with AsyncClient(base_url=runtime.base_url) as plain_client:
+                answer = await plain_client.post("/v1/chat/completions", content=asked, headers=head)
+            assert answer.status_code == 400, answer.text
+        # The engine is still the same one.
+        after = await client.chat.completions.create(**ask, seed=0, response_format=form(VERDICT))
+        assert json.loads(after.choices[0].message.content or "")
 
 
 async def test_the_form_reaches_the_engine_in_the_clients_order(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from agentrl.signals.gates import (
     case_of,
 )
 from agentrl.signals.hints import directive
+from agentrl.signals.injection import hides
 from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.signals.loop import SignalLoop
 from agentrl.signals.outputs import text_of
@@ -340,3 +342,25 @@ def test_nothing_is_taught_of_a_turn_that_may_not_be_trained_or_was_told_the_way
         step(log, praise)
         assert [signal.turn_id for signal in log.signals] == ["t2"]
     assert of_parent(silent) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("run QWxhZGRpbjpvcGVuIHNlc2FtZQ now", "encoded text"),
+        ("run abcdefghijkl==", "encoded text"),
+        ("see a/QWxhZGRpbjpvcGVuIHNlc2FtZQ", None),
+        ("see a/x+QWxhZGRpbjpvcGVuIHNlc2FtZQ", "encoded text"),
+        ("an abcdefghijklmnopqrstuvwxyz word", None),
+    ],
+)
+def test_encoded_text_is_known_by_its_run_of_letters(text: str, found: str | None) -> None:
+    assert hides(text) == found
+
+
+@pytest.mark.parametrize("run", ["+" * 400_000, "g" * 400_000, "g+" * 200_000])
+def test_a_long_run_is_looked_through_once(run: str) -> None:
+    """A search that begins anew at each character would take minutes."""
+    began = time.process_time()
+    assert hides(run) is None
+    assert time.process_time() - began < 20

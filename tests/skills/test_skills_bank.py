@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ def write(bank: SkillBank, name: str, session: str, *, is_new: bool = True, **va
     )
 
 
-def never(session: str) -> bool:
-    return False
+def always(session: str, turns: Sequence[str]) -> bool:
+    return True
 
 
 # the rule
@@ -90,23 +91,23 @@ def test_a_skill_written_in_an_iteration_is_usable_from_the_next(tmp_path: Path)
         bank.begin_iteration()
         write(bank, "a", "s1")
         assert bank.names_of("default", "t") == ["a"]
-        assert not bank.is_usable("default", "a", never)
+        assert not bank.is_usable("default", "a", always)
         bank.begin_iteration()
-        assert bank.is_usable("default", "a", never)
+        assert bank.is_usable("default", "a", always)
         write(bank, "a", "s2", is_new=False)
-        assert bank.is_usable("default", "a", never)
+        assert bank.is_usable("default", "a", always)
         write(bank, "a", "s3")  # a new text
-        assert not bank.is_usable("default", "a", never)
+        assert not bank.is_usable("default", "a", always)
 
 
 def test_a_skill_teaches_no_episode_that_alone_it_was_written_from(tmp_path: Path) -> None:
     with SkillBank(tmp_path) as bank:
         write(bank, "a", "s1")
         bank.begin_iteration()
-        assert not bank.is_usable("default", "a", lambda session: session == "s1")
-        assert bank.is_usable("default", "put-in-by-hand", lambda session: True)
+        assert not bank.is_usable("default", "a", lambda session, turns: session != "s1")
+        assert bank.is_usable("default", "put-in-by-hand", lambda session, turns: False)
         write(bank, "a", "s2", is_new=False)
-        assert bank.is_usable("default", "a", lambda session: session == "s1")
+        assert bank.is_usable("default", "a", lambda session, turns: session != "s1")
 
 
 def test_a_task_keeps_its_skill_for_an_iteration(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_crowded_bank_loses_the_lowest_mean_and_never_one_without_a_chance(tmp
         assert bank.crowded("default", "t", 4) == []
         assert bank.crowded("default", "t", 2) == ["a", "d"]
         assert bank.crowded("default", "t", 1) == ["a", "d", "b"]
-        assert bank.drop("default", "t", "a") is True
+        bank.drop("default", "t", "a")
         assert bank.names_of("default", "t") == ["b", "c", "d"]
 
 
@@ -173,7 +174,9 @@ def test_a_dropped_skill_that_another_task_has_is_still_needed(tmp_path: Path) -
         write(bank, "a", "s1")
         write(bank, "a", "s2", task="u", is_new=False)
 
-        assert bank.drop("default", "t", "a") is False
+        assert bank.is_elsewhere("default", "t", "a")
+        bank.drop("default", "t", "a")
+        assert not bank.is_elsewhere("default", "u", "a")
 
 
 def test_a_turn_names_the_text_that_its_teacher_was_shown(tmp_path: Path) -> None:

@@ -88,6 +88,24 @@ def test_what_is_wrong_is_told_with_its_remedy(wrong: str, remedy: str) -> None:
     assert remedy in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "since: 2024-02-30",
+        f"deep: {'[' * 20_000}",
+        f"number: {'9' * 5000}",
+        f"number: 0x{'f' * 5000}",
+        "number: !!int ''",
+        'description: "\\uD800"',
+        "metadata:\n  agentrl-version: .inf",
+        f"metadata:\n  agentrl-turns: 0x{'f' * 5000}",
+    ],
+)
+def test_a_value_that_breaks_the_reader_is_a_fault_of_the_file(line: str) -> None:
+    with pytest.raises(SkillError):
+        parse(f"---\nname: a\ndescription: b\n{line}\n---\nx", folder="a")
+
+
 @given(st.text(max_size=200))
 def test_any_text_makes_a_well_formed_name(text: str) -> None:
     name = slug(text)

@@ -198,3 +198,54 @@ def test_a_reader_never_sees_half_a_skill(library: SkillLibrary) -> None:
     assert seen <= set(bodies)
     assert library.faults == {}
     assert [path.name for path in (library.path / "use-zorp").iterdir()] == ["SKILL.md"]
+
+
+def test_a_skill_that_a_hand_broke_badly_is_reported_and_the_others_are_read(library: SkillLibrary) -> None:
+    library.learn(draft("Run `zorp`."), ORIGIN)
+    path = write_by_hand(library.path, "broken") / "SKILL.md"
+    path.write_text("---\nname: broken\ndescription: d\nsince: 2024-02-30\n---\nx\n")
+
+    assert [each.name for each in library.all()] == ["use-zorp"]
+    assert "in quotes" in library.faults["broken"]
+
+
+def test_what_is_taken_says_nothing_of_its_own_state_and_provenance(
+    library: SkillLibrary, tmp_path: Path
+) -> None:
+    theirs = SkillLibrary(tmp_path / "theirs")
+    theirs.learn(draft("Run `zorp`."), ORIGIN)
+    library.take(theirs.path, state=SkillState.PROPOSED)
+
+    (skill,) = library.all()
+    assert (skill.state, skill.turn_ids, skill.version, skill.score) == (SkillState.PROPOSED, (), None, None)
+    assert skill.is_edited
+    assert skill.body == "Run `zorp`."
+
+
+def test_nothing_hidden_linked_or_special_is_taken(library: SkillLibrary, tmp_path: Path) -> None:
+    write_by_hand(tmp_path / "hidden", "a", body="Do\u200b it.")
+    write_by_hand(tmp_path / "elsewhere", "b")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    os.mkfifo(write_by_hand(tmp_path / "special", "c") / "pipe")
+
+    for folder, fault in (
+        ("hidden", "hidden characters"),
+        ("linked", "is a link"),
+        ("special", "neither a file"),
+    ):
+        with pytest.raises(SkillError, match=fault):
+            library.take(tmp_path / folder)
+    assert library.all() == []
+
+
+def test_under_review_an_approved_text_stays_and_a_proposed_one_goes_on(library: SkillLibrary) -> None:
+    library.learn(draft("Run `zorp`."), ORIGIN, state=SkillState.PROPOSED)
+    assert library.learn(draft("Run `zarp`."), ORIGIN, state=SkillState.PROPOSED)[1] == "revised"
+    library.change("use-zorp", SkillState.ACTIVE)
+
+    later = Origin(turn_ids=("t2",), version=4, score=0.5)
+    skill, kept = library.learn(draft("Run `rm`."), later, state=SkillState.PROPOSED)
+
+    assert (kept, skill.body, skill.state) == ("merged", "Run `zarp`.", SkillState.ACTIVE)
+    assert library.get("use-zorp").body == "Run `zarp`."

@@ -1,5 +1,7 @@
 import asyncio
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ from skills_episodes import NOW, REFUSED, WORKED, as_sent, episode, record, reco
 
 from agentrl.config import SkillsConfig
 from agentrl.store.episodes import Episode, Episodes
+from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from agentrl.types import Arm, NextState, Purpose, TurnKind
+from agentrl.types import Arm, NextState, PolicyVersion, Purpose, TurnKind, VersionState
 from skills import figures
 from skills.bank import SkillBank
 from skills.library import SKILLS_FOLDER, Draft, SkillLibrary
@@ -233,6 +236,86 @@ async def test_a_crowded_task_retires_the_skill_that_did_worst(tmp_path: Path) -
     ]
 
 
+async def test_a_crowded_task_outlives_a_skill_that_a_hand_deleted(tmp_path: Path) -> None:
+    def named(found: Episode) -> Draft:
+        return Draft(name=found.session, description="d", body=f"Run `{found.session}`.")
+
+    for number, score in enumerate((0.2, 1.0, 0.6)):
+        await record(tmp_path, recovered(session=f"s{number}", reward=score))
+        if number == 2:
+            shutil.rmtree(library(tmp_path).path / "s0")
+        await work(tmp_path, Scripted(named), max_per_task=2, mean_of="source")
+
+    assert [one.name for one in library(tmp_path).all(SkillState.ACTIVE)] == ["s1", "s2"]
+    with SkillBank(tmp_path / SKILLS_FOLDER) as bank:
+        assert bank.names_of("default", "task-1") == ["s1", "s2"]
+
+
+async def test_a_summary_is_tried_three_times(tmp_path: Path) -> None:
+    tries: list[str] = []
+
+    def answer(found: Episode) -> Draft | None:
+        tries.append(found.session)
+        if found.session == "never" or tries.count(found.session) < 3:
+            raise SummariserError("down")
+        return Draft(name="b", description="d", body="Run `b`.")
+
+    await record(tmp_path, recovered(session="late"), recovered(session="never"))
+
+    assert await work(tmp_path, Scripted(answer)) == 2
+    assert (tries.count("late"), tries.count("never")) == (3, 3)
+    assert outcomes(tmp_path) == {"failed": 1, "written": 1}
+
+
+async def test_what_redaction_left_is_no_skill(tmp_path: Path) -> None:
+    await record(tmp_path, recovered())
+    await work(tmp_path, Scripted(lambda found: Draft(name="a", description="d", body="Log in with ******.")))
+
+    assert library(tmp_path).all() == []
+    assert outcomes(tmp_path) == {"refused": 1}
+
+
+async def test_half_a_character_is_no_description(tmp_path: Path) -> None:
+    await record(tmp_path, recovered())
+    await work(tmp_path, Scripted(lambda found: Draft(name="a", description="d\ud800", body="b")))
+
+    assert (library(tmp_path).all(), library(tmp_path).faults) == ([], {})
+    assert outcomes(tmp_path) == {"failed": 1}
+
+
+async def test_a_text_too_long_is_not_looked_through(tmp_path: Path) -> None:
+    await record(tmp_path, recovered())
+    long = "\u200b" * 40_001
+    await work(tmp_path, Scripted(lambda found: Draft(name="a", description="d", body=long)))
+
+    assert outcomes(tmp_path) == {"failed": 1}
+
+
+async def test_a_session_whose_last_turn_failed_ends_with_it(tmp_path: Path) -> None:
+    first = episode("Show a", ("$ cat a", REFUSED), ("$ zorp a", "hello"), reward=None)
+    await record(tmp_path, first)
+    broken = episode("Show a", ("", None), session="s1", reward=None).steps[0]
+    failed = replace(broken.turn, id="s1-failed", request_id="failed", error="timeout", received_at=NOW + 9)
+    async with await SignalLog.open(tmp_path) as log:
+        await log.record_turn(failed, history_key="h", reply_key="r")
+        assert await work(tmp_path) == 0
+        assert broken.next_state is not None
+        await log.record_next_state(replace(broken.next_state, turn_id="s1-failed"))
+
+    assert await work(tmp_path) == 1
+
+
+async def test_a_session_left_for_more_than_a_day_keeps_no_other_waiting(tmp_path: Path) -> None:
+    await record(tmp_path, recovered(session="left", reward=None), is_closed=False)
+    assert await work(tmp_path) == 0
+
+    later = recovered(session="later", received_at=NOW + 86_402)
+    await record(tmp_path, later, is_closed=False)
+    assert await work(tmp_path) == 1
+    (skill,) = library(tmp_path).all()
+    assert skill.turn_ids == ("left-default-0", "left-default-1")
+
+
 async def test_the_loop_runs_beside_others_until_it_is_cancelled(tmp_path: Path) -> None:
     await record(tmp_path, recovered())
     written = asyncio.Event()
@@ -334,5 +417,40 @@ async def test_only_active_skills_are_shown(state: SkillState, tmp_path: Path) -
         assert skills.skills(turn) == ()
         library(tmp_path).change("use-zorp", SkillState.ACTIVE)
         assert skills.skills(turn) == ()  # the iteration sees the library as it began
+        skills.begin()
+        assert [skill.name for skill in skills.skills(turn)] == ["use-zorp"]
+
+
+async def test_a_skill_goes_with_the_turns_that_a_rollback_set_aside(tmp_path: Path) -> None:
+    await record(tmp_path, recovered(session="first"))
+    await work(tmp_path)
+    turn = turn_of(recovered(session="later"))
+    with LearningLog(tmp_path) as learning, source(tmp_path) as skills:
+        first = PolicyVersion(
+            policy="default", number=0, parent=None, state=VersionState.SERVING, path="versions/0"
+        )
+        learning.publish(first)
+        skills.begin()
+        assert [skill.name for skill in skills.skills(turn)] == ["use-zorp"]
+
+        learning.configure(needs="reward")
+        (claimed, *_) = learning.claim(limit=2, needs="reward", max_age_s=1e12)
+        step = learning.record_step([claimed.turn.id], recipe="r", seed=1, metrics={}, version_parent=0)
+        learning.publish(
+            replace(
+                first, number=1, parent=0, state=VersionState.CANDIDATE, path="versions/1", step_ids=(step,)
+            )
+        )
+        learning.set_state("default", 1, VersionState.SERVING, "passed")
+        skills.begin()
+        assert [skill.name for skill in skills.skills(turn)] == ["use-zorp"]
+
+        learning.rollback("default", 0, "worse")
+        skills.begin()
+        assert skills.skills(turn) == ()
+
+    await record(tmp_path, recovered(session="second"))
+    await work(tmp_path)
+    with source(tmp_path) as skills:
         skills.begin()
         assert [skill.name for skill in skills.skills(turn)] == ["use-zorp"]

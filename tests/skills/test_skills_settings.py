@@ -1,14 +1,17 @@
 """Who writes skills, by the settings of a run."""
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from skills_episodes import record, recovered
 
-from agentrl.config import Config, SkillsConfig
+from agentrl.config import Config, SkillsConfig, write_config
 from agentrl.errors import ConfigError
-from server.skills_loop import skill_loop, summariser
+from server.skills_loop import asking, skill_loop, summariser
+from server.skills_pages import listed, take
 from skills import figures
 from skills.bank import SkillBank
 from skills.library import SkillLibrary
@@ -38,6 +41,23 @@ async def test_a_users_function_is_asked_as_a_model(kind: str, tmp_path: Path) -
     assert await summarised(tmp_path, code, "ask") == (["## How\n1. run zorp FILE"], {"written": 1})
 
 
+async def test_a_function_that_waits_holds_nothing_else_up() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def ask(messages: object) -> str:
+        begun.set()
+        assert go.wait(10), "nothing else ran while the function waited"
+        return "answer"
+
+    async def other() -> None:
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        go.set()
+
+    answer, _ = await asyncio.gather(asking(ask)([]), other())
+    assert answer == "answer"
+
+
 async def test_a_users_class_writes_skills_itself(tmp_path: Path) -> None:
     code = (
         "from skills.library import Draft\n"
@@ -59,6 +79,19 @@ async def test_a_text_that_hides_something_is_refused(tmp_path: Path) -> None:
     code = f"def ask(messages):\n    return {json.dumps(hidden)!r}\n"
 
     assert await summarised(tmp_path, code, "ask") == ([], {"refused": 1})
+
+
+@pytest.mark.parametrize(("review", "state"), [(True, "proposed"), (False, "active")])
+def test_what_is_imported_waits_for_an_approval_where_skills_do(
+    review: bool, state: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in" / "pdf"
+    folder.mkdir(parents=True)
+    (folder / "SKILL.md").write_text("---\nname: pdf\ndescription: d\n---\nx\n")
+    write_config(Config(skills=SkillsConfig(review=review)), tmp_path / "config.json")
+
+    assert take(tmp_path, "default", folder) == "imported: pdf"
+    assert [row["state"] for row in listed(tmp_path, "default")["skills"]] == [state]
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,8 @@ async def test_a_model_may_say_that_there_is_nothing_to_learn() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "I think so.", "[]", '{"name": 3}', json.dumps(ANSWER | {"orders": "obey"}), '{"name": "a"}',
+    [json.dumps(ANSWER | {"golden_workflow": ["x" * 601]}),
+     "", "I think so.", "[]", '{"name": 3}', json.dumps(ANSWER | {"orders": "obey"}), '{"name": "a"}',
      json.dumps(ANSWER | {"golden_workflow": [], "mistake_analysis": []}), json.dumps(ANSWER) + " and so on"],
 )  # fmt: skip
 async def test_what_is_no_skill_is_a_failure(answer: str) -> None:

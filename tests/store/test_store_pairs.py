@@ -86,7 +86,7 @@ def learn(learning: LearningLog, turn_ids: list[str], number: int = 1) -> None:
     learning.set_state("default", number, VersionState.SERVING, "passed")
 
 
-@pytest.mark.parametrize("end", [End.REGENERATED, End.EDITED, End.RETRIED])
+@pytest.mark.parametrize("end", [End.REGENERATED, End.EDITED])
 async def test_an_answer_asked_for_again_loses_to_the_one_that_was_kept(log, learning, end: End) -> None:
     await turn(log, "first")
     await ends(log, "first", end, by="second")
@@ -107,7 +107,7 @@ async def test_of_many_answers_the_last_is_preferred_to_all_others(log, learning
         await turn(log, name)
         await ends(log, name, End.REGENERATED, by=later)
     await turn(log, "d")
-    await ends(log, "d", End.CLOSED)
+    await ends(log, "d", None)
 
     assert claim(learning, limit=1) == [
         ("a", "d", False),
@@ -127,6 +127,51 @@ async def test_a_failed_attempt_in_between_does_not_hide_the_answer_that_was_kep
 
     assert claim(learning) == [("a", "c", False), ("c", "c", True)]
     assert learning.account().rejected == {"error": 1}
+
+
+async def test_a_retry_is_no_judgement_of_the_reply(log, learning) -> None:
+    await turn(log, "a")
+    await ends(log, "a", End.RETRIED, by="b")
+    await turn(log, "b")
+    await ends(log, "b", None)
+    assert claim(learning) == []
+
+    await turn(log, "c")
+    await ends(log, "c", End.REGENERATED, by="d")
+    await turn(log, "d")
+    await ends(log, "d", End.RETRIED, by="e")
+    await turn(log, "e")
+    await ends(log, "e", None)
+
+    assert claim(learning) == [("c", "e", False), ("e", "e", True)]
+    assert learning.account().pending["waiting"] == 3
+
+
+@pytest.mark.parametrize(
+    ("end", "reward", "preferred"),
+    [
+        (None, None, True),
+        (None, 0.0, True),
+        (None, -1.0, False),
+        (End.ABANDONED, None, False),
+        (End.CLOSED, None, False),
+        (End.CLOSED, 0.0, False),
+        (End.CLOSED, -1.0, False),
+        (End.ABANDONED, 1.0, True),
+        (End.CLOSED, 1.0, True),
+    ],
+)
+async def test_the_last_answer_is_preferred_only_where_the_user_went_on_or_praised_it(
+    log, learning, end: End | None, reward: float | None, preferred: bool
+) -> None:
+    await turn(log, "a")
+    await ends(log, "a", End.REGENERATED, by="b")
+    await turn(log, "b")
+    await ends(log, "b", end)
+    if reward is not None:
+        await says(log, "b", reward=reward)
+
+    assert claim(learning) == ([("a", "b", False), ("b", "b", True)] if preferred else [])
 
 
 async def test_answers_to_other_prompts_and_of_other_scopes_are_not_compared(log, learning) -> None:
@@ -254,6 +299,35 @@ async def test_pairs_used_least_come_first_and_each_turn_is_counted(log, learnin
     assert [(one.turn.id, one.use) for one in again] == [("a", 1), ("b", 1), ("c", 2), ("d", 2)]
     learn(learning, ["a", "b", "c", "d"], 2)
     assert [one.turn.id for one in learning.claim(limit=9, needs="pair", max_age_s=1e6, uses=2)] == ["a", "b"]
+
+
+async def test_only_turns_of_which_something_is_known_are_looked_at_and_no_pair_is_lost(
+    log, learning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = pairs._CANDIDATES.replace(f"WHERE c.seq IN ({pairs._TOLD}) ", "")
+    asked = {"policy": "default", "oldest": 0.0, "uses": 1}
+    draw = random.Random(5)
+    for i in range(120):
+        name = f"t{i:03}"
+        await turn(log, name, task_key=draw.choice("xyz"), session=f"s{i // 2}")
+        end = draw.choice([None] * 8 + [End.REGENERATED, End.EDITED, End.RETRIED, End.CLOSED])
+        await ends(log, name, end, by=f"t{i + 1:03}")
+        if draw.random() < 0.2:
+            source = draw.choice([SignalSource.USER, SignalSource.ENVIRONMENT])
+            said = {"preferred": "so"} if draw.random() < 0.2 else {"reward": draw.choice([-1.0, 0.0, 1.0])}
+            await says(log, name, source, **said)
+
+    with learning._reading() as connection:
+        looked_at = connection.execute(pairs._CANDIDATES, asked).fetchall()
+        found = pairs.select(connection, "default", 0.0, 1, 1000)
+        waiting = connection.execute(everything, asked).fetchall()
+        monkeypatch.setattr(pairs, "_CANDIDATES", everything)
+        found_among_all = pairs.select(connection, "default", 0.0, 1, 1000)
+
+    assert len(waiting) == 120
+    assert 20 < len(looked_at) < 100
+    assert len(found) > 10
+    assert found == found_among_all
 
 
 async def test_evaluations_are_never_compared(log, learning) -> None:
