@@ -278,7 +278,9 @@ def recipes_show(
     """One method with its axes resolved, what each option does, and the formula that they fill in."""
     from server.recipe_pages import page
 
-    show(page(name, dict(named_value(text, "--set") for text in set_ or [])), as_json=json_)
+    # The spelling of `serve` works here as well.
+    changes = [text.removeprefix("learn.overrides.") for text in set_ or []]
+    show(page(name, dict(named_value(text, "--set") for text in changes)), as_json=json_)
 
 
 Scope = Annotated[str, typer.Option("--scope", help="Whose skills: the scope of an API key.")]

@@ -47,6 +47,13 @@ def read_feedback(data: bytes, *, url_session: str | None) -> FeedbackBody:
         raise Refused(
             "Name exactly one of turn_id, response_id and session.", param="turn_id", code="invalid_target"
         )
+    if body.preferred and body.preferred.strip().startswith(RESPONSE_PREFIX):
+        raise Refused(
+            "preferred is the text of the better answer, not an id: it would be learned letter by letter. Send the "
+            "answer itself, or reward -1 for the worse and 1 for the better answer.",
+            param="preferred",
+            code="invalid_preferred",
+        )
     if body.reward is None and not body.text and not body.preferred and not body.end_session:
         raise Refused(
             "The feedback says nothing. Send reward, text, preferred or end_session.", code="empty_feedback"

@@ -174,6 +174,11 @@ def first_unmet(
             f"with `agentrl rollout --group-size {recipe.group_size}`",
         ),
         (
+            trained == 0 and recipe.uses_pairs and pending["waiting"] >= recipe.batch.turns_per_step,
+            f"recipe {recipe.name!r} compares two answers to one prompt, and the turns that wait have no partner: ask "
+            "again and go on with the answer that is kept, or send /v1/feedback with the text of a `preferred` one",
+        ),
+        (
             trained == 0 and number > pending["waiting"] + pending["claimed"],
             f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: "
             + REMEDIES.get(why, "`agentrl explain` shows one of them"),

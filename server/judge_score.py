@@ -127,6 +127,7 @@ def summary(found: Sequence[Verdict]) -> dict[str, Any]:
     outages = [verdict for verdict in found if verdict.item.label.fault == "infrastructure"]
     return {
         "num_failed": sum(verdict.failed for verdict in found),
+        "first_failure": next((v.judgement.evidence for v in found if v.failed), None),
         **agreement(pairs),
         "kappa": kappa(pairs),
         "kappa_judged": kappa([pair for pair in pairs if None not in pair]),
@@ -238,7 +239,9 @@ def markdown(score: Mapping[str, Any]) -> str:
         f"{_percent(score['outages_punished'])}; {hint['num_given']} hints given for {hint['num_due']} due, "
         f"precision {_percent(hint['precision'])}, recall {_percent(hint['recall'])}; the gates "
         f"accept {_percent(gates['acceptance'])}, precision then {_percent(gates['precision'])}; "
-        f"{1000 * score['seconds_mean']:.3g} ms a turn; {score['num_failed']} failures of the judge.",
+        f"{1000 * score['seconds_mean']:.3g} ms a turn; {score['num_failed']} failures of the judge"
+        + (f", the first: {score['first_failure']}" if score["first_failure"] else "")
+        + ".",
     ]
     worst = (
         f"{row['kind']} {_class(row['right'])} said {_class(row['said'])} ({row['num_turns']})"

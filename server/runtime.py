@@ -24,6 +24,7 @@ from agentrl.engine.base import Engine
 from agentrl.engine.local_process import LocalProcessEngine
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.nano import weights_dir
+from agentrl.recipes.files import refuse_missing_files
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
@@ -134,7 +135,7 @@ class Runtime:
         config, stack = self.config, self._stack
         if config.learn.enabled:
             # A recipe that cannot work is refused here, before a model is loaded (law 9).
-            load_recipe(config.learn.recipe, config.learn.overrides)
+            refuse_missing_files(load_recipe(config.learn.recipe, config.learn.overrides))
         model_path = model_folder(config.model)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)

@@ -32,6 +32,10 @@ AXES = (
 )  # fmt: skip
 
 
+OWN_WORDS = ("evidence", "doubt", "alias_of", "lacks")
+"""What a recipe says of itself and does not hand down by `extends`."""
+
+
 SCHEDULABLE = (
     "target", "divergence", "estimator", "token_weight", "mix", "offpolicy", "regularisers", "aggregate",
     "optim.lr", "optim.max_grad_norm", "limits.max_logprob_gap",
@@ -310,7 +314,9 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"the recipe {name_or_path} is not valid TOML: {error}") from error
     data = {key: _option(key, value) for key, value in data.items()}
     parent = data.pop("extends", None)
-    merged = _merged(_read(parent), data) if parent is not None else data
+    # What is known of the method that a recipe begins with is not known of the recipe.
+    known = {} if parent is None else {k: v for k, v in _read(parent).items() if k not in OWN_WORDS}
+    merged = _merged(known, data)
     return {"name": path.stem} | merged | ({"name": path.stem} if "name" not in data else {})
 
 

@@ -29,6 +29,16 @@ async def test_feedback_on_a_turn_becomes_a_signal_of_the_user(tmp_path: Path) -
         )
 
 
+async def test_an_id_in_the_place_of_the_better_answers_text_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, [says("Ok.")]) as house:
+        turn_id = (await house.ask("Hi")).headers["X-Turn-Id"]
+        refused = await give(house, {"turn_id": turn_id, "preferred": f"chatcmpl-{turn_id}"})
+
+        assert refused.status_code == 400
+        assert "preferred is the text of the better answer" in refused.json()["error"]["message"]
+        assert await house.runtime.log.signals(turn_id) == []
+
+
 async def test_words_alone_are_no_reward(tmp_path: Path) -> None:
     """Law 6: None is not zero."""
     async with serving(tmp_path, [says("Ok.")]) as house:

@@ -47,6 +47,16 @@ def test_the_doctor_names_the_first_condition_that_is_not_met(
     assert finding in first_unmet(Account(**known), load_recipe("hint_opsd"), **running)
 
 
+def test_the_doctor_says_that_answers_without_a_partner_teach_no_preference() -> None:
+    waiting = PENDING | {"waiting": 40}
+    account = Account(accepted=50, trained=0, rejected={}, pending=waiting, apart={})
+
+    found = first_unmet(
+        account, load_recipe("dpo"), is_running=True, is_paused=False, learner={"state": "running"}
+    )
+    assert "have no partner" in found
+
+
 def test_the_doctor_names_the_size_of_the_groups_that_are_missing() -> None:
     account = Account(accepted=10, trained=0, rejected={}, pending=PENDING, apart={})
 
