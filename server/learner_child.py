@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agentrl.learner.process import PARENT
+
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 1.0
@@ -85,6 +87,7 @@ class LearnerChild:
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                     "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
+                    PARENT: str(os.getpid()),
                 },
             )
         self.state = "running"

@@ -34,6 +34,8 @@ STOPPED, FAILED, REFUSED = 0, 1, 2
 TEACHER = "teacher"
 """Holder of the pin on a version that the recipe names as the teacher."""
 PARENT_POLL_S = 0.5
+PARENT = "AGENTRL_PARENT"
+"""Environment variable with the process id of the supervisor, whose end is the learner's; absent = of the parent."""
 LOCK_FILE = "learner.lock"
 LOCK_WAIT_S = 30.0
 """How long a learner waits for the end of another: one whose server was killed notices that within half a second, and
@@ -253,7 +255,8 @@ def _ending(stop: threading.Event) -> Iterator[threading.Event]:
     def end(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    parent = os.getppid()
+    # A parent that died while we started is known by its number alone: we have another one by now.
+    parent = int(os.environ.get(PARENT, os.getppid()))
     done = threading.Event()
 
     def watch() -> None:

@@ -12,7 +12,7 @@ import pytest
 from learner_run import Run, write_base
 
 from agentrl.learner.journal import Journal
-from agentrl.learner.process import FAILED, REFUSED, STOPPED, learn, main
+from agentrl.learner.process import FAILED, PARENT, REFUSED, STOPPED, learn, main
 from agentrl.store.learning_log import LearningLog
 
 
@@ -25,13 +25,13 @@ def events(run: Run) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run.path / "learner.log").read_text().splitlines()]
 
 
-def started(run: Run) -> subprocess.Popen[str]:
+def started(run: Run, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "agentrl.learner.process", str(run.path)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
     )
 
 
@@ -115,6 +115,17 @@ def test_the_process_ends_when_its_parent_is_gone(run: Run) -> None:
     watcher.join(timeout=30)
     assert ended.is_set()
     assert events(run)[-1]["event"] == "stopped"
+
+
+def test_a_process_whose_supervisor_died_before_it_could_look_ends(run: Run) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    process = started(run, **{PARENT: str(gone.pid)})
+
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == STOPPED
+    assert json.loads(output.splitlines()[-1])["event"] == "stopped"
 
 
 def test_settings_that_cannot_work_are_refused_with_the_remedy(run: Run) -> None:
