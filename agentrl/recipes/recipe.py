@@ -32,7 +32,7 @@ AXES = (
 )  # fmt: skip
 
 
-OWN_WORDS = ("evidence", "doubt", "alias_of", "lacks")
+OWN_WORDS = ("evidence", "doubt", "alias_of")
 """What a recipe says of itself and does not hand down by `extends`."""
 
 

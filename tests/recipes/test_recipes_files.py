@@ -36,3 +36,10 @@ def test_what_is_known_of_a_preset_is_not_known_of_a_recipe_that_begins_with_it(
     assert theirs.doubt
     assert (mine.evidence, mine.doubt) == ("", "")
     assert mine.divergence == theirs.divergence
+
+
+def test_a_recipe_that_begins_with_one_whose_mechanism_is_missing_is_refused_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "sinkd"\n')
+    with pytest.raises(ConfigError, match="cannot work yet"):
+        load_recipe(path)
