@@ -12,12 +12,11 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from agentrl.errors import StoreError
 from agentrl.store import records
-from agentrl.store.database import LOG_NAME, connect, database_path, reading, scalar
-from agentrl.store.migrations import LOG, require_current
+from agentrl.store.database import reading, scalar
+from agentrl.store.log_reader import LogReader
 from agentrl.types import NextState, Turn
 
 IDLE_S = 24 * 3600.0
@@ -77,30 +76,14 @@ _REWARD = """SELECT reward FROM signals e INDEXED BY episode_rewards WHERE scope
     AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train') ORDER BY id DESC LIMIT 1"""
 
 
-class Episodes:
-    """Reads on from where the last call ended. `close` is idempotent.
-
-    Args:
-        path: the run's folder, or its log.db.
-        policy: the line of versions whose episodes are wanted.
-
-    Raises:
-        StoreError: the file is missing or from another release.
-    """
+class Episodes(LogReader):
+    """Reads on from where the last call ended."""
 
     def __init__(self, path: Path | str, policy: str) -> None:
-        self._policy = policy
-        self._seen = 0
-        """Every session up to this seq of turns was handed out or known."""
+        super().__init__(path, policy)
+        # `_seen`: every session up to this seq of turns was handed out or known.
         self._known: dict[tuple[str, str], int] = {}
         """Last seq of the sessions after it that are known, so that `is_known` is not asked again at every poll."""
-        connection = connect(database_path(path, LOG_NAME), read_only=True)
-        try:
-            require_current(connection, LOG, "main")
-        except BaseException:
-            connection.close()
-            raise
-        self._connection: sqlite3.Connection | None = connection
 
     def ended(self, is_known: Callable[[str, str, int], bool], limit: int) -> list[Episode]:
         """Up to `limit` episodes that have ended, the oldest first.
@@ -177,19 +160,3 @@ class Episodes:
             steps=tuple(steps),
             reward=scalar(connection, _REWARD, (row["scope"], row["session"])),
         )
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError("the log is closed")
-        return self._connection
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

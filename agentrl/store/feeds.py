@@ -8,46 +8,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
 
 from agentrl.errors import StoreError
 from agentrl.store import records
-from agentrl.store.database import LOG_NAME, connect, database_path, reading
-from agentrl.store.migrations import LOG, require_current
+from agentrl.store.database import reading
+from agentrl.store.log_reader import LogReader
 from agentrl.types import Turn
 
 _LEARNABLE = """t.policy = ? AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.error IS NULL AND t.num_sampled > 0"""
 
 
-class _Feed:
-    """Reads log.db from where the last call ended, and never writes it. `close` is idempotent.
-
-    Args:
-        path: the run's folder, or its log.db.
-        policy: the line of versions whose turns are wanted.
-
-    Raises:
-        StoreError: the file is missing or from another release.
-    """
-
-    def __init__(self, path: Path | str, policy: str) -> None:
-        self._policy = policy
-        self._seen = 0
-        connection = connect(database_path(path, LOG_NAME), read_only=True)
-        try:
-            require_current(connection, LOG, "main")
-        except BaseException:
-            connection.close()
-            raise
-        self._connection: sqlite3.Connection | None = connection
+class _Feed(LogReader):
+    """Signals with their turns, from where the last call ended."""
 
     def _new(self, condition: str, choose: Callable[[sqlite3.Row], bool]) -> list[tuple[sqlite3.Row, Turn]]:
         """Signals since the last call that fit `condition` and are chosen, each with its turn, in their order."""
-        if self._connection is None:
-            raise StoreError("the log is closed")
+        log = self._open()
         try:
-            with reading(self._connection) as connection:
+            with reading(log) as connection:
                 rows: Sequence[sqlite3.Row] = connection.execute(
                     f"""SELECT s.id, s.hint, t.id AS turn_id, t.session FROM signals s
                         JOIN turns t ON t.seq = s.turn
@@ -60,17 +39,6 @@ class _Feed:
         if rows:
             self._seen = rows[-1]["id"]
         return [(row, turn) for row, turn in found if turn is not None]
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class RewardedTurns(_Feed):
@@ -98,23 +66,27 @@ class HintedTurns(_Feed):
 
     def rewind(self) -> None:
         """Begins again: the next call brings up to `most` hints that were there before."""
-        if self._connection is None:
-            raise StoreError("the log is closed")
-        row = self._connection.execute(
-            "SELECT id FROM signals WHERE hint <> '' ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most,)
-        ).fetchone()
+        row = (
+            self._open()
+            .execute(
+                "SELECT id FROM signals WHERE hint <> '' ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most,)
+            )
+            .fetchone()
+        )
         self._seen = self._seen_outcome = 0 if row is None else row["id"]
 
     def outcomes(self) -> list[tuple[str, str, float]]:
         """(scope, session, reward) of the episodes rewarded by their environment since the last call, in order."""
-        if self._connection is None:
-            raise StoreError("the log is closed")
-        rows = self._connection.execute(
-            """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
+        rows = (
+            self._open()
+            .execute(
+                """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
                WHERE s.id > ? AND s.source = 'environment' AND s.reward IS NOT NULL AND t.purpose = 'train'
                ORDER BY s.id""",
-            (self._seen_outcome,),
-        ).fetchall()
+                (self._seen_outcome,),
+            )
+            .fetchall()
+        )
         if rows:
             self._seen_outcome = rows[-1]["id"]
         return [(row["scope"], row["session"], row["reward"]) for row in rows]

@@ -1,0 +1,51 @@
+"""A connection of its own to log.db for whoever reads on from where the last call ended, and never writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Self
+
+from agentrl.errors import StoreError
+from agentrl.store.database import LOG_NAME, connect, database_path
+from agentrl.store.migrations import LOG, require_current
+
+
+class LogReader:
+    """What the readers of log.db have in common. `close` is idempotent; later calls raise StoreError.
+
+    Args:
+        path: the run's folder, or its log.db.
+        policy: the line of versions whose turns are wanted.
+
+    Raises:
+        StoreError: the file is missing or from another release.
+    """
+
+    def __init__(self, path: Path | str, policy: str) -> None:
+        self._policy = policy
+        self._seen = 0
+        """What was read, as a row number of the reader's own table."""
+        connection = connect(database_path(path, LOG_NAME), read_only=True)
+        try:
+            require_current(connection, LOG, "main")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection: sqlite3.Connection | None = connection
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError("the log is closed")
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
