@@ -86,7 +86,7 @@ def composed_wording(rng: random.Random) -> str:
 
 def error_wording(rng: random.Random) -> str:
     """A wording of an error that says what to use: one of the known ones or a composed one."""
-    return composed_wording(rng) if rng.random() < 0.5 else rng.choice(v.KNOWN_WORDINGS)
+    return composed_wording(rng) if rng.random() < 0.65 else rng.choice(v.KNOWN_WORDINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
