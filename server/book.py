@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from agentrl.types import End, Purpose, Sampling
 
 MAX_ASKED = 64
-MAX_SESSIONS = 10_000
-MAX_QUESTIONS = 20_000
+MAX_SESSIONS = 2_000
+"""One that comes back after it was forgotten is read from the log again."""
+MAX_QUESTIONS = 4_000
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,7 +17,7 @@ PROMPT_PATH = "prompt_ids"
 SAMPLED_PATH = "completion.token_ids"
 """Spans of these two paths count ids; of all others, characters."""
 MAX_SESSIONS = 10_000
-MAX_CLEAN = 50_000
+MAX_CLEAN = 10_000
 
 Spans = tuple[RedactedSpan, ...]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 MIN_LENGTH = 128
 """Shortest row that is set up: most agent turns fit without growing it."""
 
-KEEP_POSITIONS = 16384
+KEEP_POSITIONS = 8192
 """Rows of at most this many positions are kept while nobody uses them, or handed on to the next version."""
 
 ENTRIES_PER_KEY = 4
@@ -68,11 +68,11 @@ class Rows:
         return self.num_rows * self.length
 
     def reserve(self, num_rows: int, length: int) -> None:
-        """Makes room for `num_rows` rows of `length` ids. Grows in powers of two, so that copies are rare."""
+        """Makes room for `num_rows` rows of `length` ids. Grows by a fifth or more at once: copies are rare."""
         if num_rows <= self.num_rows and length <= self.length:
             return
         rows = max(self.num_rows, power_of_two(num_rows))
-        longest = max(self.length, power_of_two(max(length, MIN_LENGTH)))
+        longest = max(self.length, few_sizes(max(length, MIN_LENGTH)))
         grown = shape_of(self.shape, rows, longest)
         if self.num_rows:
             grown[:, :, : self.num_rows, :, : self.length] = self.storage
@@ -109,6 +109,12 @@ def shape_of(shape: KVShape, num_rows: int, length: int) -> Tensor:
 
 def power_of_two(least: int) -> int:
     return 1 << max(0, least - 1).bit_length()
+
+
+def few_sizes(least: int) -> int:
+    """The next of four sizes an octave: 1 to 8, 10, 12, 14, 16, 20, ..."""
+    step = 1 << max(0, (least - 1).bit_length() - 3)
+    return -(-least // step) * step
 
 
 @dataclass(slots=True, eq=False)

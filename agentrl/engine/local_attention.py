@@ -9,8 +9,11 @@ and needs no more. First come the decoding rows, one id each, then pieces of pro
 `Step.attend` is the one place where sequences are told apart. It writes the new keys and values into the version's
 rows and attends: all decoding rows in one batched product over the padded rows, each piece over its own row.
 
-Shapes: T ids of the step, B decoding rows, A attention heads, H key/value heads, G = A / H, D head dimension,
-S longest decoding sequence.
+On the CPU ids are padded to one of few lengths: oneDNN compiles each product for the number of its rows and keeps
+what it compiled, a third of a megabyte apiece, which grew to several hundred megabytes in a server's first hour.
+
+Shapes: T ids of the step, F with the padding, B decoding rows, A attention heads, H key/value heads,
+G = A / H, D head dimension, S longest decoding sequence.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentrl.engine.kv import Rows
+from agentrl.engine.kv import Rows, few_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +90,19 @@ class Step:
             self.spans.append(Span(row=piece.row, first=first, last=len(ids), visible=end, mask=mask))
 
         self.num_ids = len(ids)
-        self.ids = torch.tensor(ids, device=device)
-        """[T]"""
-        self.positions = torch.tensor(positions, device=device)
-        """[T]"""
-        self.wanted = None if wanted is None else torch.tensor(wanted, dtype=torch.long, device=device)
+        few = few_sizes if device.type == "cpu" else int
+        self.num_padded = few(len(ids))
+        self.ids = torch.tensor(ids + [0] * (self.num_padded - len(ids)), device=device)
+        """[F]"""
+        self.positions = torch.tensor(positions + [0] * (self.num_padded - len(ids)), device=device)
+        """[F]"""
+        self.num_wanted = len(ids) if wanted is None else len(wanted)
+        """Rows of logits that count; those behind them belong to the padding."""
+        self.wanted: Tensor | None = None
+        """[F'] ids whose logits are computed; None = all F."""
+        if wanted is not None:
+            padding = [0] * (few(len(wanted)) - len(wanted))
+            self.wanted = torch.tensor([*wanted, *padding], dtype=torch.long, device=device)
         heads = torch.arange(0, shape.num_heads * length, length, device=device)
         self.slots = (torch.tensor(bases, device=device).unsqueeze(1) + heads).flatten()
         """[T * H] where each id's keys and values go in the flat storage of a layer."""
@@ -112,16 +123,17 @@ class Step:
 
         Args:
             layer: index of the layer.
-            query: [T, A, D] with positions applied.
-            key: [T, H, D] with positions applied.
-            value: [T, H, D].
+            query: [F, A, D] with positions applied.
+            key: [F, H, D] with positions applied.
+            value: [F, H, D].
             scale: factor of the scores.
 
         Returns:
-            [T, A * D] in the query's type.
+            [F, A * D] in the query's type, zeros for the padding.
         """
         rows, dtype = self.rows, self.rows.shape.dtype
         dim = rows.shape.head_dim
+        key, value = key[: self.num_ids], value[: self.num_ids]
         rows.flat_keys[layer].index_copy_(0, self.slots, key.reshape(-1, dim).to(dtype))
         rows.flat_values[layer].index_copy_(0, self.slots, value.reshape(-1, dim).to(dtype))
 
@@ -131,6 +143,8 @@ class Step:
         parts += [
             self._prefill(layer, span, query[span.first : span.last].to(dtype), scale) for span in self.spans
         ]
+        if self.num_padded > self.num_ids:
+            parts.append(parts[0].new_zeros(self.num_padded - self.num_ids, parts[0].shape[1]))
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.to(query.dtype)
 

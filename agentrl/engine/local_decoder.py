@@ -169,7 +169,7 @@ class LeanDecoder:
         """[W, V] fp32 for the W wanted ids of the step; writes the step's keys and values."""
         shape, eps, dtype = self.shape, self.shape.norm_eps, self.dtype
         hidden_size, dim = (shape.hidden_size,), shape.head_dim
-        count, turned = step.num_ids, shape.num_heads + shape.num_kv_heads
+        count, turned = step.num_padded, shape.num_heads + shape.num_kv_heads
         scale = dim**-0.5
         turns = self.turns[step.positions]
         hidden = F.embedding(step.ids, self.embedding).float()
@@ -189,7 +189,7 @@ class LeanDecoder:
             hidden = hidden + layer.down(F.silu(gate) * up)
         if step.wanted is not None:
             hidden = hidden[step.wanted]
-        return self.head(F.rms_norm(hidden, hidden_size, self.norm, eps))
+        return self.head(F.rms_norm(hidden, hidden_size, self.norm, eps))[: step.num_wanted]
 
 
 def linear(weight: Tensor, bias: Tensor | None, *, packed: bool) -> Linear:

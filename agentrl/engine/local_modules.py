@@ -108,7 +108,7 @@ class ModuleDecoder:
             logits_to_keep=0 if step.wanted is None else step.wanted,
             step=step,
         )
-        logits: Tensor = out.logits[0].float()
+        logits: Tensor = out.logits[0, : step.num_wanted].float()
         return logits
 
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentrl.config import EngineConfig
+from agentrl.engine.base import Priority
 from agentrl.engine.grammar import Grammar, Grammars
-from agentrl.engine.kv import KEEP_POSITIONS, Conversation, Conversations, Rows
+from agentrl.engine.kv import KEEP_POSITIONS, Conversation, Conversations, Rows, common_prefix
 from agentrl.engine.local_attention import Piece, Step
 from agentrl.engine.local_job import Decode, Generation, Job, Scoring, generation, scoring
 from agentrl.engine.local_model import Decoder, Model
@@ -268,6 +269,8 @@ class Scheduler:
         for job in [job for job in self.waiting if job.ready]:
             if self.num_running >= self.config.max_running:
                 return
+            if self._is_being_read(job):
+                continue
             self.waiting.remove(job)
             self._begin(job, now)
 
@@ -282,6 +285,7 @@ class Scheduler:
         resident.join(job)
         if matches:
             self._reuse(job, resident, matches)
+        self._copy(job, resident)
         if isinstance(job, Scoring) and not job.ids:
             self._finish_scoring(job)
 
@@ -295,6 +299,23 @@ class Scheduler:
         lost = max((length for entry, length in matches if entry.version != resident.number), default=0)
         job.num_version_prefill = max(0, lost - job.filled)
         self.version_prefill_tokens += job.num_version_prefill
+
+    def _is_being_read(self, job: Job) -> bool:
+        """Whether another choice of the same request reads the prompt just now: what it computes is then copied."""
+        return bool(job.cache_key) and any(
+            other.cache_key == job.cache_key and other.ids == job.ids
+            for resident in self.versions
+            for other in resident.line[resident.num_decoding :]
+        )
+
+    def _copy(self, job: Job, resident: Resident) -> None:
+        """Takes over what a running request of the conversation has computed of the same ids."""
+        for other in resident.line if job.cache_key else ():
+            if other is not job and other.cache_key == job.cache_key:
+                length = common_prefix(other.ids, job.ids, min(other.filled, len(job.ids) - 1))
+                if length > job.filled:
+                    resident.rows.move(other.row, job.row, length)
+                    job.filled = job.num_cached = length
 
     def _shares(self) -> dict[int, int]:
         """Prompt ids that each prefilling request may compute in this step, by job number.
@@ -414,7 +435,9 @@ class Scheduler:
     def _leave(self, job: Job) -> None:
         """Ends a running request: its keys and values are kept for its conversation, its row is free."""
         resident = self.versions[job.version]
-        if job.cache_key and 0 < job.filled <= self.config.max_cached_tokens:
+        # What is asked behind the users' back is asked once: kept, it would push out what their next turns go on from.
+        lasting = job.priority < Priority.JUDGE
+        if lasting and job.cache_key and 0 < job.filled <= self.config.max_cached_tokens:
             saved = resident.rows.save(job.row, job.filled)
             self.conversations.store(job.cache_key, job.version, tuple(job.ids[: job.filled]), saved)
         resident.leave(job.row)

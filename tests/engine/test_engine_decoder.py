@@ -268,6 +268,25 @@ def test_a_family_without_a_lean_forward_runs_through_its_modules(tmp_path: Path
     assert float((packed_logits(model, decoder, [sequence] * 3)[2] - own).abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("modules", [False, True])
+def test_padding_to_one_of_few_lengths_leaves_no_logits_and_no_keys(modules: bool, qwen: Path) -> None:
+    model = open_model(qwen, settings(), modules=modules)
+    decoder = model.load(qwen)
+    rows = Rows(model.kv_shape)
+    rows.reserve(2, 40)
+    step = Step(rows, (), (), [Piece(row=1, start=0, token_ids=prompt(4, 17))], wanted=[4, 16])
+    with torch.inference_mode():
+        few = decoder.logits(step)
+        every = decoder.logits(Step(rows, (), (), [Piece(row=1, start=0, token_ids=prompt(4, 17))]))
+
+    assert (len(step.ids), len(step.positions), step.num_ids) == (20, 20, 17)
+    assert (len(few), len(every)) == (2, 17)
+    assert torch.allclose(few, every[[4, 16]], atol=1e-5)
+    assert rows.storage[:, :, 1, :, :17].abs().sum(-1).min() > 0
+    assert not rows.storage[:, :, 1, :, 17:].any()
+    assert not rows.storage[:, :, 0].any()
+
+
 def test_auto_precision_picks_one_of_the_two(qwen: Path) -> None:
     assert open_model(qwen, settings(precision="auto")).precision in ("fp32", "bf16")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from agentrl.engine.kv import ENTRIES_PER_KEY, Conversations, KVShape, Rows, common_prefix
+from agentrl.engine.kv import ENTRIES_PER_KEY, Conversations, KVShape, Rows, common_prefix, few_sizes
 
 SHAPE = KVShape(num_layers=2, num_heads=2, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -18,7 +18,7 @@ def test_rows_keep_their_contents_when_they_grow() -> None:
 
     rows.reserve(3, 300)
 
-    assert (rows.num_rows, rows.length) == (4, 512)
+    assert (rows.num_rows, rows.length) == (4, 320)
     assert torch.equal(rows.save(0, 10), saved(10))
     assert float(rows.storage.sum()) == 2 * 2 * 2 * 10 * 4
 
@@ -49,6 +49,22 @@ def test_rows_swap_and_move_and_are_erased() -> None:
 
     rows.erase(1)
     assert not rows.save(1, 10).any()
+
+
+def test_sizes_are_few_and_waste_at_most_a_quarter() -> None:
+    assert [few_sizes(number) for number in (0, 1, 8, 9, 16, 17, 32, 33, 257)] == [
+        0,
+        1,
+        8,
+        10,
+        16,
+        20,
+        32,
+        40,
+        320,
+    ]
+    assert len({few_sizes(number) for number in range(1, 4097)}) == 44
+    assert all(number <= few_sizes(number) < 1.25 * number for number in range(1, 4097))
 
 
 def test_common_prefix_is_exact_at_every_length() -> None:
