@@ -59,8 +59,26 @@ def _between(wording: str) -> str:
     return re.split(r"\{old\}|\{new\}", wording)[1].strip()
 
 
+# Of all wordings: a word that never occurred would be noise to nano, whatever stands around it.
+_ANY_WORDS = tuple(
+    sorted(
+        set(re.findall(r"[a-z]{2,}", " ".join((*v.ERROR_WORDINGS, *v.HINT_WORDINGS))))
+        - {"old", "new", "doing"}
+    )
+)
+
 # Shorter parts, such as a full stop, tell nothing.
 _WITHHELD_PARTS = tuple(part for part in map(_between, v.WITHHELD_WORDINGS) if len(part) > 8)
+
+
+def _strange_words(rng: random.Random, wording: str) -> str:
+    """The wording with one to three of its words replaced or joined by any others."""
+    words = wording.split(" ")
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = rng.randrange(len(words) + 1)
+        free = at < len(words) and "{" not in words[at]
+        words[at : at + (1 if free and rng.random() < 0.6 else 0)] = [rng.choice(_ANY_WORDS)]
+    return " ".join(words)
 
 
 def composed_wording(rng: random.Random) -> str:
@@ -80,6 +98,8 @@ def composed_wording(rng: random.Random) -> str:
         )
         if rng.random() < 0.3:
             wording = wording[0].upper() + wording[1:]
+        if rng.random() < 0.4:
+            wording = _strange_words(rng, wording)
         if not any(part in wording for part in _WITHHELD_PARTS):
             return wording
 
