@@ -4,7 +4,8 @@
 # make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
 # make check       format, lint, types, import floors
 # make bench       timings on this machine; make bench-learning learning curves of the methods
-#                  (hours; resumable; ARGS="--methods grpo --seeds 0"); make bench-gpu where there is a GPU
+#                  (hours; resumable; ARGS="--methods grpo --seeds 0"); make bench-poisoning what poisoned sessions
+#                  teach with and without guards (likewise; ARGS="--arms guarded"); make bench-gpu where there is a GPU
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check bench bench-learning bench-gpu clean
+.PHONY: install demo test test-all check bench bench-learning bench-poisoning bench-gpu clean
 
 install: $(INSTALLED)
 
@@ -40,6 +41,9 @@ bench: $(INSTALLED)
 
 bench-learning: $(INSTALLED)
 	$(BIN)/python -m bench.learning $(ARGS)
+
+bench-poisoning: $(INSTALLED)
+	$(BIN)/python -m bench.poisoning $(ARGS)
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m bench.gpu

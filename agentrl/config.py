@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentrl.errors import ConfigError
-from agentrl.types import Purpose
+from agentrl.types import Purpose, SignalSource
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -87,12 +87,86 @@ class LearnConfig(Section):
     num_threads: int = Field(default=1, ge=1)
     nice: int = Field(default=10, ge=0, le=19)
     seed: int = 0
+    approve: Literal["auto", "review"] = "auto"
+    """review = a hint is taught, and a skill shown to a teacher, only once `agentrl lessons approve` said so; until
+    then its turns wait. What stands as approved stays so."""
     max_age_s: float = Field(default=3600.0, gt=0)
-    """A turn that waits longer than this is rejected as expired."""
+    """A turn that waits longer than this is rejected as expired. With approve = "review" the default is seven days."""
     keep_versions: int = Field(default=4, ge=1)
     """Retired versions kept on disk beyond those that law 8 protects."""
     lora_rank: int = Field(default=0, ge=0)
     """0 trains all weights; above 0 trains an adapter of this rank (peft)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _waits_for_people(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("approve") == "review":
+            return {"max_age_s": 7 * 86400.0} | data
+        return data
+
+
+class CurriculumConfig(Section):
+    """Which of the waiting turns an update is made of, for recipes that take turns one by one."""
+
+    balance: tuple[Literal["key", "session", "signal"], ...] = ("key", "session", "signal")
+    """Places of an update go round among API keys, then among sessions, then among the sources of signals. What is not
+    named is not looked at; with none of them the newest turns come first."""
+    tasks: Literal["equal", "edge"] = "equal"
+    """edge = a turn weighs 4p(1-p) by the pass rate p of its task key, so that tasks that always or never succeed weigh
+    least. A task key rewarded fewer than twice weighs 1."""
+    min_weight: float = Field(default=0.1, gt=0, le=1)
+    """Least weight by pass rate: a task that always succeeds is not forgotten."""
+
+
+class GuardsConfig(Section):
+    """Against being taught wrong. What they hold back waits or is set aside with a reason; see `agentrl status`."""
+
+    trust: dict[str, float] = {}
+    """By source of a signal ("user", "environment", "judge", "rule") or by source and scope of the API key
+    ("user:guests"): 1, the default, in full; below 1 a turn taught by it weighs less; 0 = not listened to."""
+    max_session_share: float | None = Field(default=None, gt=0, le=1)
+    """Most of one update that one session may have, while others are active; by default a half, and no bound for
+    recipes that compare whole groups or pairs."""
+    max_key_share: float | None = Field(default=None, gt=0, le=1)
+    """The same of one API key's scope."""
+    max_source_share: float = Field(default=1.0, gt=0, le=1)
+    """The same of one source of signals."""
+    active_s: float = Field(default=600.0, gt=0)
+    """Who sent a turn within this time of the newest counts as active; who is alone may have the whole update."""
+    quarantine: Literal["auto", "on", "off"] = "auto"
+    """Sets aside turns whose signal contradicts those of other sessions in the same situation, until more agree with
+    it; auto = for recipes that take turns one by one."""
+    min_sessions: int = Field(default=1, ge=1)
+    """Sessions that must have given like hints in like situations before one is taught; until then it is in quarantine.
+    1 = a hint is taught at once. Raise it where strangers send turns."""
+    max_approvals: int = Field(default=8, ge=0)
+    """A user's reward counts no more once so many before it in its session approved and none did not; 0 = no bound."""
+    max_kl_update: float = Field(default=0.25, ge=0)
+    """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound."""
+    max_kl_base: float = Field(default=0.5, ge=0)
+    """Most KL(new || version 0) on what version 0 did well, in nats an id, over all versions; 0 = no bound. Where all
+    weights are trained, those of version 0 are kept in memory for it."""
+    max_fall: float = Field(default=1.0, ge=0)
+    """Most that the mean log-prob of the probe may fall below what it was when it was sampled, in nats an id, over all
+    versions; 0 = no bound."""
+    watch: Literal["rollback", "pause", "report", "off"] = "rollback"
+    """What happens when entropy, reply length or the rates of tool errors, questions and edits leave their bounds."""
+    watch_turns: int = Field(default=64, ge=16)
+    """Newest turns that are compared with as many of the control arm, or else with the run's first ones."""
+
+    @field_validator("trust")
+    @classmethod
+    def _knows_the_sources(cls, trust: dict[str, float]) -> dict[str, float]:
+        for name, value in trust.items():
+            source, _, _ = name.partition(":")
+            if source not in list(SignalSource):
+                known = ", ".join(SignalSource)
+                raise ValueError(
+                    f"{name!r} names no source of signals: write one of {known}, or SOURCE:SCOPE"
+                )
+            if not 0 <= value <= 1:
+                raise ValueError(f"the trust of {name!r} is {value:g}: write a number from 0 to 1")
+        return trust
 
 
 class SkillsConfig(Section):
@@ -113,6 +187,51 @@ class SkillsConfig(Section):
     """Skills of one task; beyond, those of the lowest mean reward leave, and retire where no task has them."""
 
 
+Backend = Literal["rules", "self", "openai", "callable"]
+
+
+class JudgeConfig(Section):
+    """Who says how good a turn was. Rules are free and always there; a model is asked about what they leave."""
+
+    backend: Backend = "rules"
+    """rules alone; self: the model that is served, whose answers as a judge are never trained; openai: an endpoint with
+    OpenAI's chat API; callable: code of yours."""
+    when: Literal["silent", "always"] = "silent"
+    """Ask the model only where the rules are silent, or about every turn of which they are not certain."""
+    model: str = ""
+    """The model's name at the endpoint; for self empty or NAME@NUMBER, a version that stays."""
+    base_url: str = ""
+    """Of backend openai, up to and with /v1."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the endpoint's key; empty sends none."""
+    callable: str = ""
+    """Of backend callable: "path/file.py:Name" or "module:Name" of a function `ask(messages) -> str`, of a function of
+    (turn, next_state) that returns a Judgement, or of a class with `async def judge(self, turn, next_state)`."""
+    votes: int = Field(default=3, ge=1, le=16)
+    """Answers to one question."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    min_agreement: float = Field(default=0.6, ge=0, le=1)
+    """Least share of the votes that agree; below, the judge abstains. `agentrl judge score --calibrate` finds one."""
+    max_tokens: int = Field(default=400, ge=16)
+    """Of one answer."""
+    max_chars: int = Field(default=12_000, ge=500)
+    """Of a question; what is longer is cut, and says so."""
+    response_format: Literal["json_schema", "json_object", "text"] = "json_schema"
+    """What the endpoint is asked to enforce."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Of one time that a question is asked."""
+    max_retries: int = Field(default=2, ge=0)
+    """How often a question is asked again after a failure that may pass."""
+    max_concurrent: int = Field(default=2, ge=1)
+    """Questions at the same time."""
+    max_queued: int = Field(default=256, ge=1)
+    """Questions that wait for their turn; beyond, only the rules judge."""
+    max_calls_per_hour: int = Field(default=1000, ge=0)
+    """Requests; 0 = any number. Once they are spent only the rules judge."""
+    max_tokens_per_hour: int = Field(default=2_000_000, ge=0)
+    """Of prompts and answers; 0 = any number."""
+
+
 class Config(Section):
     model: str = "nano"
     """Folder of a Hugging Face model, or "nano", the model that ships with agentrl."""
@@ -125,6 +244,14 @@ class Config(Section):
     engine: EngineConfig = EngineConfig()
     learn: LearnConfig = LearnConfig()
     skills: SkillsConfig = SkillsConfig()
+    judge: JudgeConfig = JudgeConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    guards: GuardsConfig = GuardsConfig()
+
+    @property
+    def reviews_skills(self) -> bool:
+        """Whether a new skill waits for approval."""
+        return self.skills.review or self.learn.approve == "review"
 
     @property
     def served_name(self) -> str:

@@ -275,10 +275,22 @@ class Lesson:
     text: str
     state: LessonState
     turn_ids: tuple[str, ...]
+    """The turns that it came from, oldest first; none for a lesson from elsewhere."""
+    scope: str = "default"
+    origin: Literal["hint", "import", "skill"] = "hint"
+    form: str = ""
+    """The text without what differs from turn to turn; equal forms of a scope are one lesson."""
+    situation: tuple[str, ...] = ()
+    """Words of the request that it was learned from, sorted."""
     probe: JSON | None = None
-    """A held-out situation and its check: {"messages": [...], "tools": [...], "check": {...}}."""
+    """A situation and its check: {"turn_id": ID} or {"messages": [...], "tools": [...]}, "held_out" and "check"."""
+    reason: str = ""
+    """Why it is in its state, where somebody said so."""
+    created_at: float = 0.0
     held_by: tuple[int, ...] = ()
+    """Served versions whose greedy answer to the probe, without the lesson in view, is the lesson's; ascending."""
     broken_by: tuple[int, ...] = ()
+    """Served versions that failed the probe after an earlier one had passed it, ascending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +348,9 @@ class TrainingSample:
     """Both answers of a preference pair share it."""
     preferred: bool = False
     """Of a pair, the answer that is to be preferred."""
+    episode: str | None = None
+    """Samples of one episode share it, and their reward: where whole answers of a group are compared they count once,
+    however many turns the episode took. None = an episode of its own."""
     turn_index: int = 0
     """Turns of the episode before this one."""
 

@@ -57,7 +57,7 @@ def ours(loss: str, sides: Sides) -> Tensor:
         teacher_head=teacher_head,
     )
     whole = Denominators(
-        kd_tokens=rows, kd_sequences=1, rl_tokens=0, rl_sequences=0, tokens=rows, sequences=1
+        kd_tokens=rows, kd_sequences=1, rl_tokens=0, rl_sequences=0, tokens=rows, sequences=1, episodes=1
     )
     return objective(recipe, batch, whole).loss
 

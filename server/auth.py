@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentrl.config import ApiKey, ServerConfig
 from agentrl.errors import ConfigError
-from server.request import Caller
+from agentrl.types import Purpose
+from server.request import JUDGE_SCOPE, Caller
 from server.wire.errors import Refused
 from server.wire.sse import json_response
 
@@ -47,16 +48,27 @@ def operator_key(secret: bytes) -> str:
     return "op-" + hmac.new(secret, b"operator", hashlib.sha256).hexdigest()
 
 
+def judge_key(secret: bytes) -> str:
+    """The key of the server's own judge, and of whoever can read the run folder: what is asked with it is never trained
+    and shares nothing with any client."""
+    return "judge-" + hmac.new(secret, b"judge", hashlib.sha256).hexdigest()
+
+
 class Keyring:
     """Tells callers by their bearer token. Without configured keys everybody is the default scope."""
 
     def __init__(self, keys: Sequence[ApiKey], *, secret: bytes) -> None:
+        if any(key.scope == JUDGE_SCOPE for key in keys):
+            raise ConfigError(f"the scope {JUDGE_SCOPE} is the server's own: give the key another scope")
         self._keys = tuple((key.key.encode(), key) for key in keys)
+        self._judge = judge_key(secret).encode()
         self._operator = operator_key(secret).encode()
 
     def caller(self, headers: Headers) -> Caller:
         """Raises Refused (401) for a missing or unknown key."""
         token, session = bearer(headers)
+        if hmac.compare_digest(self._judge, token.encode()):
+            return Caller(scope=JUDGE_SCOPE, name="judge", purpose=Purpose.OFF)
         if not self._keys:
             return Caller(scope="default", session=session)
         # Every key is compared, and in constant time: how long the answer takes says nothing of the keys.

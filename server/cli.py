@@ -13,6 +13,7 @@ import typer
 
 import agentrl
 from agentrl.errors import AgentRLError
+from server.lessons_cli import lessons_app, progress
 
 app = typer.Typer(
     name="agentrl",
@@ -32,6 +33,8 @@ skills_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(skills_app, name="skills")
+app.add_typer(lessons_app, name="lessons")
+app.command()(progress)
 judge_app = typer.Typer(help="Judges: what says how good a turn was.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
@@ -247,7 +250,7 @@ def explain(
 
 @app.command()
 def doctor(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
-    """Say why nothing trains: the account of turns and the first condition that is not met."""
+    """Say why nothing trains: the account of turns, what the waiting ones wait for, the first condition not met."""
     from server.inspect import diagnose
 
     show(diagnose(run_dir), as_json=json_)
@@ -364,17 +367,45 @@ def skills_retire(
 @judge_app.command("score")
 def judge_score(
     backend: Annotated[
-        str, typer.Option(help="rules, path/file.py:Name or module:Name (a Judge class or a function).")
+        str,
+        typer.Option(
+            help="rules, self, openai, callable (see the settings judge.*), or path/file.py:Name or module:Name."
+        ),
     ] = "rules",
     half: Annotated[
         str, typer.Option(help="Of the labelled turns: test, or dev for those who improve a judge.")
     ] = "test",
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Ask the model about every turn, without the rules before it.")
+    ] = False,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Seek the least agreement of the votes for this accuracy (--half dev)."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask about so many turns only.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    run_dir: RunDir = DEFAULT_RUN,
+    set_: Set = None,
     json_: AsJson = False,
 ) -> None:
     """Ask a judge about every labelled turn: agreement, coverage and cost, by kind of signal and domain."""
-    from server.judge_score import markdown, run_score
+    from server.judge_figures import markdown
+    from server.judge_score import run_score
 
-    score = asyncio.run(run_score(backend, half))
+    score = asyncio.run(
+        run_score(
+            backend,
+            half,
+            config=config,
+            overrides=set_ or [],
+            run_dir=run_dir,
+            alone=alone,
+            limit=limit,
+            calibrate=calibrate,
+        )
+    )
     typer.echo(json.dumps(score) if json_ else markdown(score))
 
 

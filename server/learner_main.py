@@ -13,7 +13,6 @@ from pathlib import Path
 from agentrl.errors import StoreError, UserError
 from agentrl.learner.process import FAILED, REFUSED, learn, read_config
 from agentrl.recipes.recipe import load_recipe
-from agentrl.teacher.contexts import SkillSource
 from skills.source import BankSource
 
 
@@ -30,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except StoreError as error:
             sys.stderr.write(f"no skills: {error}\n")
             return FAILED
-        return learn(run_dir, skills=skills)
+        return learn(run_dir, skills=skills, skill_lessons=tuple if skills is None else skills.lessons)
 
 
-def source_of(run_dir: Path, stack: ExitStack) -> SkillSource | None:
+def source_of(run_dir: Path, stack: ExitStack) -> BankSource | None:
     """The run's skills, where its recipe shows any; closed with `stack`. Raises StoreError."""
     try:
         config = read_config(run_dir)

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from agentrl.engine.base import Priority
 from agentrl.types import JSON, Purpose, TurnKind
 from server.request import Caller, Marks
 from server.wire.errors import Refused
@@ -52,6 +53,7 @@ def marks_of(
         purpose=purpose_of(headers, caller, url_eval=url_eval),
         kind=kind_of(headers),
         task_key=task_key_of(headers, metadata),
+        priority=priority_of(headers),
         is_retry=headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
 
@@ -108,6 +110,17 @@ def kind_of(headers: Headers) -> TurnKind | None:
         raise Refused(
             f"X-Turn-Type is {given!r}. Use main or side.", param="X-Turn-Type", code="invalid_turn_type"
         ) from None
+
+
+def priority_of(headers: Headers) -> Priority:
+    """Nobody comes before the users, so a client may only ask to wait for others."""
+    given = headers.get("x-priority", "")
+    if given and given.upper() not in Priority.__members__:
+        names = ", ".join(each.name.lower() for each in Priority)
+        raise Refused(
+            f"X-Priority is {given!r}. Use one of {names}.", param="X-Priority", code="invalid_priority"
+        )
+    return Priority[given.upper()] if given else Priority.USER
 
 
 def task_key_of(headers: Headers, metadata: Mapping[str, Any]) -> str | None:

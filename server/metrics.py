@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from agentrl.engine.base import Capacity
 from agentrl.types import JSON, Turn
+from server.request import JUDGE_SCOPE
 from server.statistics import p50_p95
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -32,6 +34,7 @@ class Metrics:
         self.late_states = self._counter("late_next_states", "Next states of turns that had one already")
         self.signals = self._counter("feedback_signals", "Signals received by /v1/feedback", "source")
         self.hints = self._counter("hints", "Hints that judges gave, by what the gates said", "outcome")
+        self.judge = self._counter("judge", "What a judge that asks a model did and cost", "what")
         self.redacted = self._counter("redacted_turns", "Recorded turns that held secrets kept from disk")
         self.learner_restarts = self._counter("learner_restarts", "Learner processes that crashed")
         self.version_failures = self._counter("version_load_failures", "Versions the engine could not load")
@@ -46,6 +49,11 @@ class Metrics:
         self.version_prefill = self._gauge(
             "version_prefill_tokens", "Ids prefilled again because of a version change, since the start"
         )
+        self.guards = Gauge(
+            "agentrl_guards", "What the learner's guards measured last", ("what",), registry=self.registry
+        )
+        self.read_guards: Callable[[], Mapping[str, float]] = dict
+        """Asked by name for what the guards measured, whenever somebody looks."""
         self._recent_latency: deque[float] = deque(maxlen=NUM_RECENT)
         self._recent_first: deque[float] = deque(maxlen=NUM_RECENT)
 
@@ -58,7 +66,8 @@ class Metrics:
         self.prompts.labels(turn.prompt_built_by.partition(":")[0]).inc()
         if turn.redacted_spans:
             self.redacted.inc()
-        if turn.error is not None:
+        # What the server asks itself is no measure of how long clients wait.
+        if turn.error is not None or turn.scope == JUDGE_SCOPE:
             return
         self.latency_s.observe(turn.latency_s)
         self._recent_latency.append(turn.latency_s)
@@ -89,6 +98,8 @@ class Metrics:
         }
 
     def exposition(self) -> bytes:
+        for name, value in self.read_guards().items():
+            self.guards.labels(name).set(value)
         return generate_latest(self.registry)
 
     def total(self, name: str, **labels: str) -> float:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentrl.engine.base import Priority
 from agentrl.types import JSON, Purpose, Sampling, TurnKind
+
+JUDGE_SCOPE = "agentrl-judge"
+"""Scope of what the server asks its own model; no key of a client's has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,7 @@ class Marks:
     """What the client declares the turn to be; None = told by the rules."""
     task_key: str | None = None
     """The environment's name of the task; None = a hash of the first user message."""
+    priority: Priority = Priority.USER
     is_retry: bool = False
     """The client's SDK says that it sent this before."""
 

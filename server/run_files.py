@@ -47,6 +47,12 @@ def settings_of(run_dir: Path) -> Config:
     return Config.model_validate_json((existing_run(run_dir) / "config.json").read_text(encoding="utf-8"))
 
 
+def server_url(run_dir: Path) -> str:
+    """Where the run's server listens, as it wrote when it started. Raises FileNotFoundError where none has."""
+    where = json.loads((existing_run(run_dir) / SERVER_FILE).read_text(encoding="utf-8"))
+    return str(where["base_url"])
+
+
 def ask_server(run_dir: Path, path: str) -> dict[str, Any] | None:
     """GETs `path` from the run's server over loopback; None where none is running, or another run's has its port."""
     try:

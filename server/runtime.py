@@ -23,20 +23,22 @@ from agentrl.config import Config, write_config
 from agentrl.engine.base import Engine
 from agentrl.engine.local_process import LocalProcessEngine
 from agentrl.errors import AgentRLError, ConfigError
+from agentrl.learner.guard_rules import refuse
 from agentrl.nano import weights_dir
 from agentrl.recipes.files import refuse_missing_files
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
-from agentrl.signals.rules import RuleJudge
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
 from agentrl.text.renderer import load_renderer
 from server.app import Api, create_app
-from server.auth import Keyring, operator_key, refuse_open_address
+from server.auth import Keyring, judge_key, operator_key, refuse_open_address
 from server.conversations import Conversations
 from server.feedback import Feedback
 from server.gateway import Gateway
+from server.guard_pages import guards_of, numbers
+from server.judges import Bench, make_bench
 from server.learner_child import LearnerChild
 from server.listener import Listener
 from server.metrics import Metrics
@@ -51,6 +53,7 @@ from server.sampler import Sampler
 from server.skills_loop import skill_loop, writes_skills
 from server.status import Status
 from server.versions import Versions
+from server.wire.errors import Refused
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class Runtime:
         config: the resolved settings.
         make_engine: builds the engine in place of the local one: (model folder, config, version, its folder).
         open_log: opens the run folder's log.
-        judge: what turns next states into rewards and hints.
+        judge: what turns next states into rewards and hints, in place of the settings' judge.
     """
 
     log: SignalLog
@@ -92,7 +95,7 @@ class Runtime:
         self.metrics = Metrics()
         self._make_engine = make_engine or local_engine
         self._open_log = open_log
-        self._judge = judge or RuleJudge()
+        self._judge = judge
         self._stack = AsyncExitStack()
         self._stopping = asyncio.Event()
 
@@ -135,7 +138,9 @@ class Runtime:
         config, stack = self.config, self._stack
         if config.learn.enabled:
             # A recipe that cannot work is refused here, before a model is loaded (law 9).
-            refuse_missing_files(load_recipe(config.learn.recipe, config.learn.overrides))
+            recipe = load_recipe(config.learn.recipe, config.learn.overrides)
+            refuse_missing_files(recipe)
+            refuse(config, recipe)
         model_path = model_folder(config.model)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)
@@ -144,10 +149,14 @@ class Runtime:
         self.log = await stack.enter_async_context(await self._open_log(run_dir))
         write_config(config, run_dir / "config.json")
         secret = run_secret(run_dir)
+        self.metrics.read_guards = lambda: numbers(guards_of(run_dir))
 
+        bench = self._make_bench(secret)
+        stack.push_async_callback(bench.aclose)
         self.versions = Versions(config, model_path=model_path, metrics=self.metrics)
         stack.callback(self.versions.close)
         number, path = await self.versions.begin()
+        self._refuse_unknown_judge()
         self.engine = await self._make_engine(model_path, config, number, path)
         stack.push_async_callback(self.engine.aclose)
         await self.versions.attach(self.engine)
@@ -186,10 +195,6 @@ class Runtime:
         stack.push_async_callback(self.gateway.aclose)
 
         self._own(self.versions.follow, "versions")
-        signals = SignalLoop(
-            self.log, self._judge, counted=lambda outcome: self.metrics.hints.labels(outcome).inc()
-        )
-        self._own(signals.run, "signals")
         if writes_skills(config):
             self._own(skill_loop(run_dir, config).run, "skills")
         self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
@@ -201,6 +206,7 @@ class Runtime:
             versions=self.versions,
             metrics=self.metrics,
             learner=learner,
+            bench=bench,
         )
         api = Api(
             gateway=self.gateway,
@@ -216,8 +222,37 @@ class Runtime:
         await listener.start()
         self.base_url = listener.base_url
         logger.info("serving %s at %s", config.served_name, self.base_url)
+        # Behind the listener: the judge may be this server's own model.
+        signals = SignalLoop(
+            self.log,
+            bench.judge,
+            timeout_s=bench.timeout_s,
+            batch=bench.at_once,
+            retry_s=bench.retry_s,
+            counted=lambda outcome: self.metrics.hints.labels(outcome).inc(),
+        )
+        self._own(signals.run, "signals")
         write_server_file(run_dir, base_url=self.base_url, pid=os.getpid(), key=operator_key(secret))
         stack.callback(remove_server_file, run_dir)
+
+    def _make_bench(self, secret: bytes) -> Bench:
+        if self._judge is not None:
+            return Bench(judge=self._judge)
+        return make_bench(
+            self.config,
+            own_url=lambda: self.base_url + "/v1",
+            own_key=judge_key(secret),
+            told=lambda what, number: self.metrics.judge.labels(what).inc(number),
+        )
+
+    def _refuse_unknown_judge(self) -> None:
+        """Raises ConfigError where the served model is to judge as a version that there is not."""
+        settings = self.config.judge
+        if settings.backend == "self" and settings.model:
+            try:
+                self.versions.resolve(settings.model)
+            except Refused as error:
+                raise ConfigError(f"judge.model cannot be asked: {error}") from error
 
     def _start_learner(self, run_dir: Path) -> LearnerChild | None:
         if not self.config.learn.enabled:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from agentrl.config import Config
-from agentrl.engine.base import Engine, Finished, Priority, Sampled
+from agentrl.engine.base import Engine, Finished, Sampled
 from agentrl.errors import AgentRLError, EngineError, StoreError
 from agentrl.text.renderer import Prompt, Renderer
 from agentrl.types import Arm, End, FinishReason, Reply, Sampling, Turn
@@ -129,7 +129,7 @@ class Sampler:
             # Equal seeds would make all choices of a request the same.
             order.sampling if not index or seed is None else replace(order.sampling, seed=seed + index),
             version=order.version,
-            priority=Priority.USER,
+            priority=order.chat.marks.priority,
             cache_key=order.conversation,
             request_id=run.choice.turn_id,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import cast
 from agentrl.config import Config
 from agentrl.errors import ConfigError
 from agentrl.recipes.recipe import load_recipe
+from agentrl.signals.asker import called
 from agentrl.types import JSON
 from envs.loading import load_object
 from skills.llm import LlmSummariser
@@ -30,7 +30,7 @@ def skill_loop(run_dir: Path, config: Config) -> SkillLoop:
     return SkillLoop(
         run_dir,
         policy=config.policy,
-        settings=config.skills,
+        settings=config.skills.model_copy(update={"review": config.reviews_skills}),
         summariser=summariser(config.skills.summariser),
     )
 
@@ -65,11 +65,7 @@ def asking(ask: Callable[[Sequence[JSON]], object]) -> Callable[[Sequence[JSON]]
 
     async def asked(messages: Sequence[JSON]) -> str:
         try:
-            # In a thread: a function that waits would hold up every reply of the server.
-            answer = (
-                ask(messages) if inspect.iscoroutinefunction(ask) else await asyncio.to_thread(ask, messages)
-            )
-            said = await answer if inspect.isawaitable(answer) else answer
+            said = await called(ask, messages)
         except Exception as error:
             raise SummariserError(f"{type(error).__name__}: {error}") from error
         if not isinstance(said, str):

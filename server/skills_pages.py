@@ -44,7 +44,7 @@ def export(run_dir: Path, scope: str, folder: Path, names: list[str]) -> str:
 
 
 def take(run_dir: Path, scope: str, folder: Path) -> str:
-    state = SkillState.PROPOSED if settings_of(run_dir).skills.review else SkillState.ACTIVE
+    state = SkillState.PROPOSED if settings_of(run_dir).reviews_skills else SkillState.ACTIVE
     return f"imported: {', '.join(library_of(run_dir, scope).take(folder, state=state))}"
 
 

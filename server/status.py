@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from agentrl.config import Config
@@ -13,6 +14,8 @@ from agentrl.errors import AgentRLError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import JSON, PolicyVersion
+from server.guard_pages import guards_of
+from server.judges import Bench
 from server.learner_child import LearnerChild
 from server.metrics import Metrics
 from server.versions import Versions
@@ -28,6 +31,7 @@ class Status:
         versions: Versions,
         metrics: Metrics,
         learner: LearnerChild | None,
+        bench: Bench,
     ) -> None:
         self._config = config
         self._engine = engine
@@ -35,6 +39,7 @@ class Status:
         self._versions = versions
         self._metrics = metrics
         self._learner = learner
+        self._bench = bench
         self._began = time.time()
 
     async def __call__(self) -> JSON:
@@ -58,8 +63,11 @@ class Status:
             "latency": self._metrics.latency(),
             "counts": await self._log.counts(),
             "hints": self._metrics.hints_by_outcome(),
+            "judge": self._bench.report(),
+            "guards": guards_of(Path(self._config.run_dir)),
             "account": None,
             "versions": [],
+            "lessons": {},
         }
         if learning is not None:
             report |= await asyncio.to_thread(learning_report, learning, self._config.policy)
@@ -77,9 +85,10 @@ def learning_report(log: LearningLog, policy: str) -> JSON:
     try:
         account: Any = asdict(log.account(policy))
         versions = [version_report(version) for version in log.versions(policy)]
+        lessons = log.lesson_counts(policy)
     except AgentRLError as error:
-        return {"account": None, "versions": [], "learning_error": str(error)}
-    return {"account": account, "versions": versions}
+        return {"account": None, "versions": [], "lessons": {}, "learning_error": str(error)}
+    return {"account": account, "versions": versions, "lessons": lessons}
 
 
 def version_report(version: PolicyVersion) -> JSON:

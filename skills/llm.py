@@ -7,7 +7,6 @@ Emphasis follows the reward: how a success was reached, or what a failure did wr
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentrl.config import explain
 from agentrl.errors import AgentRLError
+from agentrl.signals.votes import read_json
 from agentrl.store.episodes import Episode
 from agentrl.types import JSON
 from skills.library import Draft
@@ -36,8 +36,6 @@ SYSTEM: Final = (
     '"success_analysis": "what worked and why", "mistake_analysis": ["what failed, and what to do instead"], '
     '"golden_workflow": ["the steps in order"]}. Answer {"name": ""} if the episode teaches nothing.'
 )
-_FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL)
-_THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 
 Line = Annotated[str, Field(max_length=600)]
@@ -72,7 +70,8 @@ class LlmSummariser:
     async def summarise(self, episode: Episode) -> Draft | None:
         """Raises SummariserError where the model failed, was late or answered something else than a skill."""
         try:
-            answer = await asyncio.wait_for(self._ask(prompt(episode)), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._ask(prompt(episode))
         except TimeoutError as error:
             raise SummariserError(f"no answer within {self._timeout_s:g} s") from error
         except AgentRLError as error:
@@ -106,10 +105,8 @@ def prompt(episode: Episode) -> list[JSON]:
 
 def draft_of(answer: str, *, has_failed: bool) -> Draft | None:
     """The skill in a model's answer; None where it says that there is none. Raises SummariserError."""
-    text = _THINKING.sub("", answer).strip()
-    match = _FENCE.match(text)
     try:
-        record = Record.model_validate(json.loads(match[1] if match else text))
+        record = Record.model_validate(read_json(answer))
     except ValidationError as error:
         raise SummariserError(f"the answer is no skill: {explain(error)}"[:500]) from error
     except ValueError as error:

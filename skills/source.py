@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Self
 
 from agentrl.config import SkillsConfig
+from agentrl.signals.lessons import of_skill
 from agentrl.store.account import SET_ASIDE
 from agentrl.store.database import LEARNING_NAME
 from agentrl.store.episodes import Episodes
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.log_reader import LogReader
 from agentrl.store.records import group_key
 from agentrl.teacher.recall import request_words
-from agentrl.types import Skill, Turn
+from agentrl.types import Lesson, Skill, Turn
 from skills.bank import Selection, SkillBank
 from skills.library import SKILLS_FOLDER, SkillLibrary
 from skills.retrieve import SkillIndex
@@ -37,6 +39,11 @@ class _Known:
 
     skills: dict[str, SkillFile]
     index: SkillIndex
+
+
+def first_turn(log: LogReader, skill: SkillFile) -> Turn | None:
+    """The first turn that a skill was written from; None for a skill from elsewhere."""
+    return log.turn(skill.turn_ids[0]) if skill.turn_ids else None
 
 
 class BankSource:
@@ -100,6 +107,14 @@ class BankSource:
                 mean_reward=arm.mean_reward,
             ),
         )
+
+    def lessons(self) -> list[Lesson]:
+        """The active skills of the scopes that were taught, each with the first turn that it was written from."""
+        return [
+            of_skill(scope, skill.name, skill.body, first_turn(self._episodes, skill))
+            for scope, library in self._libraries.items()
+            for skill in library.all(SkillState.ACTIVE)
+        ]
 
     def _select(self, turn: Turn, known: _Known) -> Selection | None:
         own = [name for name in self._bank.names_of(turn.scope, turn.task_key) if name in known.skills]

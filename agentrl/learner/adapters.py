@@ -22,6 +22,7 @@ from torch import Tensor
 
 from agentrl.engine.local_weights import read_weights
 from agentrl.errors import UserError
+from agentrl.learner.card import CARD, Form, Provenance, card
 from agentrl.learner.model import PolicyModel
 from agentrl.learner.saved import copy_rest, is_weights
 
@@ -91,14 +92,15 @@ def save_adapter(policy: PolicyModel, folder: Path) -> None:
         settings.inference_mode = trains
 
 
-def export_version(folder: Path, base: Path, out: Path, *, merged: bool) -> str:
-    """Copies a version out of its run for other programs; the learner's state stays behind.
+def export_version(folder: Path, base: Path, out: Path, *, merged: bool, origin: Provenance) -> str:
+    """Copies a version out of its run for other programs, with a card of its own; the learner's state stays behind.
 
     Args:
         folder: the version; of version 0 it is the base model's own.
         base: the base model's folder.
         out: a folder that is not there yet, or empty.
         merged: full weights in the base's number type even where the version is an adapter.
+        origin: what the card tells. Version 0 is the base, and keeps the base's card.
 
     Returns:
         What was written, in words.
@@ -110,19 +112,27 @@ def export_version(folder: Path, base: Path, out: Path, *, merged: bool) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something already: name a folder that is not there yet")
     is_adapter = (folder / "adapter_config.json").is_file()
-    if is_adapter and merged:
+    form: Form = "full" if not is_adapter else "merged" if merged else "adapter"
+    if form == "merged":
         export_merged(folder, base, out)
-        return f"{out}: full weights, the adapter merged into {base}"
-    out.mkdir(parents=True, exist_ok=True)
-    if is_adapter:
+        said = f"{out}: full weights, the adapter merged into {base}"
+    elif form == "adapter":
+        out.mkdir(parents=True, exist_ok=True)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(folder / name, out / name)
-        return f"{out}: an adapter in the PEFT format, for {base}"
-    for source in sorted(folder.iterdir()):
-        if source.is_file() and is_weights(source.name):
-            shutil.copyfile(source, out / source.name)
-    copy_rest(base, out)
-    return f"{out}: full weights"
+        said = f"{out}: an adapter in the PEFT format, for {base}"
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for source in sorted(folder.iterdir()):
+            if source.is_file() and is_weights(source.name):
+                shutil.copyfile(source, out / source.name)
+        copy_rest(base, out)
+        said = f"{out}: full weights"
+    if not origin.is_base:
+        (out / CARD).write_text(card(origin, form), encoding="utf-8")
+    elif (base / CARD).is_file():
+        shutil.copyfile(base / CARD, out / CARD)
+    return said
 
 
 def export_merged(folder: Path, base: Path, out: Path) -> None:

@@ -9,7 +9,6 @@ its reason (law 3).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
 from agentrl.teacher.demonstrations import Sibling, siblings_of
 from agentrl.teacher.recall import HintMemory, Recalled
-from agentrl.types import Block, NextState, Signal, TeacherView, TrainingSample, Turn
+from agentrl.types import Block, NextState, Signal, SignalSource, TeacherView, TrainingSample, Turn
 
 BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "second_turn")
 """Sources of answers that were sampled on another prompt than they are trained on."""
@@ -157,7 +156,8 @@ class Builder:
                 else:
                     dropped.append(sample)
         if self.recipe.uses_pairs:
-            samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len)
+            reasons = {turn_id: one.reason for one in dropped for turn_id in one.turn_ids}
+            samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len, reasons)
             dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
         return Built(samples=tuple(samples), dropped=without(dropped, kept), recalled=recalled)
@@ -182,17 +182,20 @@ class Builder:
             corrected = corrected_ids([claim for claims in groups for claim in claims], self.renderer)
         for claims in groups:
             rewards = {claim.turn.session: self._reward(claim) for claim in claims}
-            by_step = isinstance(self.recipe.advantage, axes.StepIndexGroup)
-            steps = _turns_before(claims) if by_step else {}
+            by_step = (
+                self.recipe.advantage if isinstance(self.recipe.advantage, axes.StepIndexGroup) else None
+            )
+            before = _turns_before(claims)
             siblings = siblings_of([claim.turn for claim in claims], rewards)
             group = _Group(siblings=siblings, rewards=(), corrected=corrected)
             members = tuple(
                 Member(
                     claim=claim,
                     turn=claim.turn,
-                    reward=_step_reward(claim) if by_step else rewards[claim.turn.session],
+                    reward=_step_reward(claim, by_step) if by_step else rewards[claim.turn.session],
                     attempt=claim.turn.session,
-                    step=steps.get(claim.turn.id, 0),
+                    step=before[claim.turn.id] if by_step else 0,
+                    turn_index=before[claim.turn.id],
                 )
                 for claim in claims
             )
@@ -334,6 +337,8 @@ class Builder:
         # meant to be far from the policy: only ratios are to know them.
         foreign = bool(turn.redacted_spans) or member.source in BEHIND_CONTEXT
         raw = None if foreign and not recipe.needs_behavior_logprobs else turn.completion.raw_logprobs
+        grouped = _group_name(member.claim)
+        compared = grouped is not None and recipe.group_size > 1
         return TrainingSample(
             turn_ids=(claimed,),
             token_ids=ids,
@@ -349,10 +354,12 @@ class Builder:
             if recipe.uses_rl
             else None,
             weights=streams,
-            group=_group_name(member.claim),
+            group=grouped,
             version=turn.completion.version,
             reward=member.reward,
             source=member.source,
+            episode=f"{grouped} {member.step} {member.attempt}" if compared else None,
+            turn_index=member.turn_index,
         )
 
 
@@ -371,10 +378,11 @@ def _turns_before(claims: Iterable[Claim]) -> dict[str, int]:
     return found
 
 
-def _step_reward(claim: Claim) -> float | None:
-    """How the episode ended plus the turn's own reward; either alone where the other is not known (law 6)."""
-    known = [reward for reward in (claim.episode_reward, reward_of(claim.signals)) if reward is not None]
-    return math.fsum(known) if known else None
+def _step_reward(claim: Claim, option: axes.StepIndexGroup) -> float | None:
+    """How the episode ended and the turn's own reward, weighted. What the environment said is of the episode: it stands
+    at the last of its turns, and is no more that one's own than any other's."""
+    own = reward_of(signal for signal in claim.signals if signal.source is not SignalSource.ENVIRONMENT)
+    return credit.step_reward(claim.episode_reward, own, outcome=option.outcome, process=option.process)
 
 
 def reward_of(signals: Iterable[Signal]) -> float | None:

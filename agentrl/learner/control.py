@@ -7,15 +7,17 @@ from pathlib import Path
 PAUSE_FILE = "learner.paused"
 
 
-def set_paused(run_dir: Path, *, paused: bool) -> bool:
+def set_paused(run_dir: Path, *, paused: bool, reason: str = "") -> bool:
     """Pauses the learner of a run or lets it go on; returns whether that changed anything.
 
-    A paused learner finishes the step it is in, claims nothing more, and still follows a rollback.
+    A paused learner finishes the step it is in, claims nothing more, and still follows a rollback. The first reason of
+    a pause stays.
     """
     path = run_dir / PAUSE_FILE
     before = path.exists()
     if paused:
-        path.touch()
+        if not before:
+            path.write_text(reason, encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
     return before != paused
@@ -23,3 +25,11 @@ def set_paused(run_dir: Path, *, paused: bool) -> bool:
 
 def is_paused(run_dir: Path) -> bool:
     return (run_dir / PAUSE_FILE).exists()
+
+
+def pause_reason(run_dir: Path) -> str:
+    """Why the learner is paused; empty where it is not, or where nobody said."""
+    try:
+        return (run_dir / PAUSE_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

@@ -4,6 +4,8 @@
 2. On a small probe of recorded, positively rewarded turns that are never trained (`held_out`) it is not worse than its
    parent by more than a margin, in the mean log-prob of the sampled ids: a policy that has forgotten what used to work
    shows it here. Turns that joined the probe after the parent was scored count from the next version on.
+3. It keeps within the run's budgets (`budget`): KL to its parent and to version 0, and what the probe may have fallen
+   by over all versions.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agentrl.learner.budget import Budget, Spent
 from agentrl.learner.pack import Row
 from agentrl.learner.trainer import Trainer
 
@@ -34,14 +37,21 @@ class Gate:
 
     Args:
         rows: the probe's rows by turn id; it may grow and lose rows while the gate stands.
+        budget: of the run; None = no bound but the margin.
     """
 
     def __init__(
-        self, rows: Mapping[str, Row], *, margin: float = MARGIN, min_turns: int = MIN_TURNS
+        self,
+        rows: Mapping[str, Row],
+        *,
+        margin: float = MARGIN,
+        min_turns: int = MIN_TURNS,
+        budget: Budget | None = None,
     ) -> None:
         self.margin = margin
         self._min_turns = min_turns
         self._rows = rows
+        self._budget = budget
         self._parent: dict[str, float] = {}
         self._candidate: dict[str, float] = {}
 
@@ -49,6 +59,8 @@ class Gate:
         """Scores the probe under the weights that the trainer has: those of the version that is served."""
         self._parent = self._score(trainer)
         self._candidate = {}
+        if self._budget is not None:
+            self._budget.restart(trainer)
 
     def judge(self, trainer: Trainer, metrics: Sequence[Mapping[str, float]]) -> Verdict:
         """Judges the weights that the trainer has against the served version's scores.
@@ -63,27 +75,36 @@ class Gate:
                 if not math.isfinite(value):
                     return Verdict(passed=False, reason=f"the metric {name} is {value}")
         self._candidate = self._score(trainer)
+        spent = Spent(refusal=None) if self._budget is None else self._budget.spend(trainer, self._candidate)
         both = [turn_id for turn_id in self._candidate if turn_id in self._parent]
         if len(both) < self._min_turns:
             return Verdict(
-                passed=True,
-                reason=f"finite; {len(both)} held-out turns are too few to compare",
-                metrics={"probe_turns": float(len(both))},
+                passed=spent.refusal is None,
+                reason=spent.refusal or f"finite; {len(both)} held-out turns are too few to compare",
+                metrics=spent.metrics | {"probe_turns": float(len(both))},
             )
         before = sum(self._parent[turn_id] for turn_id in both) / len(both)
         after = sum(self._candidate[turn_id] for turn_id in both) / len(both)
-        measured = {"probe_turns": float(len(both)), "probe_logprob": after, "probe_change": after - before}
+        measured = spent.metrics | {
+            "probe_turns": float(len(both)),
+            "probe_logprob": after,
+            "probe_change": after - before,
+        }
         # written so that a NaN fails
         passed = after >= before - self.margin
         reason = (
             f"mean log-prob of {len(both)} held-out turns went from {before:.3f} to {after:.3f}, "
             f"allowed is a fall of {self.margin:g}"
         )
+        if passed and spent.refusal is not None:
+            return Verdict(passed=False, reason=spent.refusal, metrics=measured)
         return Verdict(passed=passed, reason=reason, metrics=measured)
 
     def accept(self) -> None:
         """The judged candidate is served now: its scores are what the next one is compared with."""
         self._parent, self._candidate = self._candidate, {}
+        if self._budget is not None:
+            self._budget.accept()
 
     def _score(self, trainer: Trainer) -> dict[str, float]:
         return dict(zip(self._rows, trainer.mean_logprobs(list(self._rows.values())), strict=True))

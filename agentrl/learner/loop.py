@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,20 +25,24 @@ from agentrl.config import Config
 from agentrl.errors import StoreError
 from agentrl.learner import checkpoint, pairs
 from agentrl.learner.build import Builder, Dropped, num_by_source, without
-from agentrl.learner.control import PAUSE_FILE, is_paused
+from agentrl.learner.control import PAUSE_FILE, is_paused, set_paused
 from agentrl.learner.gate import Gate
+from agentrl.learner.guards import Guards
 from agentrl.learner.held_out import HeldOut
+from agentrl.learner.hints import hint_option
 from agentrl.learner.journal import Journal
+from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.offline import Drawn
 from agentrl.learner.replay import Beside
 from agentrl.learner.trainer import Trainer
+from agentrl.signals.lessons import gather
 from agentrl.store.account import SET_ASIDE
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.version_log import Probe
 from agentrl.store.versions import VersionStore, prune
-from agentrl.types import PolicyVersion, VersionState
+from agentrl.types import Lesson, LessonState, PolicyVersion, TrainingSample, VersionState
 
 POLL_S = 0.05
 """How often an idle loop looks whether the files have changed."""
@@ -65,6 +69,8 @@ class LearnLoop:
         config: its settings.
         trainer: with the recipe in force; its weights are replaced by `start`.
         beside: what steps get beside the claimed turns.
+        probes: asks each served version for what was taught; None asks nothing.
+        guards: against being taught wrong; None = everything is believed.
         clock: seconds of a monotonic clock.
     """
 
@@ -81,6 +87,8 @@ class LearnLoop:
         hinted: HintedTurns,
         journal: Journal,
         beside: Beside | None = None,
+        probes: LessonProbes | None = None,
+        guards: Guards | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_dir = run_dir
@@ -95,11 +103,22 @@ class LearnLoop:
         self._hinted = hinted
         self._journal = journal
         self._beside = beside
+        self._probes = probes
+        self._guards = guards
+        self._decided: object = None
+        """Which decisions on lessons the memory of hints has followed."""
+        self._imported: list[Lesson] = []
         self._num_live = self._recipe.batch.turns_per_step - self._recipe.num_beside
         """Claimed turns of a full step."""
         self._clock = clock
-        self._held_out = HeldOut(run_dir, grouped=self._recipe.group_size > 1)
-        self._gate = Gate(self._held_out.rows)
+        self._held_out = HeldOut(
+            run_dir,
+            grouped=self._recipe.group_size > 1,
+            admits=(lambda turn: True) if guards is None else guards.believes,
+        )
+        self._gate = Gate(
+            self._held_out.rows, budget=None if guards is None else guards.budget(self._held_out)
+        )
         self._hand: list[Claimed] = []
         self._hand_since = 0.0
         self._unpublished: list[_Unpublished] = []
@@ -113,7 +132,12 @@ class LearnLoop:
     def start(self) -> None:
         """Returns what an earlier learner left in hand, then loads the served version's learner."""
         self._journal.stage("start")
-        self._log.configure(self._policy, needs=self._recipe.needs, group_size=self._recipe.group_size)
+        self._log.configure(
+            self._policy,
+            needs=self._recipe.needs,
+            group_size=self._recipe.group_size,
+            approve=None if hint_option(self._recipe) is None else self._learn.approve,
+        )
         returned = self._log.recover(self._policy)
         self._versions.clean([v.number for v in self._log.versions(self._policy) if v.path])
         serving = self._log.serving(self._policy)
@@ -144,6 +168,7 @@ class LearnLoop:
         signature = self._files()
         if signature != self._signature or now - self._refreshed >= REFRESH_S:
             self._signature, self._refreshed = signature, now
+            self._look()
             self._follow_serving()
             self._follow_pause()
             if not self._paused:
@@ -181,6 +206,21 @@ class LearnLoop:
             self._journal.event("rollback", served=self._base, serves=serving.number)
             self._go_back(serving)
 
+    def _look(self) -> None:
+        """Asks the watch; where it raises an alarm, does what the run's settings say."""
+        alarm = None if self._guards is None or self._paused else self._guards.look(self._base)
+        if alarm is None:
+            return
+        reason = "; ".join(alarm.reasons)
+        goes_back = alarm.acts == "rollback" and alarm.target is not None
+        self._journal.event(
+            "alarm", acts=alarm.acts, target=alarm.target if goes_back else None, reason=reason
+        )
+        if alarm.acts != "report":
+            set_paused(self._run_dir, paused=True, reason=f"the watch raised an alarm: {reason}")
+        if goes_back and alarm.target is not None:
+            self._log.rollback(self._policy, alarm.target, reason)
+
     def _follow_pause(self) -> None:
         paused = is_paused(self._run_dir)
         if paused != self._paused:
@@ -213,6 +253,8 @@ class LearnLoop:
     # turns
 
     def _claim(self) -> None:
+        gather(self._log, self._policy, self._learn.approve)
+        self._listen()
         self._held_out.gather(self._rewarded, self._log)
         wanted = self._num_live - len(self._hand)
         if wanted <= 0:
@@ -226,14 +268,34 @@ class LearnLoop:
             policy=self._policy,
             group_size=self._recipe.group_size,
             group_timeout_s=getattr(self._recipe.rollout, "group_timeout_s", 600.0),
+            places=None if self._guards is None else self._guards.places(self._hand, self._num_live),
         )
-        kept = self._held_out.sift(claimed, self._log)
+        kept = self._held_out.sift(self._believed(claimed), self._log)
         if self._recipe.uses_pairs:
             kept, lone = pairs.whole(kept)
             self._log.release([claim.turn.id for claim in lone])
         if kept and not self._hand:
             self._hand_since = self._clock()
         self._hand += kept
+
+    def _listen(self) -> None:
+        """Lets the guards hear what was said; hints that they believe again are remembered again."""
+        freed = [] if self._guards is None else self._guards.listen()
+        memory = self._builder.memory
+        for claim in self._log.records(freed) if freed and memory is not None else ():
+            for signal in claim.signals:
+                if signal.hint and memory is not None:
+                    memory.add(claim.turn, signal.hint)
+
+    def _believed(self, claims: list[Claimed]) -> list[Claimed]:
+        """What the guards let through; the hints of the others are shown to nobody."""
+        if self._guards is None:
+            return claims
+        sifted = self._guards.sift(claims)
+        if self._builder.memory is not None:
+            for turn in sifted.disbelieved:
+                self._builder.memory.forget(turn)
+        return sifted.kept
 
     def _is_due(self) -> bool:
         if not self._num_live:
@@ -270,7 +332,12 @@ class LearnLoop:
         built = self._builder.build(claims, newest_version=self._base)
         rejected = self._reject(built.dropped)
         drawn = self._draw() if built.samples or not self._num_live else Drawn()
-        samples = (*built.samples, *drawn.samples)
+        own: Sequence[TrainingSample] = built.samples
+        shares: dict[str, float] = {}
+        if self._guards is not None:
+            weighed = self._guards.weigh(own, claims)
+            own, shares = weighed.samples, weighed.metrics
+        samples = (*own, *drawn.samples)
         if not samples:
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
@@ -284,7 +351,7 @@ class LearnLoop:
                 self._beside.skip()
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
-        metrics = result.metrics | num_by_source(result.trained)
+        metrics = result.metrics | num_by_source(result.trained) | shares
         self._journal.stage("record")
         try:
             step_id = self._log.record_step(
@@ -325,14 +392,26 @@ class LearnLoop:
         return drawn
 
     def _remember(self) -> None:
-        """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8)."""
-        if self._builder.memory is None:
+        """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8), nor one
+        whose lesson nobody approved or that was rejected or retired."""
+        memory = self._builder.memory
+        if memory is None:
             return
+        decided = self._log.decided(self._policy)
+        if decided != self._decided:
+            self._decided = decided
+            memory.clear()
+            self._hinted.rewind()
+            approved = self._log.lessons(self._policy, LessonState.APPROVED)
+            self._imported = [lesson for lesson in approved if lesson.origin == "import"]
+        for lesson in self._imported:
+            memory.learn(lesson)
         for scope, session, reward in self._hinted.outcomes():
-            self._builder.memory.ended(scope, session, reward)
+            memory.ended(scope, session, reward)
         for turn, hint in self._hinted.new():
-            if self._log.fate(turn.id) not in SET_ASIDE:
-                self._builder.memory.add(turn, hint)
+            believed = self._guards is None or self._guards.believes(turn, hint)
+            if believed and self._log.fate(turn.id) not in SET_ASIDE and self._log.may_teach(turn.id, hint):
+                memory.add(turn, hint)
 
     def _publish(self) -> None:
         began = self._clock()
@@ -342,6 +421,8 @@ class LearnLoop:
         files = self._versions.write(number, lambda folder: checkpoint.save(self._trainer, folder))
         self._journal.stage("judge")
         verdict = self._gate.judge(self._trainer, [step.metrics for step in steps])
+        if self._guards is not None:
+            self._guards.judged(number, verdict.metrics)
         self._journal.stage("publish")
         try:
             self._log.publish(
@@ -395,8 +476,19 @@ class LearnLoop:
             self._gate.accept()
             self._unpublished.clear()
             self._base = number
+            self._ask(number)
         else:
             self._go_back()
+
+    def _ask(self, number: int) -> None:
+        """Asks the version that serves now for some of what was taught."""
+        if self._probes is None or not self._probes.due():
+            return
+        self._journal.stage("probe")
+        found = self._probes.run(number)
+        if found:
+            lost = sorted(lesson for lesson, held in found.items() if not held)
+            self._journal.event("lessons", version=number, num_asked=len(found), not_held=lost)
 
     def _housekeep(self) -> None:
         self._journal.stage("housekeeping")

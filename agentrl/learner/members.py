@@ -47,6 +47,8 @@ class Member:
     """Members of one attempt share one reward and count once in their group's mean."""
     step: int = 0
     """Advantages are those among the members of one step."""
+    turn_index: int = 0
+    """Claimed turns of the same episode before this one."""
     only: Literal["kd", "rl"] | None = None
     """The only loss that this member takes; None = what the route says."""
     advantage: float | None = None

@@ -27,6 +27,7 @@ from agentrl.config import explain
 from agentrl.errors import ConfigError, RequestError
 from agentrl.learner.pairs import Writer, answer_sample
 from agentrl.recipes import axes, routes
+from agentrl.recipes.files import path_of
 from agentrl.recipes.recipe import Recipe
 from agentrl.text.renderer import Parent, Prompt
 from agentrl.types import JSON, TrainingSample
@@ -91,12 +92,7 @@ class OfflineFile:
     def __init__(self, recipe: Recipe, writer: PromptWriter, *, max_len: int, seed: int) -> None:
         rollout = recipe.rollout
         assert isinstance(rollout, axes.Offline | axes.Mixed)
-        if not rollout.path:
-            raise ConfigError(
-                f"recipe {recipe.name!r} learns from a file, but none is named: "
-                "--set learn.overrides.rollout.path=FILE.jsonl"
-            )
-        self._path = Path(rollout.path).expanduser()
+        self._path = path_of(recipe, "rollout.path")
         self._recipe = recipe
         self._writer = writer
         self._max_len = max_len

@@ -10,10 +10,11 @@ loss compares with version 0 and divides by no sampler's log-probs: those of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from agentrl.recipes.eligibility import GREEDY, GREEDY_PARTNER
 from agentrl.teacher.contexts import preferred_of
 from agentrl.text.redaction import MIN_KNOWN, PLACEHOLDER
 from agentrl.types import Signal, TrainingSample, Turn
@@ -66,7 +67,11 @@ def whole(claims: Sequence[C]) -> tuple[list[C], list[C]]:
 
 
 def paired(
-    claims: Sequence[PairClaim], samples: Sequence[TrainingSample], writer: Writer, max_len: int
+    claims: Sequence[PairClaim],
+    samples: Sequence[TrainingSample],
+    writer: Writer,
+    max_len: int,
+    dropped: Mapping[str, str],
 ) -> tuple[list[TrainingSample], list[Lone]]:
     """The samples of whole pairs, pair by pair, and the turns that are left without a partner.
 
@@ -75,21 +80,24 @@ def paired(
         samples: of the claimed turns that may be trained at all.
         writer: makes ids of preferred texts.
         max_len: most ids of a sequence.
+        dropped: turns that may not, and why.
     """
     sample_of = {sample.turn_ids[0]: sample for sample in samples}
     result: list[TrainingSample] = []
     lone: list[Lone] = []
     for name, members in _members(claims).items():
         sides: list[TrainingSample] = []
+        why = "no partner"
         for claim in members:
             sample = sample_of.get(claim.turn.id)
-            if sample is None:
-                continue  # dropped before, with a reason of its own
+            if sample is None:  # dropped before, with a reason of its own
+                why = GREEDY_PARTNER if dropped.get(claim.turn.id) == GREEDY else why
+                continue
             if not any(_chosen(sample)):
-                lone.append(Lone(turn_ids=sample.turn_ids, reason="greedy sample"))
+                lone.append(Lone(turn_ids=sample.turn_ids, reason=GREEDY))
+                why = GREEDY_PARTNER
                 continue
             sides.append(replace(sample, pair=name, preferred=claim.preferred, behavior_logprobs=None))
-        why = "no partner"
         if not any(claim.preferred for claim in members):
             text = _written(members[-1], name, writer, max_len)
             if isinstance(text, str):

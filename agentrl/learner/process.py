@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -29,6 +29,7 @@ from agentrl.learner.verifier import Verifier, same_answer
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import SkillSource
+from agentrl.types import Lesson
 
 STOPPED, FAILED, REFUSED = 0, 1, 2
 TEACHER = "teacher"
@@ -60,6 +61,7 @@ def learn(
     run_dir: Path,
     *,
     skills: SkillSource | None = None,
+    skill_lessons: Callable[[], Sequence[Lesson]] = tuple,
     verifier: Verifier = same_answer,
     stop: threading.Event | None = None,
 ) -> int:
@@ -68,6 +70,7 @@ def learn(
     Args:
         run_dir: the run's folder, with config.json and log.db.
         skills: where the context "skill" gets skills from.
+        skill_lessons: those skills as lessons, which versions are asked for.
         verifier: rewards the answers that a transform samples.
         stop: ends the learner as SIGTERM does; None makes one.
     """
@@ -81,7 +84,7 @@ def learn(
             config = read_config(run_dir)
             os.setpriority(os.PRIO_PROCESS, 0, max(config.learn.nice, os.getpriority(os.PRIO_PROCESS, 0)))
             with _ending(stop or threading.Event()) as ended:
-                _learn(run_dir, config, journal, skills, verifier, ended)
+                _learn(run_dir, config, journal, skills, skill_lessons, verifier, ended)
         except StillRunning as error:
             journal.event("failed", error=type(error).__name__, message=str(error), again=True)
             return FAILED
@@ -114,6 +117,7 @@ def _learn(
     config: Config,
     journal: Journal,
     skills: SkillSource | None,
+    skill_lessons: Callable[[], Sequence[Lesson]],
     verifier: Verifier,
     stop: threading.Event,
 ) -> None:
@@ -122,6 +126,8 @@ def _learn(
 
     from agentrl.learner import checkpoint
     from agentrl.learner.build import Builder
+    from agentrl.learner.guards import Guards
+    from agentrl.learner.lesson_probes import LessonProbes
     from agentrl.learner.loop import LearnLoop
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
@@ -146,7 +152,13 @@ def _learn(
         model_path = _model_path(run_dir, config, log)
         versions = VersionStore(run_dir, config.policy)
         _keep_teacher(log, config.policy, recipe)
-        trainer = Trainer(model_path, recipe, config.learn, version_path=versions.path)
+        trainer = Trainer(
+            model_path,
+            recipe,
+            config.learn,
+            version_path=versions.path,
+            keeps_base=config.guards.max_kl_base > 0,
+        )
         checkpoint.check_names(trainer)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         positions = [part.params.get("position") for part in recipe.context.parts]
@@ -169,6 +181,7 @@ def _learn(
             stage=SecondStage.of(trainer, renderer, verifier=verifier),
             usefulness=Usefulness.of(trainer, renderer),
         )
+        guards = stack.enter_context(Guards(run_dir, config, recipe, log=log, journal=journal))
         loop = LearnLoop(
             run_dir,
             config,
@@ -187,6 +200,8 @@ def _learn(
                 policy=config.policy,
                 seed=config.learn.seed,
             ),
+            probes=LessonProbes(log, renderer, trainer, policy=config.policy, skills=skill_lessons),
+            guards=guards,
         )
         loop.start()
         loop.run(stop)

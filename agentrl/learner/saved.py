@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agentrl.errors import LearnerError
+from agentrl.learner.card import CARD
 
 STATE_FOLDER = "learner_state"
 FORMAT = 1
@@ -56,7 +57,8 @@ def is_weights(name: str) -> bool:
 
 
 def link_rest(base: Path, folder: Path) -> None:
-    """Everything of the base folder but its weights: linked where the file system can, else copied."""
+    """Everything of the base folder but its weights and its card, which tells of the base alone: linked where the file
+    system can, else copied."""
     for source in _rest(base):
         try:
             os.link(source.resolve(), folder / source.name)
@@ -74,5 +76,8 @@ def _rest(base: Path) -> list[Path]:
     return [
         source
         for source in sorted(base.iterdir())
-        if source.is_file() and not is_weights(source.name) and not source.name.startswith(".")
+        if source.is_file()
+        and not is_weights(source.name)
+        and not source.name.startswith(".")
+        and source.name != CARD
     ]

@@ -16,11 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from agentrl.errors import ConfigError
 from agentrl.learner.pack import Row, teacher_positions
 from agentrl.learner.streams import trained_positions
 from agentrl.learner.teacher_weights import JointWeights, Weights
-from agentrl.recipes import axes
 from agentrl.teacher.scores import ScoreFile, fingerprint
 from agentrl.types import TrainingSample
 
@@ -98,22 +96,18 @@ def view_of(sample: TrainingSample) -> Row:
 class CachedScores:
     """The file of scores that a recipe names.
 
+    Args:
+        path: the file.
+        model: the teacher that must have given them: its folder or its fingerprint.
+
     Raises:
-        ConfigError: the recipe names no file or no model, there is no such file, or another teacher has written it.
+        ConfigError: the file cannot be read, or another teacher has written it.
         ModelError: the model's folder holds no weights.
     """
 
-    def __init__(self, teacher: axes.CachedTeacher) -> None:
-        if not teacher.path or not teacher.model:
-            missing = (
-                "path, a file of scores" if not teacher.path else "model, which must have given the scores"
-            )
-            raise ConfigError(
-                f"teacher 'cached' names no {missing}: set learn.overrides.teacher.path to the file and "
-                "learn.overrides.teacher.model to the teacher's folder, or learn.overrides.teacher = 'self'"
-            )
-        self._path = Path(teacher.path).expanduser()
-        self._teacher = fingerprint(teacher.model)
+    def __init__(self, path: Path, model: str) -> None:
+        self._path = path
+        self._teacher = fingerprint(model)
         with self._open():
             pass
 

@@ -13,7 +13,6 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError
@@ -25,6 +24,7 @@ from agentrl.learner.traces import TraceFile
 from agentrl.learner.transform import TRANSFORMS
 from agentrl.learner.verifier import Verifier, preferred_text
 from agentrl.recipes import axes
+from agentrl.recipes.files import path_of
 from agentrl.recipes.recipe import Recipe
 from agentrl.types import Completion, FinishReason, Sampling, Turn, VersionSpan
 
@@ -52,7 +52,7 @@ class SecondStage:
         traces: a teacher's answers; only the source "teacher_trace" asks it.
 
     Raises:
-        ConfigError: the transform needs a teacher, a verifier or answers from elsewhere that are not there.
+        ConfigError: the transform needs a teacher or a verifier that is not there.
     """
 
     def __init__(
@@ -90,11 +90,6 @@ class SecondStage:
                 f"recipe {recipe.name!r}: transform {option.name!r} lets the teacher answer, but teacher is "
                 f"{recipe.teacher.name!r}, which has no weights: set teacher = 'self', 'external' or 'joint'"
             )
-        if getattr(option, "source", "") == "teacher_trace" and traces is None:
-            raise ConfigError(
-                f"recipe {recipe.name!r} puts a teacher's answers into its groups, but names no file of them: "
-                "--set learn.overrides.transform.path=FILE"
-            )
 
     @classmethod
     def of(
@@ -108,7 +103,7 @@ class SecondStage:
         if not trainer.recipe.transform.needs_stage:
             return None
         option = trainer.recipe.transform
-        path = option.path if isinstance(option, axes.Replace) else ""
+        reads = isinstance(option, axes.Replace) and option.source == "teacher_trace"
         return cls(
             trainer.recipe,
             policy=lambda: Weights(trainer.policy, None),
@@ -117,7 +112,7 @@ class SecondStage:
             seed=lambda: f"{trainer.seed}/{trainer.num_steps}",
             max_len=trainer.max_len,
             verifier=verifier,
-            traces=TraceFile(Path(path).expanduser(), text) if path else None,
+            traces=TraceFile(path_of(trainer.recipe, "transform.path"), text) if reads else None,
         )
 
     def clear(self) -> None:

@@ -43,6 +43,8 @@ from agentrl.losses.batch import sample_tokens
 from agentrl.losses.objective import Denominators, LossBatch, count_tokens, objective
 from agentrl.losses.whole import WholeBatch, whole_batch
 from agentrl.recipes import axes
+from agentrl.recipes.eligibility import GREEDY
+from agentrl.recipes.files import path_of
 from agentrl.recipes.recipe import Recipe
 from agentrl.recipes.schedules import Schedules
 from agentrl.types import JSON, TrainingSample
@@ -79,6 +81,7 @@ class Trainer:
         version_path: where the run's versions stand, for a teacher that is one of them.
         beside: another trainer with an adapter; this one trains an adapter of its own on the same base, in turn.
         line: the line of versions that is trained ("default", "user:x"); it names the adapter.
+        keeps_base: have version 0 at hand as `base`, whether the recipe needs it or not.
 
     Raises:
         ModelError, ConfigError: the model or the recipe cannot be trained here; the message names the remedy.
@@ -93,16 +96,20 @@ class Trainer:
         version_path: VersionPath | None = None,
         beside: Trainer | None = None,
         line: str = FIRST_ADAPTER,
+        keeps_base: bool = False,
     ) -> None:
         self.model_path = model_path
         self.recipe = recipe
         self._learn = learn
         self._version_path = version_path
+        self._keeps_base = keeps_base
         self._precision: Precision = learn.precision
         self._adapter = FIRST_ADAPTER if beside is None else adapter_name(line)
         self._cached: CachedScores | None = None
         if recipe.uses_kd and isinstance(recipe.teacher, axes.CachedTeacher):
-            self._cached = CachedScores(recipe.teacher)
+            self._cached = CachedScores(
+                path_of(recipe, "teacher.path"), str(path_of(recipe, "teacher.model"))
+            )
         self._external: ExternalWeights | None = None
         self._model: PolicyModel = self._load() if beside is None else beside._model
         if beside is not None:
@@ -128,6 +135,11 @@ class Trainer:
         return self._teacher
 
     @property
+    def base(self) -> Weights | None:
+        """Version 0's weights; None where neither the recipe nor `keeps_base` wants them."""
+        return self._base
+
+    @property
     def seed(self) -> int:
         """What the run's random numbers are drawn from."""
         return self._learn.seed
@@ -148,11 +160,14 @@ class Trainer:
         self._precision = self.policy.precision
         own = recipe.uses_kd and isinstance(recipe.teacher, axes.SelfTeacher)
         from_base = own and recipe.sync == axes.Fixed(version=0)
-        self._base = BaseWeights(self.policy) if from_base or recipe.uses_reference else None
-        soup = next(
-            (item.soup for item in recipe.regularisers if isinstance(item, axes.KlRef) and item.soup), ""
-        )
-        own_reference = SoupWeights(self.policy, Path(soup).expanduser()) if soup else self._base
+        needed = from_base or recipe.uses_reference or self._keeps_base
+        self._base = BaseWeights(self.policy) if needed else None
+        soups = [
+            path_of(recipe, f"regularisers.{number}.soup")
+            for number, item in enumerate(recipe.regularisers)
+            if isinstance(item, axes.KlRef) and item.soup
+        ]
+        own_reference = SoupWeights(self.policy, soups[0]) if soups else self._base
         self._reference: Weights | None = own_reference if recipe.uses_reference else None
         self._teacher = self._make_teacher() if recipe.uses_kd else None
         self._optimizer = torch.optim.AdamW(
@@ -175,13 +190,8 @@ class Trainer:
         if isinstance(teacher, axes.JointTeacher):
             return JointWeights(self.policy)
         if isinstance(teacher, axes.ExternalTeacher) and self._external is None:
-            if not teacher.path:
-                raise ConfigError(
-                    f"recipe {self.recipe.name!r} asks an external teacher, but nobody says which: set "
-                    "learn.overrides.teacher.path to the folder of its model, or learn.overrides.teacher = 'self'"
-                )
             self._external = ExternalWeights(
-                Path(teacher.path).expanduser(),
+                path_of(self.recipe, "teacher.path"),
                 policy_path=self.model_path,
                 vocab_size=self.policy.head().shape[0],
                 device=self._learn.device,
@@ -450,7 +460,7 @@ def _drop_idle(samples: Sequence[TrainingSample]) -> list[Dropped]:
         for sample in samples
     ]
     return [
-        Dropped(turn_ids=sample.turn_ids, reason="greedy sample" if own else "no weight")
+        Dropped(turn_ids=sample.turn_ids, reason=GREEDY if own else "no weight")
         for sample, own in zip(samples, forced, strict=True)
     ]
 

@@ -119,6 +119,8 @@ class LossBatch:
     """[N] reward of a position's sequence, nan where not judged."""
     penalty_scale: Tensor | None = None
     """[N] factor of the regulariser `kl_ref_weighted`; None = 1 everywhere."""
+    mark_weights: Tensor | None = None
+    """[N] weight of `last_token_mse` where an episode's last trained id is predicted, elsewhere 0."""
     shared: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the whole step that an option has found."""
 
@@ -127,7 +129,7 @@ class LossBatch:
         for name in (
             "token_ids", "sequence", "teacher_hidden", "teacher_logprobs", "ref_hidden", "behavior_logprobs",
             "num_allowed", "advantages", "kd_weights", "rl_weights", "kd_scale", "rl_scale", "coupled",
-            "coupled_loss", "source", "rewards", "penalty_scale",
+            "coupled_loss", "source", "rewards", "penalty_scale", "mark_weights",
         ):  # fmt: skip
             stream = getattr(self, name)
             if stream is not None and stream.shape[0] != rows:
@@ -161,6 +163,8 @@ class Denominators:
     tokens: int
     """Tokens trained by either component: for regularisers, `adv_add` and the means among the metrics."""
     sequences: int
+    episodes: int
+    """Episodes of those sequences: for the regulariser that has one value an episode."""
     rehearsal_tokens: int = 0
     """Tokens of version 0's own answers: for the regulariser that rehearses them, in no other count."""
     rehearsal_sequences: int = 0
@@ -224,6 +228,13 @@ def sample_tokens(recipe: RecipeLike, sample: TrainingSample) -> SampleTokens:
     return SampleTokens(kd=kd, rl=rl, either=either, rehearsal=rehearsal)
 
 
+def episode_numbers(samples: Sequence[TrainingSample]) -> list[int]:
+    """[S] which episode each sample belongs to, 0..E-1 in the order of their first samples."""
+    names = [(None, i) if s.episode is None else (s.episode, 0) for i, s in enumerate(samples)]
+    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [known[name] for name in names]
+
+
 def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denominators:
     """Adds up the denominators of a whole batch from its samples alone: no forward pass is needed. Sequences that the
     hard bound drops later stay in the count: dropping makes a step smaller, never larger.
@@ -232,7 +243,9 @@ def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denom
         recipe: names the losses.
         samples: every sample of the batch.
     """
-    own = [sample_tokens(recipe, sample) for sample in samples]
+    given = list(samples)
+    own = [sample_tokens(recipe, sample) for sample in given]
+    numbers = episode_numbers(given)
     return Denominators(
         kd_tokens=sum(one.kd for one in own),
         kd_sequences=sum(one.kd > 0 for one in own),
@@ -240,6 +253,7 @@ def count_tokens(recipe: RecipeLike, samples: Iterable[TrainingSample]) -> Denom
         rl_sequences=sum(one.rl > 0 for one in own),
         tokens=sum(one.either for one in own),
         sequences=sum(one.either > 0 for one in own),
+        episodes=len({number for number, one in zip(numbers, own, strict=True) if one.either > 0}),
         rehearsal_tokens=sum(one.rehearsal for one in own),
         rehearsal_sequences=sum(one.rehearsal > 0 for one in own),
     )

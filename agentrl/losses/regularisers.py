@@ -28,8 +28,8 @@ def penalty(
 ) -> Tensor:
     """[] this micro batch's share of a regulariser's mean, without its coefficient."""
     values = REGULARISERS[item.name](batch, positions, **item.params)
-    if item.name == "last_token_mse":  # one value a sequence
-        return masked_sum(values, positions.either) / max(denominators.sequences, 1)
+    if item.name == "last_token_mse":  # one value an episode
+        return masked_sum(values, positions.either) / max(denominators.episodes, 1)
     ones = torch.ones_like(values)
     if item.name == "js_rehearsal":  # tokens of their own
         return AGGREGATES[recipe.aggregate.name](
@@ -189,45 +189,29 @@ def last_token_mse(
     min_std: float,
     threshold: float,
 ) -> Tensor:
-    """w_i·(β·log π(z)/π_0(z) − R_i)² where sequence i's last trained id is predicted, 0 elsewhere. LaSeR.
+    """w_i·(β·log π(z)/π_0(z) − R_i)² where episode i's last trained id is predicted, 0 elsewhere. LaSeR.
 
-    w_i makes right and wrong answers weigh the same over the batch; a sequence without a reward has no part (law 6).
+    w_i makes right and wrong answers weigh the same over the batch; an episode without a reward has no part (law 6).
 
     Args:
-        batch: with rewards, and shared last_token_right and last_token_wrong.
+        batch: with rewards, and mark_weights from `whole_bounds.last_token_mse`.
         positions: with mark_logprob and ref_mark_logprob.
         coef: applied by the caller.
         token: z, read by the features.
         beta: β.
-        share, min_std: of the advantages.
-        threshold: right from this reward on.
+        share, min_std, threshold: of the stage before.
 
     Returns:
         [N].
     """
-    del coef, token, share, min_std
+    del coef, token, share, min_std, threshold
     zeros = 0.0 * positions.out["mark_logprob"]
-    if batch.rewards is None:
+    if batch.rewards is None or batch.mark_weights is None:
         return zeros
-    rewards = batch.rewards.to(zeros.dtype)
+    weights = batch.mark_weights.to(zeros.dtype)
     score = beta * (positions.out["mark_logprob"] - positions.out["ref_mark_logprob"])
-    last = last_positions(positions.either, positions.sequence, positions.num_sequences) & ~rewards.isnan()
-    weights = torch.where(
-        rewards >= threshold, batch.shared["last_token_right"], batch.shared["last_token_wrong"]
-    )
-    return torch.where(last, weights * (score - torch.where(last, rewards, 0.0)).square(), zeros)
-
-
-def last_positions(mask: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
-    """[N] bool: the last position of each sequence where `mask` is true.
-
-    Args:
-        mask: [N] bool.
-        sequence: [N] int64 in 0..num_sequences-1; a sequence's positions stand in their order.
-    """
-    index = torch.where(mask, torch.arange(mask.numel(), device=mask.device), -1)
-    last = torch.full((num_sequences,), -1, device=mask.device).scatter_reduce(0, sequence, index, "amax")
-    return mask & (index == last[sequence])
+    rewards = torch.where(weights != 0, batch.rewards.to(zeros.dtype), 0.0)
+    return torch.where(weights != 0, weights * (score - rewards).square(), zeros)
 
 
 REGULARISERS: dict[str, Callable[..., Tensor]] = {

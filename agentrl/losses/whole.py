@@ -19,15 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentrl.losses.batch import Denominators, LossBatch, RecipeLike
+from agentrl.losses.batch import Denominators, LossBatch, RecipeLike, episode_numbers
 from agentrl.losses.chunked import Outputs
 from agentrl.losses.mix import MIXES
 from agentrl.losses.positions import Positions
 from agentrl.losses.regularisers import REGULARISERS
 from agentrl.types import TrainingSample
-
-UNSCALED = frozenset({"joint", "self_distill"})
-"""Mixes that do not multiply by kd_scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +39,8 @@ class Members:
     """int64; both answers of a pair share one number; -1 for all others."""
     preferred: Tensor
     """bool; of a pair, the answer that is to be preferred."""
-    source: tuple[str, ...]
-    """How each came to be: `TrainingSample.source`."""
+    episode: Tensor
+    """int64 0..E-1; the turns of one episode share one number, and their group and reward."""
 
     @classmethod
     def of(cls, samples: Sequence[TrainingSample], device: torch.device) -> Members:
@@ -62,7 +59,7 @@ class Members:
             reward=torch.tensor(rewards, dtype=torch.float32, device=device),
             pair=torch.tensor(pair, device=device),
             preferred=torch.tensor([sample.preferred for sample in samples], device=device),
-            source=tuple(sample.source for sample in samples),
+            episode=torch.tensor(episode_numbers(samples), device=device),
         )
 
 
@@ -77,6 +74,8 @@ class WholeBatch:
     sequence: Tensor
     """[N] 0..S-1."""
     num_sequences: int
+    turn_index: Tensor
+    """[N] int64, turns of the episode before a position's."""
     kd: Tensor
     """[N] bool: trained by distillation."""
     rl: Tensor
@@ -96,6 +95,8 @@ class WholeBatch:
     """[N] factors of the reward loss, 1 at first. An option may change them."""
     penalty_scale: Tensor
     """[N] factors of the regulariser `kl_ref_weighted`, 1 at first. An option may change them."""
+    mark_weights: Tensor | None = None
+    """[N] weights of the regulariser `last_token_mse`; None without it."""
     shared: Mapping[str, float] = field(default_factory=dict)
     """Numbers that hold for the whole step, by name; they reach the objective, and the metrics as `shared/NAME`."""
     coupled: Tensor | None = None
@@ -121,8 +122,7 @@ class WholeBatch:
         }
         live = torch.zeros_like(self.kd)
         if recipe.mix.name in MIXES:
-            scaled = (self.kd & (self.kd_scale != 0)) | (self.rl & (self.rl_scale != 0))
-            live = self.either if recipe.mix.name in UNSCALED else scaled
+            live = (self.kd & (self.kd_scale != 0)) | (self.rl & (self.rl_scale != 0))
         if self.coupled is not None:
             live = live | (self.coupled != 0)
         if "entropy_band" in penalties:
@@ -149,6 +149,8 @@ class WholeBatch:
         """[N] streams that replace those of `LossBatch`, by its names."""
         changed: dict[str, Any] = {"advantages": self.advantages, "kd_scale": self.kd_scale}
         changed |= {"rl_scale": self.rl_scale, "penalty_scale": self.penalty_scale}
+        if self.mark_weights is not None:
+            changed["mark_weights"] = self.mark_weights
         if self.coupled is not None:
             changed["coupled"] = self.coupled
             share = self.coupled_loss / max(self.coupled.numel(), 1)
@@ -198,11 +200,14 @@ def whole_batch(
         return torch.where(positions.rl, batch.advantages.to(none.dtype), none)
 
     logprob = joined(lambda _, positions: positions.out["logprob"])
+    sequence = joined(lambda batch, _: batch.sequence)
+    turns = torch.tensor([sample.turn_index for sample in samples], device=sequence.device)
     whole = WholeBatch(
         out={name: joined(partial(_output, name)) for name in sorted(names)},
         token_ids=joined(lambda batch, _: batch.token_ids),
-        sequence=joined(lambda batch, _: batch.sequence),
+        sequence=sequence,
         num_sequences=len(samples),
+        turn_index=turns[sequence],
         kd=joined(lambda _, positions: positions.kd),
         rl=joined(lambda _, positions: positions.rl),
         forced=joined(lambda _, positions: positions.forced),

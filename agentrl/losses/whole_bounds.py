@@ -17,15 +17,17 @@ from torch import Tensor
 from agentrl.losses.batch import RecipeLike
 from agentrl.losses.masking import sequence_sum
 from agentrl.losses.policy_gradient import clipped, ratio_of
-from agentrl.losses.regularisers import last_positions
 from agentrl.losses.whole import WHOLE_BATCH, WholeBatch
 from agentrl.losses.whole_sequences import (
+    compares_episodes,
     groups,
     judged_sequences,
+    last_positions,
     old_logprobs,
     reward_mean,
     right_sequences,
     standardised,
+    trained_lengths,
 )
 
 # off-policy
@@ -170,6 +172,7 @@ def kl_cov(
 # regularisers
 
 
+@compares_episodes
 def kl_ref_weighted(
     batch: WholeBatch,
     recipe: RecipeLike,
@@ -180,7 +183,7 @@ def kl_ref_weighted(
     tau: float,
     threshold: float,
 ) -> WholeBatch:
-    """Factors of the penalty: reward: e^{R_i/τ} over its mean; difficulty: 1 − p_group where A > 0, else 0.
+    """Factors of the penalty: by reward e^{R_i/τ} over its mean, i an episode; by difficulty 1 − p_group where A > 0.
 
     RAPO's reference reweighted by reward; APO's penalty on what is good, the stronger the harder the task. Where
     nothing was judged the weight by reward is the mean, 1 (law 6).
@@ -207,6 +210,7 @@ def kl_ref_weighted(
     return replace(batch, penalty_scale=weights[batch.sequence])
 
 
+@compares_episodes
 def length(
     batch: WholeBatch, recipe: RecipeLike, *, coef: float, of: Literal["all", "wrong"], threshold: float
 ) -> WholeBatch:
@@ -215,7 +219,7 @@ def length(
     Kimi k1.5, arXiv 2501.12599. Groups of equal lengths change nothing; with `of` "wrong" only wrong answers do.
 
     Args:
-        batch: with its advantages; n counts trained ids.
+        batch: with its advantages; n counts the trained ids of an episode.
         recipe: not used.
         coef: weight of λ.
         of: whose advantages.
@@ -223,7 +227,7 @@ def length(
     """
     del recipe
     right = right_sequences(batch, threshold)
-    count = sequence_sum(batch.rl.to(batch.advantages.dtype), batch.sequence, batch.num_sequences)
+    count = trained_lengths(batch)
     change = torch.zeros_like(count)
     for members in groups(batch, judged_sequences(batch)):
         own = count[members]
@@ -236,6 +240,7 @@ def length(
     return replace(batch, advantages=torch.where(batch.rl, shifted, batch.advantages))
 
 
+@compares_episodes
 def last_token_mse(
     batch: WholeBatch,
     recipe: RecipeLike,
@@ -247,9 +252,10 @@ def last_token_mse(
     min_std: float,
     threshold: float,
 ) -> WholeBatch:
-    """Class weights n/(2·n_class), and A := (1−share)·A + share·(the group's standardised self-scores).
+    """Weights n/(2·n_class) of judged episodes, and A := (1−share)·A + share·(the group's standardised self-scores).
 
-    LaSeR. A self-score is β·log π(z)/π_0(z) where the sequence's last trained id is predicted.
+    LaSeR. A self-score is β·log π(z)/π_0(z) where the episode's last trained id is predicted, and the weight stands
+    there.
 
     Args:
         batch: with mark_logprob and ref_mark_logprob, and advantages.
@@ -267,7 +273,10 @@ def last_token_mse(
         "last_token_right": total / (2.0 * max(good, 1)),
         "last_token_wrong": total / (2.0 * max(total - good, 1)),
     }
-    last = last_positions(batch.either, batch.sequence, batch.num_sequences)
+    last = last_positions(batch)
+    reward = batch.members.reward
+    classes = torch.where(reward >= threshold, shared["last_token_right"], shared["last_token_wrong"])
+    weights = torch.where(reward.isnan(), 0.0, classes).to(batch.advantages.dtype)
     score = beta * (batch.out["mark_logprob"] - batch.out["ref_mark_logprob"])
     own = sequence_sum(torch.where(last, score, 0.0), batch.sequence, batch.num_sequences)
     advantages = torch.zeros_like(own)
@@ -275,7 +284,12 @@ def last_token_mse(
         if bool(own[members].std(correction=0) >= min_std):
             advantages[members] = standardised(own[members], 1e-6)
     mixed = (1.0 - share) * batch.advantages + share * advantages[batch.sequence]
-    return replace(batch, shared=shared, advantages=torch.where(batch.rl, mixed, batch.advantages))
+    return replace(
+        batch,
+        shared=shared,
+        advantages=torch.where(batch.rl, mixed, batch.advantages),
+        mark_weights=torch.where(last, weights[batch.sequence], 0.0),
+    )
 
 
 def covariance(batch: WholeBatch, rows: Tensor) -> Tensor:

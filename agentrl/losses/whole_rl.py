@@ -17,6 +17,8 @@ from agentrl.losses.masking import sequence_sum
 from agentrl.losses.policy_gradient import ratio_of
 from agentrl.losses.whole import WHOLE_BATCH, WholeBatch
 from agentrl.losses.whole_sequences import (
+    by_episode,
+    compares_episodes,
     groups,
     judged_sequences,
     old_logprobs,
@@ -24,6 +26,7 @@ from agentrl.losses.whole_sequences import (
     rows_of,
     sequence_mean,
     standardised,
+    trained_lengths,
 )
 
 
@@ -56,11 +59,12 @@ def entropy_shift(
     return replace(batch, advantages=shifted, rl_scale=scale, denominators=denominators)
 
 
+@compares_episodes
 def conflict(batch: WholeBatch, recipe: RecipeLike, *, base: Any, gain: float) -> WholeBatch:
     """Weights of ids that a better (A > 0) and a worse (A < 0) answer of one group share at one place: gain, and 0.
 
     GTPO, arXiv 2508.03772: the places are counted from the beginning in the leading run of equal ids, and from the
-    end in the trailing run.
+    end in the trailing run. An answer is an episode's trained ids, turn behind turn.
 
     Args:
         batch: with the base's advantages.
@@ -68,7 +72,7 @@ def conflict(batch: WholeBatch, recipe: RecipeLike, *, base: Any, gain: float) -
         gain: of the better answer's.
     """
     del recipe, base
-    rows = rows_of(batch)
+    rows = rows_of(batch, batch.rl)
     sign = [float(batch.advantages[own].sum()) for own in rows]
     scale = batch.rl_scale.clone()
     for index, own in enumerate(rows):
@@ -120,6 +124,7 @@ def top_tokens(
     return replace(batch, rl_scale=scale)
 
 
+@compares_episodes
 def tempered(
     batch: WholeBatch,
     recipe: RecipeLike,
@@ -133,7 +138,7 @@ def tempered(
 ) -> WholeBatch:
     """(1−α)·A + α·1[R ≥ threshold]·π_T(y)/μ(y); T = warm while the batch's entropy H < H*, else cold.
 
-    DCPO. α = x/(1+x), x = min(|H*−H|, width)/(share of right answers); without a right answer nothing is right and
+    DCPO. α = x/(1+x), x = min(|H*−H|, width)/(share of right episodes); without a right answer nothing is right and
     α's limit, 1, would leave no advantage, so A stays.
 
     Args:
@@ -172,13 +177,14 @@ def process(batch: WholeBatch, recipe: RecipeLike, *, base: Any, beta: float) ->
     return replace(batch, advantages=torch.where(batch.rl, batch.advantages - beta * total, batch.advantages))
 
 
+@compares_episodes
 def entropy_rank(
     batch: WholeBatch, recipe: RecipeLike, *, base: Any, bonus: float, threshold: float
 ) -> WholeBatch:
     """(R' − mean R')/std R' by groups, R' = R + bonus·(n−1−rank)/(n−1) on the group's n wrong answers.
 
-    R3, arXiv 2601.19620. Rank 0 is the wrong answer of least mean entropy. A single wrong answer gets no bonus, a
-    constant group 0.
+    R3, arXiv 2601.19620. An answer is an episode; rank 0 is the wrong one of least mean entropy. A single wrong answer
+    gets no bonus, a constant group 0.
 
     Args:
         batch: rewards of its members.
@@ -207,9 +213,10 @@ def discriminative(
 ) -> WholeBatch:
     """A_i = −S/Q·∂/∂s_i of −(Σ₊ w_i s_i − τ·log mean₋ e^{s_i/τ}) in each of the Q groups with answers of both kinds.
 
-    DisCO: under seq_mean the gradient is that of its objective. s_i is the mean over sequence i of log π, or of ρ where
+    DisCO: under seq_mean the gradient is that of its objective. s_i is the mean over episode i of log π, or of ρ where
     the off-policy axis differentiates ρ; w_i = 1/n₊ or, with `shortness` λ, ∝ e^{−length_i/(λ·longest)} among the right
-    answers (DRPO). Over a group it sums to 0. Groups of one kind have advantage 0.
+    answers (DRPO). S counts sequences, as seq_mean does: a turn has the share of A_i that it has of its episode's ids.
+    Over a group it sums to 0. Groups of one kind have advantage 0.
 
     Args:
         batch: rewards of its members.
@@ -225,12 +232,11 @@ def discriminative(
         if by_ratio
         else batch.out["logprob"]
     )
-    mean = sequence_mean(batch, score)
-    lengths = sequence_sum(batch.rl.to(mean.dtype), batch.sequence, batch.num_sequences)
-    right = right_sequences(batch, threshold)
-    mixed = [
-        m for m in groups(batch, judged_sequences(batch)) if bool(right[m].any()) and not bool(right[m].all())
-    ]
+    episodes = by_episode(batch)
+    mean, lengths = sequence_mean(episodes, score), trained_lengths(episodes)
+    right = right_sequences(episodes, threshold)
+    judged = groups(episodes, judged_sequences(episodes))
+    mixed = [members for members in judged if bool(right[members].any()) and not bool(right[members].all())]
     advantages = torch.zeros_like(mean)
     for members in mixed:
         good, bad = members[right[members]], members[~right[members]]
@@ -240,7 +246,9 @@ def discriminative(
         advantages[good] = torch.softmax(sizes, dim=0)
         advantages[bad] = -torch.softmax(mean[bad] / tau, dim=0)
     advantages = advantages * (batch.denominators.rl_sequences / max(len(mixed), 1))
-    return replace(batch, advantages=torch.where(batch.rl, advantages[batch.sequence], batch.advantages))
+    of_turns = trained_lengths(batch)[batch.sequence] / lengths[episodes.sequence].clamp(min=1.0)
+    own = advantages[episodes.sequence] * of_turns
+    return replace(batch, advantages=torch.where(batch.rl, own, batch.advantages))
 
 
 WHOLE_BATCH |= {

@@ -11,22 +11,24 @@ from torch import Tensor
 from agentrl.losses.batch import RecipeLike
 from agentrl.losses.masking import sequence_sum
 from agentrl.losses.whole import WHOLE_BATCH, WholeBatch
+from agentrl.losses.whole_sequences import compares_episodes
 
 
+@compares_episodes
 def ppl_softmax(
     batch: WholeBatch, recipe: RecipeLike, *, tau: float, within: Literal["group", "batch"]
 ) -> WholeBatch:
-    """Reward losses times n·softmax(log PPL_π/τ), distillation times n·softmax(−log PPL_q/τ), over n sequences.
+    """Reward losses times n·softmax(log PPL_π/τ), distillation times n·softmax(−log PPL_q/τ), over n episodes.
 
     SCOPE, arXiv 2604.10688: of what is right, what the policy finds unlikely teaches most; of what is wrong, what the
-    teacher understands. PPL is e^{−mean log-prob} of a sequence's trained ids. The subsets are the sequences that take
-    a loss, in each group or in the batch: divided by n, the weights of a subset add up to 1.
+    teacher understands. PPL is e^{−mean log-prob} of an episode's trained ids. The subsets are the episodes that take a
+    loss, in each group or in the batch: divided by n, the weights of a subset add up to 1.
 
     Args:
         batch: with teacher_logprob where something is distilled.
         recipe: not used.
         tau: τ above 0; large values make all weights 1.
-        within: which sequences are compared.
+        within: which episodes are compared.
 
     Returns:
         The batch with both scales multiplied.

@@ -94,14 +94,18 @@ def loo(rewards: Rewards, steps: Steps) -> Advantages:
     return [None if value is None else factor * value for value in centred]
 
 
-def step_index_group(rewards: Rewards, steps: Steps, *, std: Std, eps: float) -> Advantages:
+def step_index_group(
+    rewards: Rewards, steps: Steps, *, std: Std, eps: float, outcome: float, process: float
+) -> Advantages:
     """`group` among the turns of equal step index. OpenClaw-RL, arXiv 2603.10165. An index with one judged turn: None.
 
     Args:
-        rewards: of one group's turns; with process rewards, outcome + mean of the step's own rewards.
+        rewards: of one group's turns, from `step_reward`.
         steps: each turn's index in its episode.
         std, eps: as of `group`.
+        outcome, process: not used: the rewards hold them.
     """
+    del outcome, process
     result: Advantages = [None] * len(rewards)
     for step in set(steps):
         members = [index for index, own in enumerate(steps) if own == step]
@@ -109,6 +113,24 @@ def step_index_group(rewards: Rewards, steps: Steps, *, std: Std, eps: float) ->
         for index, value in zip(members, values, strict=True):
             result[index] = value
     return result
+
+
+def step_reward(ended: float | None, own: float | None, *, outcome: float, process: float) -> float | None:
+    """outcome·R + process·r: how the episode ended and how its turn was judged, as far as they are known (law 6).
+
+    A weight of 0 takes its part out, known or not: with process = 0 the result is outcome·R bit for bit.
+
+    Args:
+        ended: R, of the episode.
+        own: r, of the turn.
+        outcome, process: the weights.
+    """
+    parts = [
+        weight * reward
+        for weight, reward in ((outcome, ended), (process, own))
+        if weight and reward is not None
+    ]
+    return math.fsum(parts) if parts else None
 
 
 def first_turn(rewards: Rewards, steps: Steps) -> Advantages:

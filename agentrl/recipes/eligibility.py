@@ -5,6 +5,11 @@ from __future__ import annotations
 from agentrl.recipes.recipe import Recipe
 from agentrl.types import RedactedSpan, Sampling, Turn
 
+GREEDY = "greedy sample"
+"""Every id was the only one allowed: temperature 0, top_k 1, a grammar (law 7)."""
+GREEDY_PARTNER = "greedy partner"
+"""The answer that it was to be compared with is such a one."""
+
 
 def refusal(recipe: Recipe, turn: Turn, *, newest_version: int) -> str | None:
     """Why this turn must not be trained; None when it may. The text is the reason that is counted.
@@ -28,7 +33,7 @@ def refusal(recipe: Recipe, turn: Turn, *, newest_version: int) -> str | None:
         return "redacted sample"
     # Without support sizes a forced id cannot be told from a chosen one; here all of them were forced.
     if recipe.uses_sampled_ids and completion.num_allowed is None and _greedy(sampling):
-        return "greedy sample"
+        return GREEDY
     return None
 
 

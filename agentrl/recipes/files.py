@@ -1,34 +1,107 @@
-"""Files and folders that a recipe reads. They are looked for before anything is served (law 9); whoever reads one says
-what is wrong inside it."""
+"""Files and folders that a recipe reads. They are looked for before anything is served (law 9), and again by whoever
+opens one, who says what is wrong inside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
+from agentrl.teacher.scores import HASHED
+
+UNNAMED = ("", "?")
+"""What a preset holds where only the user can say which file it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    setting: str
+    """Below learn.overrides."""
+    what: str
+    value: str
+    otherwise: str
+    """What to do for whoever has no such file."""
 
 
 def refuse_missing_files(recipe: Recipe) -> None:
-    """Raises ConfigError, naming the setting, where a file is not named or not there."""
-    for setting, what, path in _wanted(recipe):
-        name = f"learn.overrides.{setting}"
-        if not path:
-            raise ConfigError(f"recipe {recipe.name!r} reads {what}, and nobody says which: set {name}")
-        if not Path(path).expanduser().exists():
-            raise ConfigError(f"recipe {recipe.name!r} reads {what}, but {name} = {path!r} is not there")
+    """Raises ConfigError, naming the setting and the remedy, where a file is not named or not there."""
+    for wanted in _wanted(recipe):
+        _checked(recipe, wanted)
 
 
-def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    """(setting, what it names, its value)."""
-    teacher = recipe.teacher
+def path_of(recipe: Recipe, setting: str) -> Path:
+    """The file or folder that a setting of the recipe names.
+
+    Args:
+        recipe: one that reads it.
+        setting: below learn.overrides, "rollout.path" for example.
+
+    Raises:
+        ConfigError: it is not named or not there.
+    """
+    (wanted,) = (wanted for wanted in _wanted(recipe) if wanted.setting == setting)
+    return _checked(recipe, wanted)
+
+
+def _checked(recipe: Recipe, wanted: _Wanted) -> Path:
+    name, path = f"learn.overrides.{wanted.setting}", Path(wanted.value).expanduser()
+    if wanted.value in UNNAMED:
+        raise ConfigError(
+            f"recipe {recipe.name!r} reads {wanted.what}, and nobody says which: --set {name}=PATH, or "
+            f"{wanted.otherwise}"
+        )
+    if not wanted.value.startswith(HASHED) and not path.exists():
+        raise ConfigError(
+            f"recipe {recipe.name!r} reads {wanted.what}, but {name} = {wanted.value!r} is not there: name one that "
+            f"is, or {wanted.otherwise}"
+        )
+    return path
+
+
+def _wanted(recipe: Recipe) -> Iterator[_Wanted]:
+    teacher, rollout = recipe.teacher, recipe.rollout
     if recipe.uses_kd and isinstance(teacher, axes.ExternalTeacher):
-        yield "teacher.path", "the folder of another model as its teacher", teacher.path
+        yield _Wanted(
+            setting="teacher.path",
+            what="the folder of another model as its teacher",
+            value=teacher.path,
+            otherwise="set teacher = 'self'",
+        )
     if recipe.uses_kd and isinstance(teacher, axes.CachedTeacher):
-        yield "teacher.path", "a file of a teacher's scores", teacher.path
-    if isinstance(recipe.rollout, axes.Offline | axes.Mixed):
-        yield "rollout.path", "a file of answers", recipe.rollout.path
+        yield _Wanted(
+            setting="teacher.path",
+            what="a file of a teacher's scores",
+            value=teacher.path,
+            otherwise="write one with agentrl.learner.external_teacher.score_turns",
+        )
+        yield _Wanted(
+            setting="teacher.model",
+            what="the fingerprint of the model that has given those scores, or its folder",
+            value=teacher.model,
+            otherwise="set teacher = 'self'",
+        )
+    if isinstance(rollout, axes.Offline | axes.Mixed):
+        yield _Wanted(
+            setting="rollout.path",
+            what="a file of answers",
+            value=rollout.path,
+            otherwise="set rollout = 'stream'",
+        )
     if recipe.transform.params.get("source") == "teacher_trace":
-        yield "transform.path", "a file of a teacher's answers", str(recipe.transform.params["path"])
+        yield _Wanted(
+            setting="transform.path",
+            what="a file of a teacher's answers",
+            value=str(recipe.transform.params["path"]),
+            otherwise="set transform.source = 'retry'",
+        )
+    for number, item in enumerate(recipe.regularisers):
+        if isinstance(item, axes.KlRef) and item.soup:
+            yield _Wanted(
+                setting=f"regularisers.{number}.soup",
+                what="the folder of another model of the policy's shape",
+                value=item.soup,
+                otherwise="remove it",
+            )

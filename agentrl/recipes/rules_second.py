@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agentrl.recipes import axes
+from agentrl.recipes.rules_routes import WEIGHTS
 
 if TYPE_CHECKING:
     from agentrl.recipes.recipe import Recipe
@@ -109,6 +110,24 @@ def a_joint_mix_trains_both_sides_of_one_divergence(recipe: Recipe) -> Iterator[
         )
 
 
+def mixes_that_weigh_nothing_are_asked_for_no_weights(recipe: Recipe) -> Iterator[str]:
+    if not isinstance(recipe.mix, axes.SelfDistill | axes.Joint):
+        return
+    every = f"but mix {recipe.mix.name!r} takes every one at weight 1"
+    if not isinstance(recipe.token_weight, axes.One):
+        yield f"token_weight {recipe.token_weight.name!r} weighs tokens, {every}: set token_weight = 'one'"
+    for route in recipe.route.parts:
+        if isinstance(route, WEIGHTS) and not isinstance(route, axes.All):
+            yield f"route {route.name!r} weighs samples, {every}: set route = 'all', or a route that selects"
+    if isinstance(recipe.mix, axes.SelfDistill):
+        return  # what weighs the reward's loss alone weighs its first term
+    for part in recipe.advantage.parts:
+        leaves_out = isinstance(part, axes.EntropyShift) and part.max_entropy is not None
+        if leaves_out or isinstance(part, axes.Conflict | axes.TopTokens):
+            remedy = "remove advantage.max_entropy" if leaves_out else "set advantage = 'group'"
+            yield f"advantage {part.name!r} weighs tokens, {every}: {remedy}"
+
+
 def _shows_context(recipe: Recipe) -> bool:
     transform = recipe.transform
     elsewhere = isinstance(transform, axes.Replace) and transform.source in ("teacher_trace", "replay")
@@ -122,4 +141,5 @@ SECOND_RULES = (
     answers_behind_a_context_are_not_taken_for_the_policys_own,
     second_turns_have_their_own_mix,
     a_joint_mix_trains_both_sides_of_one_divergence,
+    mixes_that_weigh_nothing_are_asked_for_no_weights,
 )

@@ -20,6 +20,12 @@ class Judgement:
     votes: tuple[float, ...] = ()
     evidence: str = ""
     """The text that the judgement rests on."""
+    agreement: float | None = None
+    """Share of the votes that are of the same class as the judgement; None where nobody voted."""
+    source: SignalSource | None = None
+    """Who judged, where several may have; None = the judge that was asked."""
+    settled: bool = False
+    """Nothing more can be learned by asking another judge, also where this one abstained."""
 
 
 class Judge(Protocol):

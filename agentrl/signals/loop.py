@@ -5,8 +5,8 @@
           |                  └ JudgeError or time-out: mark_judged(outcome="failed"); the log hands the turn
           └── log.answered()              out again until max_attempts, then counts it as failed for good
 
-A failure is never a signal (law 6). The loop holds no state of its own: kill it at any point and what was
-not marked is judged again.
+A failure is never a signal (law 6). The loop holds no state that matters: kill it at any point and what was not marked
+is judged again. Turns are judged side by side, so that one that waits for a model holds up none that does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,6 +27,10 @@ from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 logger = logging.getLogger(__name__)
 
 ACCEPTED = "accepted"
+MAX_DETAIL = 400
+"""Characters of why a judge abstained that are kept."""
+MAX_REMEMBERED = 10_000
+"""Failed turns whose next time is known."""
 
 
 class JudgedLog(Protocol):
@@ -34,7 +38,7 @@ class JudgedLog(Protocol):
 
     async def answered(self, timeout_s: float, /) -> None: ...
 
-    async def unjudged(self, limit: int, /) -> list[tuple[Turn, NextState]]: ...
+    async def unjudged(self, limit: int, besides: Collection[str], /) -> list[tuple[Turn, NextState]]: ...
 
     async def record_signal(self, signal: Signal, /) -> None: ...
 
@@ -47,6 +51,11 @@ class SignalLoop:
     """Owns the task that judges. `run` ends only when cancelled.
 
     Args:
+        timeout_s: of one judgement; None where the judge bounds itself.
+        poll_s: how long the log is waited for.
+        batch: turns that are judged at the same time.
+        retry_s: before a turn whose judge failed is judged again; twice as long before the third time.
+        clock: seconds.
         counted: told of every hint what became of it: "accepted", or the gate that refused it.
     """
 
@@ -55,10 +64,11 @@ class SignalLoop:
         log: JudgedLog,
         judge: Judge,
         *,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = 60.0,
         poll_s: float = 0.25,
         batch: int = 64,
-        max_concurrent: int = 8,
+        retry_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
         counted: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._log = log
@@ -66,39 +76,69 @@ class SignalLoop:
         self._timeout_s = timeout_s
         self._poll_s = poll_s
         self._batch = batch
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._retry_s = retry_s
+        self._clock = clock
         self._counted = counted
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, tuple[int, float]] = {}
+        """Turn id -> how often its judge failed, and when it may be asked again."""
 
     async def run(self) -> None:
-        while True:
-            if await self.step() == 0:
-                await self._log.answered(self._poll_s)
+        """Raises what the log raises; the turns that were being judged are then judged again by the next run."""
+        try:
+            while True:
+                begun = await self._begin()
+                if len(self._running) >= self._batch:
+                    await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+                elif not begun:
+                    await self._log.answered(self._poll_s)
+        finally:
+            left = list(self._running.values())
+            self._running.clear()
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
 
     async def step(self) -> int:
         """Judges one batch of turns; returns how many were looked at."""
-        waiting = await self._log.unjudged(self._batch)
-        await asyncio.gather(*(self._judge_one(turn, state) for turn, state in waiting))
-        return len(waiting)
+        begun = await self._begin()
+        await asyncio.gather(*begun)
+        return len(begun)
+
+    async def _begin(self) -> list[asyncio.Task[None]]:
+        """Starts on the turns that wait, as far as there is room."""
+        for turn_id, task in list(self._running.items()):
+            if task.done():
+                del self._running[turn_id]
+                task.result()
+        now = self._clock()
+        resting = [turn_id for turn_id, (_, due) in self._failed.items() if due > now]
+        waiting = await self._log.unjudged(
+            self._batch - len(self._running), frozenset((*self._running, *resting))
+        )
+        for turn, state in waiting:
+            self._running[turn.id] = asyncio.create_task(
+                self._judge_one(turn, state), name=f"judge {turn.id}"
+            )
+        return [self._running[turn.id] for turn, _ in waiting]
 
     async def _judge_one(self, turn: Turn, state: NextState) -> None:
-        async with self._slots:
-            try:
-                said = await asyncio.wait_for(self._judge.judge(turn, state), self._timeout_s)
-                judgement, refusal = self._gated(turn, state, said)
-            except TimeoutError:
-                await self._fail(turn, f"no answer within {self._timeout_s:g} s")
-                return
-            except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
-                kind = "" if isinstance(error, JudgeError) else f"{type(error).__name__}: "
-                await self._fail(turn, f"{kind}{error}")
-                return
-            if judgement.reward is None and judgement.hint is None:
-                await self._log.mark_judged(turn.id, "abstained", refusal or judgement.evidence[:200])
-                return
-            await self._log.record_signal(self._signal(turn, judgement))
-            if judgement.reward is not None and judgement.reward > 0:
-                await self._teach_parent(turn)
-            await self._log.mark_judged(turn.id, "judged", refusal)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                said = await self._judge.judge(turn, state)
+            judgement, refusal = self._gated(turn, state, said)
+        except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
+            await self._fail(turn, self._why(error))
+            return
+        self._failed.pop(turn.id, None)
+        if judgement.reward is None and judgement.hint is None:
+            await self._log.mark_judged(turn.id, "abstained", refusal or judgement.evidence[:MAX_DETAIL])
+            return
+        await self._log.record_signal(self._signal(turn, judgement))
+        if judgement.reward is not None and judgement.reward > 0:
+            await self._teach_parent(turn)
+        await self._log.mark_judged(turn.id, "judged", refusal)
 
     def _gated(self, turn: Turn, state: NextState, judgement: Judgement) -> tuple[Judgement, str]:
         """The judgement with its hint as a teacher may be shown it, or without; and what was refused and why.
@@ -138,14 +178,25 @@ class SignalLoop:
                 )
             )
 
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return (
+                "no answer in time" if self._timeout_s is None else f"no answer within {self._timeout_s:g} s"
+            )
+        return str(error) if isinstance(error, JudgeError) else f"{type(error).__name__}: {error}"
+
     async def _fail(self, turn: Turn, why: str) -> None:
+        times = self._failed.get(turn.id, (0, 0.0))[0]
+        self._failed[turn.id] = (times + 1, self._clock() + self._retry_s * 2**times)
+        while len(self._failed) > MAX_REMEMBERED:
+            del self._failed[next(iter(self._failed))]
         logger.warning("judge %s failed on turn %s: %s", self._judge.name, turn.id, why)
         await self._log.mark_judged(turn.id, "failed", why)
 
     def _signal(self, turn: Turn, judgement: Judgement) -> Signal:
         return Signal(
             turn_id=turn.id,
-            source=self._judge.source,
+            source=judgement.source or self._judge.source,
             reward=judgement.reward,
             hint=judgement.hint,
             votes=judgement.votes,

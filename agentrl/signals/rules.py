@@ -61,17 +61,19 @@ class RuleJudge:
             return judge_call(turn, tools)
         if users:
             return judge_answer(turn, users[0])
-        return Judgement(evidence="nothing to judge by (no tool or user message)")
+        return Judgement(evidence="nothing to judge by (no tool or user message)", settled=True)
 
 
 def judge_end(state: NextState) -> Judgement:
     """Another answer, asked for or written by the user, is preferred to this one; a changed request says nothing."""
     if state.end is End.REGENERATED:
-        return Judgement(reward=-1.0, evidence="the user asked for another answer")
+        return Judgement(reward=-1.0, evidence="the user asked for another answer", settled=True)
     written = [message_text(message) for message in state.messages if message.get("role") == "assistant"]
     if state.end is End.EDITED and written:
-        return Judgement(reward=-1.0, evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS])
-    return Judgement(evidence=f"nothing to judge by ({state.end})")
+        return Judgement(
+            reward=-1.0, evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS], settled=True
+        )
+    return Judgement(evidence=f"nothing to judge by ({state.end})", settled=True)
 
 
 def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
@@ -83,7 +85,7 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     calls, before = made_calls(turn.reply.tool_calls), list(earlier_calls(turn.messages))
     trick = gaming(calls, before, _asked(turn))
     if trick is not None:
-        return Judgement(reward=-1.0, evidence=f"the call {trick}")
+        return Judgement(reward=-1.0, evidence=f"the call {trick}", settled=True)
     reads = calls[0].reads if len(calls) == 1 else None
     if any(failed(output, reads=reads) for output in outputs):
         if only_shows(calls[-1], before, outputs):
@@ -106,7 +108,9 @@ def judge_tool_output(outputs: Iterable[str], *, reads: str | None = None) -> Ju
         if not failed(output, reads=reads):
             continue
         if is_outage(output):
-            return Judgement(evidence=f"the machine failed, not the agent: {output}"[:MAX_EVIDENCE_CHARS])
+            return Judgement(
+                evidence=f"the machine failed, not the agent: {output}"[:MAX_EVIDENCE_CHARS], settled=True
+            )
         return Judgement(reward=-1.0, hint=directive(text_of(output)), evidence=output[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the tools reported no failure")
 

@@ -17,6 +17,8 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     rejected  operator_block  an operator's hint or skill stood in the prompt, and the recipe is on-policy
     rejected  no_group        the recipe compares turns of a group, and this one has none
     pending   unjudged        the recipe takes what there is, and the judge may still add to it
+    pending   review          has hints that wait for approval, and no approved one
+    rejected  lesson_rejected, lesson_retired    all its hints belong to lessons that are not to be taught
     pending   waiting         has what the recipe needs
     pending   open            no next state yet
     pending   waiting         the recipe compares answers, and another one to the same prompt may still come
@@ -26,8 +28,8 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     pending   waiting         judged, and the recipe needs no more than that
     rejected  no_hint, no_reward    judged, without what the recipe needs
 
-The last lines may change their mind: a user's late feedback turns no_hint into waiting. Once a turn is older than
-the age limit, `LearningLog.expire` records its fate and it stays.
+The last lines may change their mind: a user's late feedback turns no_hint into waiting, an approval turns review into
+waiting. Once a turn is older than the age limit, `LearningLog.expire` records its fate and it stays.
 """
 
 from __future__ import annotations
@@ -51,12 +53,17 @@ class Reason(StrEnum):
     OPERATOR_BLOCK = "operator_block"
     NO_GROUP = "no_group"
     NO_CONTEXT = "no context"
-    """Nothing to show the teacher. A signal that comes later makes the turn claimable again."""
+    """Nothing to show the teacher. A signal that comes later makes the turn claimable again, and so does a lesson that
+    is approved or imported later."""
     NO_HINT = "no_hint"
     NO_REWARD = "no_reward"
     JUDGE_FAILED = "judge_failed"
     EXPIRED = "expired"
+    LESSON_REJECTED = "lesson_rejected"
+    LESSON_RETIRED = "lesson_retired"
     GROUP_INCOMPLETE = "group_incomplete"
+    CONTRADICTED = "contradicted"
+    """In quarantine: other sessions say the opposite of the same. It ends when more agree (`LearningLog.readmit`)."""
     STALE = "stale"
     GATE = "gate"
     ROLLED_BACK = "rolled_back"
@@ -65,7 +72,7 @@ class Reason(StrEnum):
 SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
 
-PENDING = ("open", "unjudged", "waiting", "claimed")
+PENDING = ("open", "unjudged", "review", "waiting", "claimed")
 """The kinds of pending, in the order a turn goes through them."""
 
 
@@ -79,7 +86,7 @@ class Account:
     rejected: dict[str, int]
     """By reason."""
     pending: dict[str, int]
-    """By kind; all four kinds are present."""
+    """By kind; all kinds are present."""
     apart: dict[str, int]
     """Turns that were never accepted: control, eval, off."""
 
@@ -97,9 +104,26 @@ _EPISODE_REWARD = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards 
     AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train'))"""
 _HAS_REWARD = f"({_has('s.reward IS NOT NULL')} OR {_EPISODE_REWARD})"
 _HAS_ANY = f"({_has('(s.reward IS NOT NULL OR s.hint IS NOT NULL OR s.preferred IS NOT NULL)')} OR {_EPISODE_REWARD})"
+_LESSON = """coalesce((SELECT l.state FROM lesson_hints h JOIN lessons l ON l.id = h.lesson
+    WHERE h.signal = s.id AND h.turn_id = {turn}), 'proposed')"""
+TAUGHT = f"""CASE {_LESSON} WHEN 'approved' THEN 1
+    WHEN 'proposed' THEN {{approve}} IS NOT 'review' ELSE 0 END"""
+"""Whether a hint (signal `s` of a turn) may be shown to a teacher; {turn} and {approve} are to be filled in. A hint
+whose lesson has not been made yet is a proposed one."""
+_HINTED = "s.hint <> ''"
+_BARRED = f"""g.approve IS NOT NULL AND {_has(_HINTED)}
+    AND NOT {_has(f"{_HINTED} AND {TAUGHT.format(turn='t.id', approve='g.approve')}")}"""
+_STANDS = f"{_HINTED} AND {_LESSON.format(turn='t.id')} = '{{state}}'"
 _LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
     LEFT JOIN versions v ON v.policy = p.policy AND v.number = p.version
     WHERE u.turn_id = t.id AND p.voided_at IS NULL AND {condition})"""
+
+_NEW_LESSON = """EXISTS (SELECT 1 FROM lessons l WHERE l.policy = t.policy AND l.scope = t.scope
+    AND l.state = 'approved' AND l.changed_at > r.created_at
+    AND (l.changed_at > l.created_at OR l.origin = 'import'))"""
+_NEWS = f"({_has('s.created_at > r.created_at')} OR {_NEW_LESSON})"
+"""Whether something may have come that a turn without a context can be shown: a signal, or a lesson that was approved
+or imported since."""
 
 FATES = f"""CREATE TEMP VIEW fates AS
 SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
@@ -107,7 +131,7 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
     WHEN t.arm <> 'learning' THEN 'apart:' || t.arm
     WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
-    WHEN r.turn_id IS NOT NULL AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND {_has("s.created_at > r.created_at")})
+    WHEN r.turn_id IS NOT NULL AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND {_NEWS})
         THEN 'rejected:' || r.reason
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
     WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'
@@ -120,6 +144,10 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN coalesce(g.group_size, 1) > 1 AND t.group_key IS NULL THEN 'rejected:no_group'
     WHEN coalesce(g.needs, 'any') = 'any' AND n.turn IS NOT NULL
         AND EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
+    WHEN {_BARRED} THEN CASE
+        WHEN {_has(_STANDS.format(state="proposed"))} THEN 'pending:review'
+        WHEN {_has(_STANDS.format(state="rejected"))} THEN 'rejected:{Reason.LESSON_REJECTED}'
+        ELSE 'rejected:{Reason.LESSON_RETIRED}' END
     WHEN CASE coalesce(g.needs, 'any')
         WHEN 'hint' THEN {_has("s.hint <> ''")} WHEN 'reward' THEN {_HAS_REWARD}
         WHEN 'pair' THEN {_has("s.preferred <> ''")} ELSE {_HAS_ANY} END

@@ -14,9 +14,11 @@ from itertools import groupby
 from typing import Literal
 
 from agentrl.errors import StoreError
-from agentrl.store import records
+from agentrl.store import balance, records
 from agentrl.store.account import Reason
+from agentrl.store.balance import Places
 from agentrl.store.database import scalar
+from agentrl.store.lesson_rows import taught_signals
 from agentrl.store.lines import unsettle
 from agentrl.types import NextState, Signal, Turn
 
@@ -63,11 +65,19 @@ _ENDED = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.s
 """Whether a turn's session has ended with a reward from the environment."""
 
 
-def select(connection: sqlite3.Connection, policy: str, oldest: float, uses: int, limit: int) -> list[str]:
-    """Ids of up to `limit` turns to claim, for recipes that take turns one by one."""
-    rows = connection.execute(
-        CLAIMABLE + " LIMIT :limit", {"policy": policy, "oldest": oldest, "uses": uses, "limit": limit}
-    )
+def select(
+    connection: sqlite3.Connection,
+    policy: str,
+    oldest: float,
+    uses: int,
+    limit: int,
+    places: Places | None = None,
+) -> list[str]:
+    """Ids of up to `limit` turns to claim, for recipes that take turns one by one; the first ones, or by `places`."""
+    values = {"policy": policy, "oldest": oldest, "uses": uses}
+    if places is not None:
+        return balance.select(connection, policy, CLAIMABLE, values, places, limit)
+    rows = connection.execute(CLAIMABLE + " LIMIT :limit", values | {"limit": limit})
     return [row["id"] for row in rows]
 
 
@@ -197,7 +207,7 @@ def _load(connection: sqlite3.Connection, turn_id: str, use: int) -> Claimed:
     return Claimed(
         turn=turn,
         next_state=records.read_next_state(connection, turn_id),
-        signals=tuple(records.read_signals(connection, turn_id)),
+        signals=taught_signals(connection, turn),
         use=use,
         group=records.group_key(turn.session),
         episode_reward=scalar(
@@ -238,6 +248,28 @@ def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str,
                SET reason = :reason, created_at = :now WHERE reason = :revocable""",
             {"id": turn_id, "reason": str(reason), "now": now, "revocable": Reason.NO_CONTEXT},
         )
+
+
+def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
+    """Ends the quarantine of turns, in an open write transaction; how many were in it."""
+    wanted = json.dumps(list(turn_ids))
+    freed = connection.execute(
+        """DELETE FROM rejections WHERE reason = ? AND turn_id IN (SELECT value FROM json_each(?)) RETURNING turn_id""",
+        (Reason.CONTRADICTED, wanted),
+    ).fetchall()
+    for row in connection.execute("SELECT policy FROM settings").fetchall():
+        unsettle(connection, row["policy"], [item["turn_id"] for item in freed])
+    return len(freed)
+
+
+def quarantined(connection: sqlite3.Connection, policy: str, limit: int) -> list[str]:
+    """Ids of the newest turns in quarantine."""
+    rows = connection.execute(
+        """SELECT r.turn_id FROM rejections r JOIN turns t ON t.id = r.turn_id
+           WHERE r.reason = ? AND t.policy = ? ORDER BY t.seq DESC LIMIT ?""",
+        (Reason.CONTRADICTED, policy, limit),
+    )
+    return [row["turn_id"] for row in rows]
 
 
 def settle(connection: sqlite3.Connection, policy: str, oldest: float) -> tuple[dict[str, str], int]:

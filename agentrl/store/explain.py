@@ -63,8 +63,8 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
             "signals": [plain(signal) for signal in records.read_signals(connection, turn_id)],
             "lessons": _rows(
                 connection,
-                "SELECT id, text, state FROM lessons WHERE EXISTS "
-                "(SELECT 1 FROM json_each(turn_ids) WHERE value = ?) ORDER BY created_at",
+                "SELECT DISTINCT l.id, l.text, l.state FROM lesson_hints h JOIN lessons l ON l.id = h.lesson "
+                "WHERE h.turn_id = ? ORDER BY l.created_at, l.id",
                 turn_id,
             ),
             "fate": fate_of(connection, turn_id),

@@ -6,14 +6,16 @@ Only turns that may be learned from at all: purpose train, learning arm, the age
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentrl.errors import StoreError
 from agentrl.store import records
 from agentrl.store.database import reading
 from agentrl.store.log_reader import LogReader
-from agentrl.types import Turn
+from agentrl.types import Signal, Turn
 
 _LEARNABLE = """t.policy = ? AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.error IS NULL AND t.num_sampled > 0"""
@@ -94,3 +96,51 @@ class HintedTurns(_Feed):
     def new(self) -> list[tuple[Turn, str]]:
         """Those hinted since the last call, in the order of their signals."""
         return [(turn, row["hint"]) for row, turn in self._new("s.hint <> ''", lambda row: True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A turn of which something new is said."""
+
+    turn: Turn
+    signals: tuple[Signal, ...]
+    """All of the turn's, in the order of their arrival."""
+    num_new: int
+    """How many of them, the last ones, came since the last call."""
+
+
+class SignalledTurns(_Feed):
+    """Turns of which something is said. A new feed begins with the newest `most` signals of the log."""
+
+    def __init__(self, path: Path | str, policy: str, *, most: int) -> None:
+        super().__init__(path, policy)
+        row = (
+            self._open()
+            .execute("SELECT id FROM signals ORDER BY id DESC LIMIT 1 OFFSET ?", (most,))
+            .fetchone()
+        )
+        self._seen = 0 if row is None else row["id"]
+
+    def new(self) -> list[Said]:
+        """Each turn once, in the order of the first new signal of each."""
+        try:
+            with reading(self._open()) as connection:
+                rows = connection.execute(
+                    f"""SELECT s.id, t.id AS turn_id FROM signals s JOIN turns t ON t.seq = s.turn
+                        WHERE s.id > ? AND {_LEARNABLE} ORDER BY s.id""",  # noqa: S608
+                    (self._seen, self._policy),
+                ).fetchall()
+                counts = Counter(row["turn_id"] for row in rows)
+                found = [
+                    (records.read_turn(connection, turn_id), records.read_signals(connection, turn_id), num)
+                    for turn_id, num in counts.items()
+                ]
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
+        if rows:
+            self._seen = rows[-1]["id"]
+        return [
+            Said(turn=turn, signals=tuple(signals), num_new=num)
+            for turn, signals, num in found
+            if turn is not None
+        ]

@@ -16,10 +16,12 @@ from typing import Literal
 from agentrl.errors import StoreError
 from agentrl.store import claims, lines, pairs
 from agentrl.store.account import Account, Reason, account, fate_of
+from agentrl.store.backlog import Backlog, backlog
+from agentrl.store.balance import Places
 from agentrl.store.claims import Claimed, Needs
 from agentrl.store.codec import to_json
 from agentrl.store.database import scalar
-from agentrl.store.version_log import VersionLog
+from agentrl.store.lesson_log import Approve, LessonLog
 from agentrl.types import JSON
 
 __all__ = ["Account", "Claimed", "LearningLog", "Needs", "Reason", "Step"]
@@ -44,8 +46,9 @@ class Step:
     """Why its weights were given up; None for a step that counts."""
 
 
-class LearningLog(VersionLog):
-    """learning.db beside log.db: turns, steps and, by inheritance, versions. See `LearningFile` for opening.
+class LearningLog(LessonLog):
+    """learning.db beside log.db: turns, steps and, by inheritance, lessons and versions. See `LearningFile` for
+    opening.
 
     with LearningLog(run_dir) as log:
         batch = log.claim(limit=16, needs="hint", max_age_s=3600.0)
@@ -54,7 +57,13 @@ class LearningLog(VersionLog):
     # turns
 
     def configure(
-        self, policy: str = "default", *, needs: Needs, group_size: int = 1, allow_blocks: bool = False
+        self,
+        policy: str = "default",
+        *,
+        needs: Needs,
+        group_size: int = 1,
+        allow_blocks: bool = False,
+        approve: Approve | None = None,
     ) -> None:
         """Tells the account what the recipe needs; the learner calls it when it starts.
 
@@ -62,12 +71,20 @@ class LearningLog(VersionLog):
             needs: what a turn must have to be of use.
             group_size: turns are compared within groups of this many sessions; 1 = one by one.
             allow_blocks: turns whose prompt held an operator's block may train (recipes off policy).
+            approve: whether hints are taught as they come or wait for approval; None = no teacher is shown hints.
         """
         with self._writing() as connection:
             connection.execute(
-                """INSERT INTO settings VALUES (:policy, :needs, :size, :allow, 0)
-                   ON CONFLICT (policy) DO UPDATE SET needs = :needs, group_size = :size, allow_blocks = :allow""",
-                {"policy": policy, "needs": needs, "size": group_size, "allow": allow_blocks},
+                """INSERT INTO settings (policy, needs, group_size, allow_blocks, settled, approve)
+                   VALUES (:policy, :needs, :size, :allow, 0, :approve) ON CONFLICT (policy) DO UPDATE
+                   SET needs = :needs, group_size = :size, allow_blocks = :allow, approve = :approve""",
+                {
+                    "policy": policy,
+                    "needs": needs,
+                    "size": group_size,
+                    "allow": allow_blocks,
+                    "approve": approve,
+                },
             )
 
     def claim(
@@ -81,6 +98,7 @@ class LearningLog(VersionLog):
         group_size: int = 1,
         group_timeout_s: float = 600.0,
         on_group_timeout: Literal["reject", "hand_out"] = "reject",
+        places: Places | None = None,
     ) -> list[Claimed]:
         """Hands out turns, those never used first, then the newest. They stay claimed until a step, a rejection,
         a release or `recover` has them.
@@ -97,6 +115,7 @@ class LearningLog(VersionLog):
             group_timeout_s: a group without a request for this long is decided as it is:
             on_group_timeout: "reject" sets its turns aside as group_incomplete; "hand_out" claims those of its
                 ended sessions and sets the others aside.
+            places: how they are shared out among users, where turns are handed out one by one; None = in order.
         """
         self._follow(policy, needs, group_size)
         now = self._clock()
@@ -105,7 +124,7 @@ class LearningLog(VersionLog):
         late: list[str] = []
         with self._reading() as connection:
             if group_size == 1:
-                chosen = claims.select(connection, policy, now - max_age_s, uses, limit)
+                chosen = claims.select(connection, policy, now - max_age_s, uses, limit, places)
             else:
                 chosen, late = claims.select_groups(
                     connection,
@@ -174,6 +193,16 @@ class LearningLog(VersionLog):
         with self._writing() as connection:
             claims.reject(connection, turn_ids, reason, self._clock())
 
+    def readmit(self, turn_ids: Sequence[str]) -> int:
+        """Lets turns that were quarantined be claimed again; returns how many were."""
+        with self._writing() as connection:
+            return claims.readmit(connection, turn_ids)
+
+    def quarantined(self, policy: str = "default", *, limit: int) -> list[str]:
+        """Ids of the newest turns that are quarantined."""
+        with self._reading() as connection:
+            return claims.quarantined(connection, policy, limit)
+
     def expire(self, max_age_s: float, policy: str = "default") -> int:
         """Rejects what has been pending for longer than `max_age_s`; returns how many turns were.
 
@@ -198,6 +227,22 @@ class LearningLog(VersionLog):
         """Counted from the raw tables of both files, in one snapshot; of all lines or of one."""
         with self._open() as connection:
             return account(connection, policy)
+
+    def backlog(
+        self, policy: str = "default", *, needs: Needs, group_size: int, max_age_s: float, uses: int = 1
+    ) -> Backlog:
+        """What the pending turns wait for; the arguments are those of `claim`."""
+        now = self._clock()
+        with self._reading() as connection:
+            return backlog(
+                connection,
+                policy,
+                needs=needs,
+                group_size=group_size,
+                oldest=now - max_age_s,
+                uses=uses,
+                now=now,
+            )
 
     def fate(self, turn_id: str) -> str | None:
         """Where a turn stands: 'trained', 'rejected:REASON', 'pending:KIND', 'apart:WHY'; None when unknown."""
@@ -293,4 +338,10 @@ class LearningLog(VersionLog):
         if row is None:
             self.configure(policy, needs=needs or "any", group_size=group_size)
         elif needs is not None and (row["needs"], row["group_size"]) != (needs, group_size):
-            self.configure(policy, needs=needs, group_size=group_size, allow_blocks=bool(row["allow_blocks"]))
+            self.configure(
+                policy,
+                needs=needs,
+                group_size=group_size,
+                allow_blocks=bool(row["allow_blocks"]),
+                approve=row["approve"],
+            )

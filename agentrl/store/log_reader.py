@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Self
 
 from agentrl.errors import StoreError
+from agentrl.store import records
 from agentrl.store.database import LOG_NAME, connect, database_path
 from agentrl.store.migrations import LOG, require_current
+from agentrl.types import Turn
 
 
 class LogReader:
@@ -38,6 +40,13 @@ class LogReader:
         if self._connection is None:
             raise StoreError("the log is closed")
         return self._connection
+
+    def turn(self, turn_id: str) -> Turn | None:
+        """One turn; None where the log has none of that name. Raises StoreError."""
+        try:
+            return records.read_turn(self._open(), turn_id)
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
 
     def close(self) -> None:
         if self._connection is not None:

@@ -236,7 +236,12 @@ def m003_lessons(connection: sqlite3.Connection) -> None:
     )
 
 
-LOG: tuple[Migration, ...] = (m001_turns, m002_what_followed, m003_lessons)
+def m004_lessons_elsewhere(connection: sqlite3.Connection) -> None:
+    """Lessons are decided on by the learner and the CLI, which never write here: they stand in learning.db."""
+    run(connection, "DROP TABLE lessons")
+
+
+LOG: tuple[Migration, ...] = (m001_turns, m002_what_followed, m003_lessons, m004_lessons_elsewhere)
 
 
 # learning.db: written by the learner and the CLI
@@ -314,4 +319,38 @@ def m002_versions(connection: sqlite3.Connection) -> None:
     )
 
 
-LEARNING: tuple[Migration, ...] = (m001_learning, m002_versions)
+def m003_lessons_of_hints(connection: sqlite3.Connection) -> None:
+    """What users see of accepted hints, and what they decide about it.
+
+    settings       `approve`: "auto", or "review" where unapproved hints are not taught; NULL where the recipe shows
+                   no hints. `gathered`: every hint up to this signal of log.db has its lesson
+    lessons        `situation` and `probe` are JSON; results of probes stand in probes, under "lesson ID"
+    lesson_hints   which lesson a hint belongs to. The turn is named as well: after a power cut the log may give the
+                   number of a lost signal to another one
+    """
+    run(
+        connection,
+        "ALTER TABLE settings ADD COLUMN approve TEXT",
+        "ALTER TABLE settings ADD COLUMN gathered INTEGER NOT NULL DEFAULT 0",
+        """CREATE TABLE lessons (
+            id TEXT PRIMARY KEY,
+            policy TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            origin TEXT NOT NULL,
+            text TEXT NOT NULL,
+            form TEXT NOT NULL,
+            situation TEXT NOT NULL,
+            probe TEXT,
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            changed_at REAL NOT NULL)""",
+        "CREATE INDEX lessons_by_policy ON lessons (policy, state)",
+        """CREATE TABLE lesson_hints (
+            signal INTEGER PRIMARY KEY, turn_id TEXT NOT NULL, lesson TEXT NOT NULL REFERENCES lessons (id))""",
+        "CREATE INDEX lesson_hints_by_lesson ON lesson_hints (lesson)",
+        "CREATE INDEX lesson_hints_by_turn ON lesson_hints (turn_id)",
+    )
+
+
+LEARNING: tuple[Migration, ...] = (m001_learning, m002_versions, m003_lessons_of_hints)

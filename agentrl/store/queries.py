@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from agentrl.store import codec, records
 from agentrl.store.database import reading, scalar
 from agentrl.store.records import TurnIds
-from agentrl.types import Lesson, LessonState, NextState, Turn, TurnKind
+from agentrl.types import NextState, Turn, TurnKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +145,14 @@ def turns_of(connection: sqlite3.Connection, session: str, scope: str) -> list[T
         return [turn for turn in turns if turn is not None]
 
 
-def unjudged(connection: sqlite3.Connection, limit: int) -> list[tuple[Turn, NextState]]:
+def unjudged(
+    connection: sqlite3.Connection, limit: int, besides: Collection[str]
+) -> list[tuple[Turn, NextState]]:
     with reading(connection):
         rows = connection.execute(
-            "SELECT t.id FROM due_turns d JOIN turns t ON t.seq = d.turn ORDER BY d.attempts, d.turn LIMIT ?",
-            (limit,),
+            "SELECT t.id FROM due_turns d JOIN turns t ON t.seq = d.turn "
+            "WHERE t.id NOT IN (SELECT value FROM json_each(?)) ORDER BY d.attempts, d.turn LIMIT ?",
+            (json.dumps(list(besides)), limit),
         ).fetchall()
         pairs = [
             (records.read_turn(connection, row["id"]), records.read_next_state(connection, row["id"]))
@@ -219,7 +223,6 @@ _COUNTS = {
     "ends": "SELECT coalesce(ending, 'answered'), count(*) FROM next_states GROUP BY 1",
     "signals": "SELECT source, count(*) FROM signals GROUP BY 1",
     "judgements": "SELECT outcome, count(*) FROM judgements GROUP BY 1",
-    "lessons": "SELECT state, count(*) FROM lessons GROUP BY 1",
 }
 _TOTALS = {
     "turns": "SELECT count(*) FROM turns",
@@ -244,37 +247,3 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
         for name, sql in _COUNTS.items():
             found |= {f"{name}.{row[0]}": int(row[1]) for row in connection.execute(sql)}
     return found
-
-
-def upsert_lesson(connection: sqlite3.Connection, lesson: Lesson, now: float) -> None:
-    values = (
-        *(lesson.id, codec.storable(lesson.text), lesson.state.value, codec.to_json(lesson.turn_ids)),
-        None if lesson.probe is None else codec.storable(codec.to_json(lesson.probe)),
-        *(codec.to_json(lesson.held_by), codec.to_json(lesson.broken_by)),
-    )
-    connection.execute(
-        """INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-           ON CONFLICT (id) DO UPDATE SET text = excluded.text, state = excluded.state,
-               turn_ids = excluded.turn_ids, probe = excluded.probe, held_by = excluded.held_by,
-               broken_by = excluded.broken_by, changed_at = excluded.changed_at""",
-        (*values, now, now),
-    )
-
-
-def lessons(connection: sqlite3.Connection, state: LessonState | None = None) -> list[Lesson]:
-    rows = connection.execute(
-        "SELECT * FROM lessons WHERE :state IS NULL OR state = :state ORDER BY created_at, id",
-        {"state": None if state is None else state.value},
-    )
-    return [
-        Lesson(
-            id=row["id"],
-            text=row["text"],
-            state=LessonState(row["state"]),
-            turn_ids=tuple(json.loads(row["turn_ids"])),
-            probe=None if row["probe"] is None else json.loads(row["probe"]),
-            held_by=tuple(json.loads(row["held_by"])),
-            broken_by=tuple(json.loads(row["broken_by"])),
-        )
-        for row in rows
-    ]

@@ -17,7 +17,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from agentrl.store.packing import pack_turn
 from agentrl.store.queries import OpenSession, TurnRef
 from agentrl.store.records import PromptCache, TurnIds
 from agentrl.store.writer import GroupCommitter
-from agentrl.types import Lesson, LessonState, NextState, Signal, Turn
+from agentrl.types import NextState, Signal, Turn
 
 T = TypeVar("T")
 
@@ -184,11 +184,6 @@ class SignalLog:
         attempts, now = self._max_judge_attempts, time.time()
         await self._write(lambda connection: _mark(connection, turn_id, outcome, detail, attempts, now))
 
-    async def save_lesson(self, lesson: Lesson) -> None:
-        """Records a lesson, or the new state of one that is known by its id."""
-        now = time.time()
-        await self._write(lambda connection: queries.upsert_lesson(connection, lesson, now))
-
     # reading: by request, before the engine can begin
 
     async def by_call_id(self, scope: str, call_id: str) -> list[str]:
@@ -247,25 +242,23 @@ class SignalLog:
         """The turns of a session in the order of their commits."""
         return await self._reports.run(partial(queries.turns_of, session=session, scope=scope))
 
-    async def lessons(self, state: LessonState | None = None) -> list[Lesson]:
-        """Lessons in the order of their making, all or those in one state."""
-        return await self._reports.run(partial(queries.lessons, state=state))
-
     # reading: work to be done
 
     async def answered(self, timeout_s: float) -> None:
         """Waits until a next state was recorded since the last call, at most `timeout_s`. For one caller."""
+        # Not wait_for: where the event and a cancellation come together, that of Python 3.11 loses the cancellation.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._answered.wait()
         self._answered.clear()
 
-    async def unjudged(self, limit: int) -> list[tuple[Turn, NextState]]:
-        """Answered main turns of purpose train that the judge has not finished with.
+    async def unjudged(self, limit: int, besides: Collection[str] = ()) -> list[tuple[Turn, NextState]]:
+        """Answered main turns of purpose train that the judge has not finished with, without those named in `besides`.
 
         Those that failed least often come first, then the oldest, so that a turn that always fails holds up no other.
         Turns whose reply nobody saw, that ended in an error or whose lineage is ambiguous are not handed out.
         """
-        return await self._reports.run(partial(queries.unjudged, limit=limit))
+        return await self._reports.run(partial(queries.unjudged, limit=limit, besides=besides))
 
     async def idle_turns(self, before: float) -> list[str]:
         """Open turns of the sessions whose newest request was received before `before` (Unix seconds)."""

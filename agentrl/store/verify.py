@@ -162,7 +162,7 @@ def _derived(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _learning(connection: sqlite3.Connection) -> Iterator[str]:
-    for table in ("claims", "step_turns", "rejections"):
+    for table in ("claims", "step_turns", "rejections", "lesson_hints"):
         lost = connection.execute(
             f"SELECT DISTINCT turn_id FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)"  # noqa: S608
         )

@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
-from agentrl.types import Turn
+from agentrl.types import Lesson, Turn
 
 MAX_REMEMBERED = 2000
 """Hints of one scope; older ones are forgotten."""
@@ -32,7 +32,7 @@ _ARGUMENT = "_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """A hint and the turn whose next state brought it."""
+    """A hint and the turn whose next state brought it, or the imported lesson."""
 
     hint: str
     turn_id: str
@@ -75,6 +75,19 @@ class HintMemory:
         if len(remembered) > MAX_REMEMBERED:
             del remembered[next(iter(remembered))]
 
+    def forget(self, turn: Turn) -> None:
+        """Forgets what was said after a turn."""
+        self._scopes.get(turn.scope, {}).pop(turn.id, None)
+
+    def learn(self, lesson: Lesson) -> None:
+        """Remembers a lesson from elsewhere, which no turn of the log brought; its id stands in the turn's place. It
+        counts as older than every turn."""
+        remembered = self._scopes.setdefault(lesson.scope, {})
+        remembered.setdefault(
+            lesson.id,
+            _Remembered(received_at=0.0, session="", words=frozenset(lesson.situation), hint=lesson.text),
+        )
+
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.
 
@@ -90,7 +103,7 @@ class HintMemory:
             later = item.received_at >= turn.received_at or turn_id == turn.id
             if later or (turn.scope, item.session) in self._failed:
                 continue
-            if _alike(words, item.words) >= similarity:
+            if alike(words, item.words) >= similarity:
                 votes[item.hint] += 1
                 source.setdefault(item.hint, turn_id)
                 num_asked += 1
@@ -125,6 +138,6 @@ def _texts(arguments: str) -> list[str]:
     return [str(value) for value in values.values()] if isinstance(values, dict) else [str(values)]
 
 
-def _alike(a: frozenset[str], b: frozenset[str]) -> float:
-    """|a ∩ b| / |a ∪ b|; requests without words are like none."""
+def alike(a: frozenset[str], b: frozenset[str]) -> float:
+    """Likeness of two requests: |a ∩ b| / |a ∪ b|; requests without words are like none."""
     return len(a & b) / len(a | b) if a and b else 0.0

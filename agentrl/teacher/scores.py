@@ -93,14 +93,12 @@ class ScoreFile:
             teacher: fingerprint of the model that must have given the scores.
 
         Raises:
-            ConfigError: there is no such file, or its scores are another teacher's.
+            ConfigError: the file cannot be read, or its scores are another teacher's.
         """
-        if not path.is_file():
-            raise ConfigError(
-                f"teacher.path = {str(path)!r}: there is no such file of scores; write it with "
-                "agentrl.learner.external_teacher.score_turns"
-            )
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        except sqlite3.Error as error:
+            raise ConfigError(f"{path} cannot be read as a file of scores: {error}") from error
         try:
             return cls._checked(path, connection, teacher)
         except sqlite3.Error as error:

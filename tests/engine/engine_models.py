@@ -85,3 +85,10 @@ def greedy(folder: Path, prompt: Sequence[int], count: int) -> list[int]:
 def prompt(seed: int, length: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, VOCAB, (length,), generator=generator).tolist()
+
+
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+IDS = {letter: i for i, letter in enumerate(LETTERS)}
+"""Ids of printable ASCII characters in the byte tokenizer."""

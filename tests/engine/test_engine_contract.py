@@ -76,7 +76,7 @@ async def idle(engine: Engine) -> None:
     """Returns once no row is in use: a row is freed by the scheduler's next step."""
     async with asyncio.timeout(10):
         while (status := await engine.capacity()).running or status.queued:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # another process steps
 
 
 async def test_a_stream_is_sampled_ids_and_then_one_finished(engine: Engine) -> None:
@@ -128,7 +128,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(engine: Engine) -
         for _ in range(MAX_RUNNING + MAX_QUEUED):
             streams.append(engine.generate(ASKED, Sampling(max_tokens=400)))
         waiting = [group.create_task(anext(stream)) for stream in streams]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # each of them has asked
 
         with pytest.raises(EngineBusy) as caught:
             await reply(engine)

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 from engine_harness import Harness
-from engine_models import prompt, reference
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from engine_models import IDS, prompt, reference
 
 from agentrl.config import EngineConfig
 from agentrl.engine.base import Finished, Sampled
@@ -27,11 +26,10 @@ from agentrl.engine.sampling import draw
 from agentrl.errors import RequestError
 from agentrl.types import FinishReason, Sampling
 
-LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
-IDS = {letter: i for i, letter in enumerate(LETTERS)}
-"""Ids of printable ASCII characters in the byte tokenizer."""
 NEVER = IDS["~"]
 """An id that stands for the end of a reply in these tests."""
+
+
 POINT = json.dumps(
     {
         "type": "object",
@@ -385,102 +383,6 @@ def test_a_reply_that_its_grammar_lets_nothing_follow_fails_alone(qwen: Path) ->
     assert "no id to go on with" in str(engine.failed[stuck])
     assert len(engine.ids(other)) == 8
     assert engine.rows() == 0
-
-
-def chat_tokenizer(folder: Path) -> tuple[int, ...]:
-    """Bytes, the piece "}}", and control tokens of both kinds; returns the ids of the latter."""
-    vocab = {**IDS, "}}": 256}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("}", "}")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
-    tokenizer.add_tokens([AddedToken("<tool_call>", special=False, normalized=False)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return tuple(tokenizer.token_to_id(name) for name in ("<|end|>", "<tool_call>"))
-
-
-def test_control_tokens_are_never_text_of_a_reply(tmp_path: Path) -> None:
-    controls = chat_tokenizer(tmp_path)
-    # The model's logits are wider than its tokenizer.
-    constraint = Grammars(tmp_path, 300).compile('{"type": "string"}').begin([controls[0]])
-    constraint.take(IDS['"'])
-    inside = constraint.allowed()
-    assert not inside[list(controls)].any()
-    assert inside[256]
-    assert inside[IDS["<"]]
-    assert not inside[259:].any()
-
-    constraint.take(IDS['"'])
-    assert np.flatnonzero(constraint.allowed()).tolist() == [controls[0]]
-
-
-def test_ids_of_several_letters_are_followed_too(tmp_path: Path) -> None:
-    chat_tokenizer(tmp_path)
-    constraint = Grammars(tmp_path, 259).compile("regex:a}{1,2}").begin([])
-    constraint.take(IDS["a"])
-
-    assert np.flatnonzero(constraint.allowed()).tolist() == [IDS["}"], 256]
-    constraint.take(256)
-    assert constraint.complete
-
-
-@pytest.mark.parametrize("inside", ["<tool_call>", "<|end|>"])
-def test_text_that_looks_like_a_control_token_is_spelled(tmp_path: Path, inside: str) -> None:
-    controls = chat_tokenizer(tmp_path)
-    constraint = Grammars(tmp_path, 259).compile(json.dumps({"const": inside})).begin([controls[0]])
-    spelled = ""
-    while not constraint.complete:
-        (token_id,) = np.flatnonzero(constraint.allowed()).tolist()
-        spelled += LETTERS[token_id]
-        constraint.take(token_id)
-
-    assert spelled == json.dumps(inside)
-
-
-def test_bytes_and_letters_of_a_sentencepiece_vocabulary_are_followed(tmp_path: Path) -> None:
-    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *'▁abe{}:"</>']
-    vocab = {name: i for i, name in enumerate(names)}
-    merges = [("▁", "a")]
-    vocab["▁a"] = len(vocab)
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-
-    assert spelled_by(tmp_path, tokenizer, '{"const": "é a</s>"}') == '"é a</s>"'
-
-
-def test_pieces_of_a_unigram_vocabulary_are_followed(tmp_path: Path) -> None:
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -3.0) for letter in '▁abe"</s>'), ("▁a", -1.0)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "</s>")])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-
-    assert spelled_by(tmp_path, tokenizer, '{"const": "b a</s>"}') == '"b a</s>"'
-
-
-def spelled_by(folder: Path, tokenizer: Tokenizer, grammar: str) -> str:
-    """The text of the only reply, by one of its spellings. No control token may be in it."""
-    constraint = Grammars(folder, tokenizer.get_vocab_size()).compile(grammar).begin([])
-    controls = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    spelled: list[int] = []
-    while not constraint.complete:
-        mask = constraint.allowed()
-        assert not mask[controls].any()
-        spelled.append(int(np.flatnonzero(mask)[-1]))
-        constraint.take(spelled[-1])
-    return str(tokenizer.decode(spelled, skip_special_tokens=False))
-
-
-def test_a_tokenizer_whose_ids_are_no_bytes_refuses_grammars_and_nothing_else(tmp_path: Path) -> None:
-    Tokenizer(models.WordLevel(vocab={"a": 0, "b": 1}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
-    grammars = Grammars(tmp_path, 2)
-
-    with pytest.raises(RequestError, match="cannot be constrained to a grammar"):
-        grammars.compile("{}")
 
 
 @pytest.mark.parametrize("kind", [LocalEngine, LocalProcessEngine])

@@ -35,7 +35,7 @@ async def another_pid(engine: LocalProcessEngine, pid: int | None) -> int:
     """The process id of the child that serves once `pid` no longer does."""
     async with asyncio.timeout(60):
         while engine.pid in (None, pid):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the engine starts it by itself and tells nobody
     assert engine.pid is not None
     return engine.pid
 
@@ -51,7 +51,7 @@ async def test_a_killed_child_ends_running_requests_and_serves_the_queued_ones(
             await anext(stream)
         queued = [asyncio.create_task(reply(engine, prompt(9, 10))) for _ in range(3)]
         score = asyncio.create_task(engine.score(prompt(1, 30), 10, version=2))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # each of them has asked
         first = engine.pid
         assert first is not None
 
@@ -90,6 +90,7 @@ async def test_a_version_published_under_load_begins_before_the_old_one_ends(
     config = CONFIG.model_copy(update={"max_running": 16, "prefill_chunk": 32, "max_resident_versions": 4})
     async with await LocalProcessEngine.start(qwen, config) as engine:
         order: list[int] = []
+        at_work = [asyncio.Event() for _ in range(4)]
 
         async def one(ids: list[int], count: int) -> None:
             sampled = []
@@ -97,6 +98,8 @@ async def test_a_version_published_under_load_begins_before_the_old_one_ends(
                 if isinstance(event, Sampled):
                     order.append(event.version)
                     sampled.append(event)
+                    if order.count(event.version) >= 20:
+                        at_work[event.version].set()
             assert len({event.version for event in sampled}) == 1
             own = rescored(versions[sampled[0].version], ids, [event.token_id for event in sampled])
             assert [event.raw_logprob for event in sampled] == pytest.approx(own, abs=1e-4)
@@ -107,8 +110,8 @@ async def test_a_version_published_under_load_begins_before_the_old_one_ends(
                     await engine.load_version(number, versions[number])
                 for i in range(8 if number == 0 else 2):
                     group.create_task(one(prompt(10 * number + i, 20), 250))
-                while order.count(number) < 20:
-                    await asyncio.sleep(0.001)
+                async with asyncio.timeout(60):
+                    await at_work[number].wait()
 
         for old in range(3):
             assert order.index(old + 1) < len(order) - 1 - order[::-1].index(old)
@@ -132,7 +135,7 @@ async def test_a_request_that_kills_every_child_is_given_up(qwen: Path) -> None:
             pid = await another_pid(engine, None)
             os.kill(pid, signal.SIGSTOP)
             task = task or asyncio.create_task(reply(engine, prompt(1, 10)))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it has asked
             os.kill(pid, signal.SIGKILL)
             await another_pid(engine, pid)
         assert task is not None
@@ -171,7 +174,7 @@ async def test_an_old_version_that_goes_unused_is_no_longer_reported(
         await engine.load_version(1, versions[1])
         async with asyncio.timeout(10):
             while (await engine.capacity()).resident_versions != (1,):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # time is what is tested: the old version goes after stick_s
 
 
 async def test_one_message_a_step_serves_all_sequences(qwen: Path) -> None:
@@ -256,7 +259,7 @@ async def main():
     events = [event async for event in engine.generate([1, 2, 3], Sampling(max_tokens=5))]
     print(len(events), engine.pid, flush=True)
     if sys.argv[2] == "stay":
-        await asyncio.sleep(600)
+        await asyncio.sleep(600)  # until it is killed: what is tested
     await engine.aclose()
 
 asyncio.run(main())

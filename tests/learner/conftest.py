@@ -1,10 +1,10 @@
-"""A tiny model, and one torch thread."""
+"""Tiny models, and one torch thread. Where another base is needed a file has a fixture of its own."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from learner_models import write_model
+from learner_models import write_model, write_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +15,15 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(write_model(tmp_path_factory.mktemp("teachers") / "policy"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model, wider than the policy, with its vocabulary."""
+    folder = tmp_path_factory.mktemp("teachers") / "other"
+    return write_tokenizer(write_model(folder, seed=5, hidden_size=48, num_hidden_layers=3))

@@ -11,15 +11,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from agentrl.config import Config, LearnConfig, write_config
 from agentrl.learner import checkpoint
-from agentrl.learner.build import Builder
+from agentrl.learner.build import Builder, Built
+from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
+from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.loop import LearnLoop
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
 from agentrl.learner.trainer import Trainer
 from agentrl.learner.usefulness import Usefulness
-from agentrl.learner.verifier import same_answer
+from agentrl.learner.verifier import Verifier, same_answer
 from agentrl.recipes.recipe import load_recipe
+from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
@@ -37,6 +40,7 @@ from agentrl.types import (
     Sampling,
     Signal,
     SignalSource,
+    TrainingSample,
     Turn,
     TurnKind,
     VersionSpan,
@@ -219,8 +223,10 @@ class Run:
 
     # the learner
 
-    def learner(self, *, kill_at: int | None = None, trainer: Trainer | None = None) -> "Learner":
-        return Learner(self, kill_at=kill_at, trainer=trainer)
+    def learner(
+        self, *, kill_at: int | None = None, trainer: Trainer | None = None, asks_lessons: bool = False
+    ) -> "Learner":
+        return Learner(self, kill_at=kill_at, trainer=trainer, asks_lessons=asks_lessons)
 
     def account(self) -> tuple[int, int, dict[str, int], dict[str, int]]:
         """(accepted, trained, rejected, pending without zeros); its balance is checked."""
@@ -233,7 +239,14 @@ class Run:
 class Learner:
     """What process.py puts together, in this process."""
 
-    def __init__(self, run: Run, *, kill_at: int | None = None, trainer: Trainer | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        kill_at: int | None = None,
+        trainer: Trainer | None = None,
+        asks_lessons: bool = False,
+    ) -> None:
         self.run = run
         self.log = LearningLog(run.path)
         self.journal = Stages(run.path / "learner.log", kill_at=kill_at)
@@ -249,6 +262,8 @@ class Learner:
             stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
             usefulness=Usefulness.of(self.trainer, run.renderer),
         )
+        self.probes = LessonProbes(self.log, run.renderer, self.trainer, policy="default")
+        self.guards = Guards(run.path, run.config, run.recipe, log=self.log, journal=self.journal)
         self.loop = LearnLoop(
             run.path,
             run.config,
@@ -262,6 +277,8 @@ class Learner:
             beside=beside_of(
                 run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
             ),
+            guards=self.guards,
+            probes=self.probes if asks_lessons else None,
         )
 
     def __enter__(self) -> "Learner":
@@ -269,6 +286,7 @@ class Learner:
 
     def __exit__(self, *_: object) -> None:
         self.journal.close()
+        self.guards.close()
         self.rewarded.close()
         self.hinted.close()
         self.log.close()
@@ -298,3 +316,72 @@ def same(
         torch.equal(tensor, second[0][name]) for name, tensor in first[0].items()
     )
     return tensors_agree and first[1] == second[1]
+
+
+class Bench:
+    """A recipe's trainer, second stage and builder on a tiny model."""
+
+    def __init__(
+        self, run: Run, recipe: str, *, verifier: Verifier | None = same_answer, **overrides: object
+    ) -> None:
+        settings = {name.replace("__", "."): value for name, value in overrides.items()}
+        self.run = run
+        self.recipe = load_recipe(recipe, settings)
+        self.trainer = Trainer(run.base, self.recipe, run.config.learn)
+        self.stage = SecondStage.of(self.trainer, run.renderer, verifier=verifier)
+        self.builder = Builder(
+            recipe=self.recipe, renderer=run.renderer, max_len=self.trainer.max_len, stage=self.stage
+        )
+
+    def build(self, claims: Sequence[Claimed]) -> Built:
+        built = self.builder.build(claims, newest_version=0)
+        named = [turn_id for item in built.dropped for turn_id in item.turn_ids]
+        trained = {turn_id for sample in built.samples for turn_id in sample.turn_ids}
+        assert sorted([*named, *trained]) == sorted(c.turn.id for c in claims), "every turn, once (law 3)"
+        return built
+
+
+def claim(
+    turn: Turn,
+    *,
+    reward: float | None = None,
+    group: str | None = None,
+    judged: float | None = None,
+    **said: object,
+) -> Claimed:
+    """A turn whose episode ended with a reward, and one signal that says and judges what is given."""
+    signals = (
+        (Signal(turn_id=turn.id, source=SignalSource.RULE, created_at=NOW, reward=judged, **said),)
+        if said
+        else ()
+    )
+    return Claimed(turn=turn, next_state=None, signals=signals, use=1, group=group, episode_reward=reward)
+
+
+def group_of(run: Run, rewards: Sequence[float | None], reply: str = "abc", **said: object) -> list[Claimed]:
+    return [
+        claim(run.turn("do it", reply, logprobs=(-5.0,) * (len(reply) + 1)), reward=reward, group="g", **said)
+        for reward in rewards
+    ]
+
+
+def reply_ids(sample: TrainingSample) -> tuple[int, ...]:
+    first = sample.loss_mask.index(True)
+    return sample.token_ids[first:]
+
+
+def accepts(even: bool) -> Verifier:
+    """Right is an answer of an even number of characters, or an odd one."""
+    return lambda record, text: float((len(text) % 2 == 0) == even)
+
+
+def vars_of(item: Claimed) -> dict[str, object]:
+    return {name: getattr(item, name) for name in item.__dataclass_fields__}
+
+
+RETRY = {"name": "retry", "max_tokens": 6}
+
+
+def trace_file(path: Path, *records: dict[str, object]) -> Path:
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    return path

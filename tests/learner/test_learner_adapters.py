@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from agentrl.config import LearnConfig
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner import checkpoint
 from agentrl.learner.adapters import averaged_products, export_version, save_adapter
+from agentrl.learner.card import Provenance
 from agentrl.learner.model import adapter_name, load_policy
 from agentrl.learner.pack import Row
 from agentrl.learner.trainer import Trainer
@@ -24,6 +26,15 @@ from agentrl.types import TeacherView, TrainingSample
 from server.cli import app
 
 IDS = tuple(range(3, 43))
+TRAINED = Provenance(
+    model="models/a: base",
+    policy="default",
+    line=(0, 1, 3),
+    state="serving",
+    created_at=1_767_323_045.0,
+    steps={"hint_opsd": 4, "grpo": 2},
+    num_turns=57,
+)
 ROW = Row(token_ids=IDS, positions=tuple(range(1, 40)))
 
 
@@ -292,18 +303,19 @@ def test_an_adapter_merges_into_full_weights_in_the_bases_number_type(
 ) -> None:
     base = write_model(tmp_path / "base", dtype=dtype)
     (base / "tokenizer.json").write_text("{}")
+    (base / "README.md").write_text("The base solves 97 % of all tasks.")
     trainer = make(base)
     for step in range(3):
         trainer.step(samples(step))
     (tmp_path / "v").mkdir()
     checkpoint.save(trainer, tmp_path / "v")
 
-    export_version(tmp_path / "v", base, tmp_path / "out", merged=True)
+    export_version(tmp_path / "v", base, tmp_path / "out", merged=True, origin=TRAINED)
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
     assert merged.dtype == dtype
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
     tolerance = 1e-4 if dtype == torch.float32 else 0.1
     torch.testing.assert_close(logprobs_of(merged), own_logprobs(trainer), atol=tolerance, rtol=0)
@@ -318,7 +330,7 @@ def test_an_export_leaves_the_learners_state_behind_and_belongs_to_its_owner(
     (tmp_path / "v").mkdir()
     checkpoint.save(trainer, tmp_path / "v")
 
-    export_version(tmp_path / "v", model_path, tmp_path / "out", merged=False)
+    export_version(tmp_path / "v", model_path, tmp_path / "out", merged=False, origin=TRAINED)
     (tmp_path / "out" / "config.json").write_text("mine")
 
     assert not (tmp_path / "out" / "learner_state").exists()
@@ -328,11 +340,58 @@ def test_an_export_leaves_the_learners_state_behind_and_belongs_to_its_owner(
     assert "qwen3" in (model_path / "config.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("lora_rank", "merged", "weights", "library"),
+    [
+        (0, False, "full weights, trained without an adapter", "transformers"),
+        (2, False, "a LoRA adapter in the PEFT format", "peft"),
+        (2, True, "full weights: the adapter merged into the base, W + s·BA", "transformers"),
+    ],
+)
+def test_the_card_tells_of_the_exported_version_and_claims_nothing_of_the_base_for_it(
+    tmp_path: Path, lora_rank: int, merged: bool, weights: str, library: str
+) -> None:
+    base = write_model(tmp_path / "base")
+    (base / "README.md").write_text("The base solves 97 % of all tasks.")
+    (tmp_path / "v").mkdir()
+    checkpoint.save(make(base, lora_rank=lora_rank), tmp_path / "v")
+
+    export_version(tmp_path / "v", base, tmp_path / "out", merged=merged, origin=TRAINED)
+
+    assert not (tmp_path / "v" / "README.md").exists()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "97 %" not in card
+    _, front, text = card.split("---\n")
+    assert front.splitlines() == [
+        'base_model: "models/a: base"',
+        f"library_name: {library}",
+        "tags: [agentrl]",
+    ]
+    for row in (
+        "| base | models/a: base |",
+        "| version | 3 of the policy 'default', made 2026-01-02 03:04 UTC, state serving |",
+        "| line | 0 → 1 → 3 |",
+        "| recipe | hint_opsd (4 steps), grpo (2 steps) |",
+        "| turns | 57 recorded turns |",
+    ):
+        assert row in text.splitlines()
+    assert f"| weights | {weights}" in text
+
+
+def test_version_0_is_the_base_and_keeps_its_card(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    (base / "README.md").write_text("The base solves 97 % of all tasks.")
+
+    export_version(base, base, tmp_path / "out", merged=False, origin=replace(TRAINED, line=(0,)))
+
+    assert (tmp_path / "out" / "README.md").read_text() == "The base solves 97 % of all tasks."
+
+
 def test_a_folder_that_holds_something_is_not_written_over(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
 
     with pytest.raises(UserError, match=f"{tmp_path} holds something already"):
-        export_version(model_path, model_path, tmp_path, merged=True)
+        export_version(model_path, model_path, tmp_path, merged=True, origin=TRAINED)
 
 
 def test_a_version_of_a_run_is_exported_from_the_command_line(tmp_path: Path) -> None:
@@ -351,8 +410,15 @@ def test_a_version_of_a_run_is_exported_from_the_command_line(tmp_path: Path) ->
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     torch.testing.assert_close(logprobs_of(exported), expected, atol=1e-4, rtol=0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     ]  # fmt: skip
+    told = (tmp_path / "out" / "README.md").read_text()
+    assert f"| base | {run.base} |" in told
+    assert "| version | 1 of the policy 'default', made 20" in told
+    assert "| recipe | hint_opsd (1 step) |" in told
+    assert "| turns | 4 recorded turns |" in told
     assert "full weights" in called("export", "0", str(tmp_path / "first"), "--merged")
+    assert not (tmp_path / "first" / "README.md").exists()
     assert "version 9 has no files" in called("export", "9", str(tmp_path / "other"))
     assert "serving" in called()

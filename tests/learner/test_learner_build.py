@@ -191,6 +191,12 @@ def test_an_episode_counts_once_in_its_groups_mean(run: Run) -> None:
 
     assert [sample.advantages[-1] for sample in samples if sample.advantages] == [1.0, 1.0, 1.0, -1.0]
     assert len({sample.group for sample in samples}) == 1
+    assert Members.of(samples, torch.device("cpu")).episode.tolist() == [0, 0, 0, 1]
+    assert [sample.turn_index for sample in samples] == [0, 1, 2, 0]
+
+    alone = build(run, claims, "openclaw_rl_binary").samples
+    # on live traffic each turn is compared on its own
+    assert Members.of(alone, torch.device("cpu")).episode.tolist() == [0, 1, 2, 3]
 
 
 def test_turns_of_one_step_are_compared_by_outcome_and_their_own_reward(run: Run) -> None:

@@ -211,10 +211,12 @@ def test_single_answers_are_refused_where_answers_are_compared(tmp_path: Path, b
 
 
 def test_a_missing_path_or_file_is_refused_with_the_remedy(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--set learn\.overrides\.rollout\.path=FILE\.jsonl"):
+    with pytest.raises(ConfigError, match=r"--set learn\.overrides\.rollout\.path=PATH"):
         opened(base, "")
-    with pytest.raises(ConfigError, match=r"rollout\.path: .*absent.* cannot be read"):
+    with pytest.raises(ConfigError, match=r"rollout\.path = '.*absent' is not there"):
         opened(base, tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"rollout\.path: .* cannot be read"):
+        opened(base, tmp_path)
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError, match="holds no record"):
         opened(base, tmp_path / "empty")

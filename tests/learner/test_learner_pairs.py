@@ -196,6 +196,31 @@ def test_a_reply_in_which_every_id_was_forced_has_nothing_to_compare(tmp_path: P
     assert [(one.turn_ids, one.reason) for one in result.dropped] == [(("t",), "greedy sample")]
 
 
+@pytest.mark.parametrize("says", ["support sizes", "its temperature alone"])
+def test_an_answer_compared_with_a_greedy_one_is_left_out_with_that_reason(
+    tmp_path: Path, base: Path, says: str
+) -> None:
+    """Law 7: which of both sides was forced, and that it is the cause of the other's being alone, is told."""
+    run = pair_run(tmp_path, base)
+    first, second = regenerated(run, 0)
+    claims = claim(run)
+    done = first.completion
+    forced = replace(first, completion=replace(done, num_allowed=(1,) * len(done.token_ids)))
+    if says == "its temperature alone":
+        forced = replace(
+            first,
+            completion=replace(done, num_allowed=None),
+            sampling=replace(first.sampling, temperature=0.0),
+        )
+
+    result = built(run, [replace(one, turn=forced) if one.turn.id == first.id else one for one in claims])
+
+    assert result.samples == ()
+    assert sorted((one.turn_ids, one.reason) for one in result.dropped) == sorted(
+        [((first.id,), "greedy sample"), ((second.id,), "greedy partner")]
+    )
+
+
 def test_of_several_rejected_answers_the_others_stay_when_one_is_dropped(tmp_path: Path, base: Path) -> None:
     run = pair_run(tmp_path, base)
     one, two, three = (run.turn("task", reply, turn_id=reply) for reply in ("aaa", "bbb", "ccc"))

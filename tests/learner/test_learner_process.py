@@ -214,3 +214,43 @@ def test_every_line_stands_once_where_the_supervisor_sends_stdout_to_the_log(tmp
     with Journal(tmp_path / "second.log", other) as journal:
         journal.event("ready")
     assert other.getvalue() == (tmp_path / "second.log").read_text()
+
+
+def test_the_log_is_turned_over_by_size_into_a_bounded_number_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "learner.log"
+    with Journal(path, max_bytes=400) as journal:
+        for number in range(100):
+            journal.event("step", number=number)
+
+    names = ["learner.log", "learner.log.1", "learner.log.2", "learner.log.3"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == names
+    assert all((tmp_path / name).stat().st_size < 500 for name in names)
+    lines = [line for name in reversed(names) for line in (tmp_path / name).read_text().splitlines()]
+    numbers = [json.loads(line)["number"] for line in lines]
+    assert numbers == list(range(100 - len(numbers), 100))
+    assert len(numbers) > 20
+
+
+def test_the_last_words_of_a_crash_stand_in_the_log_that_was_turned_over_before(tmp_path: Path) -> None:
+    """stdout and stderr, which the supervisor sends there as well, follow into the new file."""
+    path = tmp_path / "learner.log"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from agentrl.learner.journal import Journal\n"
+        f"journal = Journal(Path({str(path)!r}), sys.stdout, max_bytes=300)\n"
+        "for number in range(12):\n"
+        "    journal.event('step', number=number)\n"
+        "print('said', flush=True)\n"
+        "raise RuntimeError('why it died')\n"
+    )
+    with path.open("ab") as output:
+        subprocess.run([sys.executable, "-c", program], stdout=output, stderr=output, check=False)
+
+    said = path.read_text().splitlines()
+    assert said[-1] == "RuntimeError: why it died"
+    assert "said" in said
+    assert json.loads(said[0])["event"] == "step"
+    assert (tmp_path / "learner.log.1").exists()
+    whole = [line for item in tmp_path.iterdir() for line in item.read_text().splitlines()]
+    assert sorted(json.loads(line)["number"] for line in whole if line.startswith("{")) == list(range(12))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,23 @@ def test_a_batch_gives_the_same_gradient_in_many_passes_as_in_one(model_path: Pa
             )
         ):
             assert many.metrics[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+@pytest.mark.parametrize("name", ["laser", "disco", "r3", "apo"])
+def test_the_turns_of_an_episode_may_stand_in_several_passes(model_path: Path, name: str) -> None:
+    """I30 where an episode has two turns: one answer of its group, and not the two that they were alone."""
+    huge, tiny, apart = (make(model_path, name, size) for size in (10_000, 1, 10_000))
+    alone = samples_for(huge)
+    episode = {0: ("first", 1), 2: ("first", 0), 5: ("second", 0), 7: ("second", 1)}  # of equal reward each
+    samples = [
+        replace(sample, episode=episode[i][0], turn_index=episode[i][1]) if i in episode else sample
+        for i, sample in enumerate(alone)
+    ]
+
+    assert huge.step(samples).dropped == tiny.step(samples).dropped == apart.step(alone).dropped == ()
+    scale = gradients(huge).abs().max()
+    assert (gradients(huge) - gradients(tiny)).abs().max() <= 1e-6 * max(1.0, float(scale))
+    assert (gradients(huge) - gradients(apart)).abs().max() > 1e-4 * scale
 
 
 def test_sequences_of_which_the_whole_batch_leaves_nothing_are_dropped(model_path: Path) -> None:
@@ -220,8 +238,12 @@ def test_a_soup_stands_where_version_0_stood(model_path: Path, tmp_path: Path) -
 
 def test_a_soup_without_a_second_model_is_refused_with_the_remedy(model_path: Path, tmp_path: Path) -> None:
     """Law 9."""
-    with pytest.raises(ConfigError, match=r"has no tensor .* set regularisers\.0\.soup"):
+    with pytest.raises(
+        ConfigError, match=r"nobody says which: --set learn\.overrides\.regularisers\.0\.soup"
+    ):
         make(model_path, "salsa", 10_000)
+    with pytest.raises(ConfigError, match=r"has no tensor .* set regularisers\.0\.soup"):
+        make(model_path, "salsa", 10_000, **{"regularisers.0.soup": str(tmp_path)})
     small = write_model(tmp_path / "small", hidden_size=16)
     with pytest.raises(ConfigError, match=r"has no tensor .* of shape"):
         make(model_path, "salsa", 10_000, **{"regularisers.0.soup": str(small)})

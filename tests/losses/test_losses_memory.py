@@ -104,7 +104,7 @@ def test_gradients_are_those_of_all_logits_at_once(name: str, head_is_trained: b
         kd_weights=weights,
     )
     whole = Denominators(
-        kd_tokens=ROWS, kd_sequences=4, rl_tokens=0, rl_sequences=0, tokens=ROWS, sequences=4
+        kd_tokens=ROWS, kd_sequences=4, rl_tokens=0, rl_sequences=0, tokens=ROWS, sequences=4, episodes=4
     )
     recipe = Recipe.model_validate({"name": "chunked"} | KD | settings)
     own = torch.autograd.grad(objective(recipe, batch, whole, chunk_size=5).loss, leaves)
@@ -166,7 +166,7 @@ def extra(rows, vocab, width, chunk_size, trained):
         teacher_hidden=torch.randn(rows, width), teacher_head=head.detach(),
     )
     whole = Denominators(
-        kd_tokens=rows, kd_sequences=1, rl_tokens=0, rl_sequences=0, tokens=rows, sequences=1
+        kd_tokens=rows, kd_sequences=1, rl_tokens=0, rl_sequences=0, tokens=rows, sequences=1, episodes=1
     )
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the high-water mark starts anew

@@ -169,16 +169,17 @@ def whole(**out: list[float]) -> WholeBatch:
         token_ids=torch.zeros(number, dtype=torch.long),
         sequence=torch.tensor([0, 0, 0, 1, 1, 1]),
         num_sequences=2,
+        turn_index=torch.zeros(number, dtype=torch.long),
         kd=kd,
         rl=~kd,
         forced=torch.zeros(number, dtype=torch.bool),
         behavior_logprobs=torch.zeros(number),
         members=Members(
             group=torch.arange(2), reward=torch.zeros(2), pair=torch.full((2,), -1),
-            preferred=torch.zeros(2, dtype=torch.bool), source=("sampled",) * 2,
+            preferred=torch.zeros(2, dtype=torch.bool), episode=torch.arange(2),
         ),
         denominators=Denominators(
-            kd_tokens=5, kd_sequences=2, rl_tokens=1, rl_sequences=1, tokens=6, sequences=2
+            kd_tokens=5, kd_sequences=2, rl_tokens=1, rl_sequences=1, tokens=6, sequences=2, episodes=2
         ),
         advantages=torch.zeros(number),
         kd_scale=torch.ones(number),

@@ -90,6 +90,7 @@ def agree(settings: dict[str, Any], inputs: Inputs, theirs: Callable[[], Tensor]
         rl_sequences=SEQUENCES,
         tokens=tokens,
         sequences=SEQUENCES,
+        episodes=SEQUENCES,
     )
     recipe = Recipe.model_validate({"name": "parity"} | settings)
     leaves = (inputs.hidden, inputs.head)

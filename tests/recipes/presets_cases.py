@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from agentrl.errors import ConfigError
 from agentrl.losses.batch import SOURCES
 from agentrl.losses.objective import LossBatch, LossOutput, count_tokens, objective
 from agentrl.losses.whole import whole_batch
 from agentrl.recipes import credit, routes
-from agentrl.recipes.recipe import Recipe
+from agentrl.recipes.recipe import Recipe, load_recipe
 from agentrl.types import SampleSource, TeacherView, TrainingSample
 
 PI = (0.5, 0.3, 0.2)
@@ -172,3 +176,12 @@ def on_f_samples(
     gradient, taught = torch.autograd.grad(output.loss, (hidden, asked), allow_unused=True)
     assert gradient is not None
     return OnF(loss=float(output.loss.detach()), gradient=gradient, output=output, teacher_gradient=taught)
+
+
+PPO = {"name": "ppo", "denominator": "sampler"}
+
+
+def refused(name: str | Path, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(name, overrides)
+    return str(caught.value)

@@ -12,10 +12,8 @@ import pytest
 import torch
 from presets_cases import MU, PI, OnF, Q, Sampled, on_f, on_f_samples, samples_of
 
-from agentrl.errors import ConfigError
-from agentrl.recipes import credit, rules_second
+from agentrl.recipes import credit
 from agentrl.recipes.recipe import Recipe, load_recipe
-from agentrl.recipes.rules import Rule
 from agentrl.types import TrainingSample
 
 Row = list[float]
@@ -368,104 +366,3 @@ def test_every_preset_says_what_is_known_of_it() -> None:
         assert set(recipe.evidence.split(",")) <= {"C", "P", "S", "A"}, name
         assert recipe.doubt, name
         assert recipe.transform.name != "none", name
-
-
-REFUSALS: dict[Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
-    rules_second.transforms_of_groups_need_groups: [
-        ("caopd", {"rollout": "stream"}, ("transform 'confidence_rewrite'", "rollout 'stream'", "'student'")),
-        ("hint_opsd", {"transform": "drop_constant"}, ("transform 'drop_constant'", "rollout 'stream'")),
-    ],
-    rules_second.a_new_answer_is_made_behind_a_context: [
-        (
-            "hint_opsd",
-            {"transform": "retry", "context": "none", "route": "all"},
-            ("transform 'retry'", "context is 'none'"),
-        ),
-        ("herl", {"context": "none"}, ("transform 'replace'", "context is 'none'")),
-    ],
-    rules_second.edited_answers_take_no_ratio: [
-        (
-            "caopd",
-            {"estimator": "iw_k3", "divergence": "rkl"},
-            ("transform 'confidence_rewrite'", "estimator 'iw_k3'", "estimator = 'full'"),
-        ),
-        (
-            "rltf_sd",
-            {"offpolicy": {"name": "ppo", "denominator": "sampler"}},
-            ("transform 'second_turn'", "offpolicy 'ppo'"),
-        ),
-    ],
-    rules_second.answers_behind_a_context_are_not_taken_for_the_policys_own: [
-        (
-            "kepo",
-            {"doubt": ""},
-            ("transform 'replace'", "offpolicy 'ppo'", "denominator = 'sampler'", "`doubt`"),
-        ),
-        (
-            "hint_opsd",
-            {
-                "transform": "retry",
-                "divergence": "rkl",
-                "estimator": "k2",
-                "limits.max_version_lag": 0,
-                "doubt": "",
-            },
-            ("transform 'retry'", "estimator 'k2'", "estimator = 'full'"),
-        ),
-    ],
-    rules_second.second_turns_have_their_own_mix: [
-        (
-            "rltf_sd",
-            {"mix": "sum", "schedules": {}},
-            ("transform 'second_turn'", "mix 'sum'", "'self_distill'"),
-        ),
-        ("rltf_sd", {"transform": "none"}, ("mix 'self_distill'", "transform is 'none'", "'second_turn'")),
-        (
-            "rltf_sd",
-            {"divergence": "fkl", "teacher": "self"},
-            ("mix 'self_distill'", "divergence 'fkl'", "'ce'"),
-        ),
-    ],
-    rules_second.a_joint_mix_trains_both_sides_of_one_divergence: [
-        ("pi_distill", {"teacher": "self"}, ("mix 'joint'", "teacher is 'self'", "teacher = 'joint'")),
-        ("pi_distill", {"divergence": "rkl"}, ("mix 'joint'", "divergence is 'rkl'")),
-        (
-            "pi_distill",
-            {"offpolicy": {"name": "ppo", "denominator": "trainer"}, "limits.max_version_lag": 0},
-            ("mix 'joint'", "offpolicy 'ppo'", "denominator = 'sampler'"),
-        ),
-        ("pi_distill", {"transform": "none"}, ("mix 'joint'", "transform is 'none'", "by = 'teacher'")),
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("rule", "name", "overrides", "parts"),
-    [(rule, *case) for rule, cases in REFUSALS.items() for case in cases],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_what_cannot_work_is_refused_with_the_remedy(
-    rule: Rule, name: str, overrides: dict[str, Any], parts: tuple[str, ...]
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_recipe(name, overrides)
-    message = str(caught.value)
-    assert f"recipe {name!r} cannot work" in message
-    for part in parts:
-        assert part in message
-
-
-def test_every_rule_has_a_case_that_it_refuses() -> None:
-    assert set(REFUSALS) == set(rules_second.SECOND_RULES)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"transform.bonus": 0.1}, "bonus compares an attempt with its rewrite"),
-        ({"transform.path": "x"}, "path names a teacher's answers"),
-    ],
-)
-def test_settings_of_another_source_are_refused(setting: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_recipe("kepo", setting)

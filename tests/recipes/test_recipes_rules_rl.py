@@ -67,6 +67,11 @@ REFUSALS: dict[Any, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
             {"advantage": "step_index_group", "transform": "retry", "context": "hindsight_hint"},
             ("advantage 'step_index_group'", "transform 'retry'", "'none'"),
         ),
+        (
+            "grpo",
+            {"advantage": {"name": "step_index_group", "outcome": 0, "process": 0}},
+            ("advantage 'step_index_group'", "outcome = 0", "process = 0"),
+        ),
     ],
     rules_rl.what_is_rehearsed_comes_from_somewhere: [
         ("dph_rl", {"rollout": "student"}, ("'js_rehearsal'", "rollout 'student'", "rehearsal = 0.25")),

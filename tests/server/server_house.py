@@ -70,7 +70,9 @@ async def eventually(check: Callable[[], Awaitable[T | None]], timeout_s: float 
             found = await check()
             if found:
                 return found
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(
+                0.005
+            )  # what is asked for stands in files or another process: no event tells of it
 
 
 def decode(token_ids: Sequence[int]) -> str:

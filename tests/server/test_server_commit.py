@@ -41,7 +41,10 @@ async def gather(source: AsyncIterable[T], into: list[T]) -> None:
 
 
 async def settled() -> None:
-    """Lets everything that can happen without the gate happen: bytes cross the loopback socket in a few turns."""
+    """Lets everything that can happen without the gate happen: bytes cross the loopback socket in a few turns.
+
+    That nothing comes is what is tested, and no event tells of it.
+    """
     for _ in range(200):
         await asyncio.sleep(0.001)
 

@@ -9,61 +9,122 @@ from agentrl.errors import UserError
 from agentrl.learner.control import is_paused
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.account import Account
+from agentrl.store.backlog import Waiting
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import PolicyVersion, VersionState
-from server.inspect import diagnose, explain_turn, first_unmet, roll_back, set_paused, status_of, versions_of
+from server.inspect import (
+    diagnose,
+    explain_turn,
+    first_unmet,
+    left_out,
+    roll_back,
+    set_paused,
+    status_of,
+    versions_of,
+)
 from server.run_files import ask_server, write_server_file
 
 PENDING = {"open": 1, "unjudged": 0, "waiting": 5, "claimed": 0}
 NONE_WAITS = {"open": 1, "unjudged": 0, "waiting": 0, "claimed": 0}
+OPEN = {"next_state": 1}
+
+
+def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = None, **state: Any) -> str:
+    """The finding of a run that has recorded ten turns and trained four of them."""
+    known = {"accepted": 10, "trained": 4, "rejected": {}, "pending": PENDING, "apart": {}} | (counts or {})
+    running = {"is_running": True, "is_paused": False, "learner": {"state": "running"}} | state
+    backlog = {reason: Waiting(num_turns=number, oldest_s=1.0) for reason, number in waiting.items()}
+    return first_unmet(Account(**known), backlog, load_recipe(recipe), **running)
 
 
 @pytest.mark.parametrize(
-    ("counts", "state", "finding"),
+    ("counts", "waiting", "state", "finding"),
     [
-        ({}, {}, "nothing is wrong: 4 turns were trained"),
-        ({}, {"is_running": False}, "start `agentrl serve`"),
-        ({}, {"is_paused": True}, "agentrl resume"),
-        ({}, {"learner": {"state": "refused its settings"}}, "learner.log"),
-        ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, {}, "without /eval/"),
-        ({"accepted": 0, "trained": 0}, {}, "point an agent at the server"),
-        ({"accepted": 1, "trained": 0, "pending": NONE_WAITS}, {}, "send /v1/feedback"),
+        ({}, {}, {}, "nothing is wrong: 4 turns were trained"),
+        ({}, {"step": 5}, {}, "nothing is wrong: 4 turns were trained; 5 turns wait for the learner"),
+        ({}, {"step": 5}, {"is_running": False}, "start `agentrl serve`"),
+        ({}, {"step": 5}, {"is_paused": True}, "agentrl resume"),
+        ({}, {"step": 5}, {"learner": {"state": "refused its settings"}}, "learner.log"),
+        ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, {}, {}, "without /eval/"),
+        ({"accepted": 0, "trained": 0}, {}, {}, "point an agent at the server"),
+        ({"accepted": 1, "trained": 0, "pending": NONE_WAITS}, OPEN, {}, "send /v1/feedback"),
         (
             {"trained": 0, "rejected": {"no_reward": 9}, "pending": NONE_WAITS},
+            OPEN,
             {},
             "send rewards by /v1/feedback",
         ),
-        ({"trained": 0, "rejected": {"no context": 9}, "pending": NONE_WAITS}, {}, "as text by /v1/feedback"),
-        ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, {}, "lower optim.lr"),
-        ({"trained": 0}, {}, "steps at 16 turns"),
+        (
+            {"trained": 0, "rejected": {"no context": 9}, "pending": NONE_WAITS},
+            OPEN,
+            {},
+            "as text by /v1/feedback",
+        ),
+        ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, OPEN, {}, "lower optim.lr"),
+        (
+            {"trained": 0, "rejected": {"greedy sample": 9}, "pending": NONE_WAITS},
+            OPEN,
+            {},
+            "sample at a temperature above 0",
+        ),
+        ({"trained": 0}, OPEN | {"step": 5}, {}, "steps at 8 turns"),
+        ({"trained": 0}, OPEN | {"judge": 5, "step": 1}, {}, "5 turns wait for the judge"),
+        ({"trained": 0}, OPEN | {"version": 5}, {}, "in a step whose version does not serve yet"),
+        (
+            {},
+            {"approval": 2, "step": 9},
+            {},
+            "4 turns were trained; 2 turns have hints that wait for approval",
+        ),
     ],
 )
 def test_the_doctor_names_the_first_condition_that_is_not_met(
-    counts: dict[str, Any], state: dict[str, Any], finding: str
+    counts: dict[str, Any], waiting: dict[str, int], state: dict[str, Any], finding: str
 ) -> None:
-    known = {"accepted": 10, "trained": 4, "rejected": {}, "pending": PENDING, "apart": {}} | counts
-    running = {"is_running": True, "is_paused": False, "learner": {"state": "running"}} | state
-
-    assert finding in first_unmet(Account(**known), load_recipe("hint_opsd"), **running)
+    assert finding in found("hint_opsd", waiting, counts, **state)
 
 
-def test_the_doctor_says_that_answers_without_a_partner_teach_no_preference() -> None:
-    waiting = PENDING | {"waiting": 40}
-    account = Account(accepted=50, trained=0, rejected={}, pending=waiting, apart={})
+@pytest.mark.parametrize("trained", [0, 1])
+def test_the_doctor_says_that_answers_without_a_partner_teach_no_preference(trained: int) -> None:
+    """One trained turn hides no backlog."""
+    said = found("dpo", {"judge": 50, "partner": 40, "version": 60}, {"trained": trained})
+    assert "40 turns have no partner" in said
+    assert "nothing is wrong" not in said
 
-    found = first_unmet(
-        account, load_recipe("dpo"), is_running=True, is_paused=False, learner={"state": "running"}
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_the_doctor_names_the_size_of_the_groups_that_are_missing(trained: int) -> None:
+    said = found("grpo", {"group": 7, "step": 9}, {"trained": trained})
+    assert "7 turns wait for their group" in said
+    assert "agentrl rollout --group-size 8" in said
+    assert "nothing is wrong" not in said
+
+
+def test_the_doctor_says_which_turns_the_law_leaves_out_of_pairs() -> None:
+    """Law 7: agents at temperature 0 yield no pairs, and that is said whatever else was trained."""
+    rejected = {"greedy sample": 12, "greedy partner": 3, "no context": 1}
+    account = Account(accepted=30, trained=4, rejected=rejected, pending=PENDING, apart={})
+
+    (said,) = left_out(account, load_recipe("dpo"))
+    assert said.startswith(
+        "12 turns of pairs left out: sampled with one allowed id, e.g. temperature 0; law 7"
     )
-    assert "have no partner" in found
+    assert said.endswith(", and 3 compared with such a one")
+    assert left_out(account, load_recipe("grpo"))[0].startswith("12 turns left out: sampled with one")
+    few = Account(accepted=30, trained=4, rejected={"no context": 1}, pending=PENDING, apart={})
+    assert left_out(few, load_recipe("dpo")) == []
 
 
-def test_the_doctor_names_the_size_of_the_groups_that_are_missing() -> None:
-    account = Account(accepted=10, trained=0, rejected={}, pending=PENDING, apart={})
+async def test_the_doctor_reads_the_backlog_of_a_run(tmp_path: Path) -> None:
+    await one_conversation(tmp_path)
+    with LearningLog(tmp_path) as log:
+        log.ensure_base("default", "base")
 
-    found = first_unmet(
-        account, load_recipe("grpo"), is_running=True, is_paused=False, learner={"state": "running"}
-    )
-    assert "agentrl rollout --group-size 8" in found
+    diagnosis = diagnose(tmp_path)
+
+    assert sum(turns["num_turns"] for turns in diagnosis["backlog"].values()) == 2
+    assert diagnosis["backlog"]["step"]["num_turns"] == diagnosis["backlog"]["next_state"]["num_turns"] == 1
+    assert diagnosis["left_out"] == []
 
 
 async def one_conversation(run_dir: Path) -> str:

@@ -7,20 +7,22 @@ from typing import Any
 import pytest
 
 from agentrl.errors import ConfigError, JudgeError
-from agentrl.signals.judge import Judgement, ScriptedJudge
-from agentrl.signals.labelled import LabelledTurn, read_lines
-from agentrl.types import NextState, Turn
-from server.judge_score import (
+from agentrl.signals.judge import Judge, Judgement, ScriptedJudge
+from agentrl.signals.labelled import LabelledTurn, read_half, read_lines
+from agentrl.signals.meter import Meter
+from agentrl.types import NextState, SignalSource, Turn
+from server.judge_figures import (
+    Verdict,
     agreement,
-    backend,
+    calibrated,
+    cost,
     kappa,
     markdown,
     mistakes,
     reward_class,
-    run_score,
     summary,
-    verdicts,
 )
+from server.judge_score import run_score, scored_bench, spread, verdicts
 
 AGENTRL = Path(sys.executable).with_name("agentrl")
 PAIRS = [(1, 1), (1, 1), (1, -1), (-1, -1), (-1, None), (None, None), (None, None), (None, 1)]
@@ -174,11 +176,15 @@ number = 3
 """
 
 
+def judge_named(name: str) -> Judge:
+    return scored_bench(name, None, (), None)[0].judge
+
+
 @pytest.mark.parametrize(("name", "said"), [("Mine", -1), ("answer", 1), ("later", 0)])
 async def test_a_judge_is_loaded_from_a_file_of_the_users(name: str, said: int, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BACKENDS)
 
-    [verdict] = await verdicts(backend(f"{tmp_path}/mine.py:{name}"), ITEMS[:1])
+    [verdict] = await verdicts(judge_named(f"{tmp_path}/mine.py:{name}"), ITEMS[:1])
 
     assert (verdict.said, verdict.failed) == (said, False)
 
@@ -186,7 +192,7 @@ async def test_a_judge_is_loaded_from_a_file_of_the_users(name: str, said: int, 
 async def test_a_function_that_returns_no_judgement_has_failed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BACKENDS)
 
-    [verdict] = await verdicts(backend(f"{tmp_path}/mine.py:wrong"), ITEMS[:1])
+    [verdict] = await verdicts(judge_named(f"{tmp_path}/mine.py:wrong"), ITEMS[:1])
 
     assert (verdict.failed, "float" in verdict.judgement.evidence) == (True, True)
 
@@ -194,7 +200,7 @@ async def test_a_function_that_returns_no_judgement_has_failed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("ruels", "write rules"),
+        ("ruels", "write one of rules, self, openai, callable"),
         ("http://127.0.0.1:9/v1", "write rules"),
         ("mine.py:Other", "lacks `async def judge"),
         ("mine.py:number", "is a int"),
@@ -209,7 +215,77 @@ def test_what_is_no_judge_is_refused_with_the_remedy(
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(ConfigError, match=remedy):
-        backend(name)
+        judge_named(name)
+
+
+async def test_the_served_model_is_asked_where_it_is_served() -> None:
+    with pytest.raises(ConfigError, match="name the run with --run-dir"):
+        scored_bench("self", None, (), None)
+
+
+def voted(item: LabelledTurn, reward: float | None, agreement: float | None) -> Verdict:
+    return Verdict(item=item, judgement=Judgement(reward=reward, agreement=agreement), seconds=0.0)
+
+
+def test_the_least_agreement_is_the_lowest_that_is_right_often_enough() -> None:
+    wrong = next(item for item in ITEMS if item.label.reward == -1)
+    unknown = next(item for item in ITEMS if item.label.reward is None)
+    found = [
+        voted(wrong, -1.0, 1.0),
+        voted(wrong, -1.0, 1.0),
+        voted(wrong, 1.0, 0.5),
+        voted(wrong, -0.4, 0.75),
+        voted(unknown, -1.0, 0.5),
+        voted(unknown, None, 0.75),
+        voted(wrong, -1.0, None),  # the rules: nobody voted
+    ]
+
+    table = calibrated(found, 0.9)
+    assert table == {
+        "least_accuracy": 0.9,
+        "min_agreement": 0.75,
+        "thresholds": [
+            {"min_agreement": 0.5, "num_judged": 5, "accuracy": 3 / 5, "coverage": 4 / 5},
+            {"min_agreement": 0.75, "num_judged": 3, "accuracy": 1.0, "coverage": 3 / 5},
+            {"min_agreement": 1.0, "num_judged": 2, "accuracy": 1.0, "coverage": 2 / 5},
+        ],
+    }
+    assert calibrated(found, 0.5)["min_agreement"] == 0.5
+    assert calibrated(found[2:3], 0.5)["min_agreement"] is None
+    assert calibrated([], 0.5) == {"least_accuracy": 0.5, "min_agreement": None, "thresholds": []}
+
+
+def test_what_a_judge_cost_is_told_for_each_turn() -> None:
+    meter = Meter()
+    meter.add("requests", 2)
+    meter.add("prompt_tokens", 300)
+
+    assert cost(meter, 4) == {"requests": 0.5, "prompt_tokens": 75.0, "sampled_tokens": 0.0}
+    assert cost(None, 4) is None
+
+
+async def test_the_page_tells_who_decided_what_it_cost_and_where_to_abstain() -> None:
+    def said(turn: Turn, state: NextState) -> Judgement:
+        by = SignalSource.RULE if turn.id == ITEMS[0].id else None
+        return Judgement(reward=-1.0, agreement=1.0, source=by)
+
+    found = await verdicts(ScriptedJudge(said), ITEMS[:2], at_once=2)
+    meter = Meter()
+    meter.add("requests", 1)
+    score = summary(found) | {"cost": cost(meter, 2), "calibration": calibrated(found, 0.0)}
+
+    assert score["sources"]["rule"]["num_judged"] == score["sources"]["judge"]["num_judged"] == 1
+    page = markdown(score)
+    assert "Decided by: judge 1 turns, right in" in page
+    assert "A turn cost 0.50 requests, 0 tokens read and 0 written." in page
+    assert "For an accuracy of 0 %: set judge.min_agreement = 1.00" in page
+
+
+def test_a_part_of_the_set_is_spread_over_it() -> None:
+    items = read_half("dev")
+
+    assert [items.index(item) for item in spread(items[:10], 3)] == [0, 3, 6]
+    assert spread(items, None) == spread(items, 10_000) == list(items)
 
 
 async def test_a_half_that_does_not_exist_is_refused() -> None:

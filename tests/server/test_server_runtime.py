@@ -14,6 +14,7 @@ from server_house import BASH, MODEL, SteppedEngine, calls, eventually, says, se
 from agentrl.config import load_config
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.errors import ConfigError, JudgeError, StoreError
+from agentrl.learner.journal import MAX_BYTES
 from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.types import NextState, Turn
 from server.learner_child import LearnerChild
@@ -209,7 +210,7 @@ async def test_sigterm_stops_a_server_cleanly(tmp_path: Path) -> None:
         "async def main():\n"
         "    async with serving(Path(sys.argv[2]), lambda *_: says('Ok.')) as house:\n"
         "        waiting = asyncio.create_task(house.runtime.wait())\n"
-        "        await asyncio.sleep(0)\n"
+        "        await asyncio.sleep(0)  # so the handlers of signals stand before the address is told\n"
         "        print(house.runtime.base_url, flush=True)\n"
         "        await waiting\n"
         "    print('stopped', flush=True)\n"
@@ -265,6 +266,16 @@ async def test_a_learner_that_crashes_is_started_again(tmp_path: Path) -> None:
     assert (tmp_path / "learner.log").read_text() == "try 0\ntry 1\ntry 2\n"
 
 
+async def test_a_learner_that_never_gets_to_its_journal_does_not_fill_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "learner.log"
+    path.write_bytes(b"x" * MAX_BYTES)
+    child = learner(tmp_path, "print('new')", [])
+    await child.run()
+
+    assert path.read_text() == "new\n"
+    assert (tmp_path / "learner.log.1").stat().st_size == MAX_BYTES
+
+
 async def test_a_learner_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
     crashed: list[int] = []
     child = learner(tmp_path, "import sys; sys.exit(2)", crashed)
@@ -279,7 +290,7 @@ async def test_a_learner_that_does_not_end_is_ended(tmp_path: Path) -> None:
         "import pathlib, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(600)\n"
+        "time.sleep(600)  # what is tested: a process that does not end\n"
     )
     child = LearnerChild(
         tmp_path, crashed=lambda: None, command=(sys.executable, "-c", program), stop_timeout_s=0.2

@@ -3,6 +3,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -242,7 +243,7 @@ class Log:
 
     async def answered(self, timeout_s: float, /) -> None: ...
 
-    async def unjudged(self, limit: int, /) -> list[tuple[Turn, NextState]]:
+    async def unjudged(self, limit: int, besides: Collection[str], /) -> list[tuple[Turn, NextState]]:
         taken, self.waiting = self.waiting, []
         return taken
 

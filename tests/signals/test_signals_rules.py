@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -243,7 +244,7 @@ class ListLog:
         await self.news.wait()
         self.news.clear()
 
-    async def unjudged(self, limit: int, /) -> list[tuple[Turn, NextState]]:
+    async def unjudged(self, limit: int, besides: Collection[str], /) -> list[tuple[Turn, NextState]]:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 

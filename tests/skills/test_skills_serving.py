@@ -62,7 +62,7 @@ async def test_an_agents_episode_becomes_a_skill_and_an_evaluation_does_not(tmp_
         file = tmp_path / "run" / "skills" / "default" / "use-zorp" / "SKILL.md"
         async with asyncio.timeout(30):
             while not file.is_file():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the loop of skills writes it in its own time and tells nobody
         turns = [turn.id for turn in await runtime.log.turns_of("second", "default")]
 
     text = file.read_text()

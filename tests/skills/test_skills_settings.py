@@ -50,8 +50,7 @@ async def test_a_function_that_waits_holds_nothing_else_up() -> None:
         return "answer"
 
     async def other() -> None:
-        while not begun.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(begun.wait, 10)
         go.set()
 
     answer, _ = await asyncio.gather(asking(ask)([]), other())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from agentrl.store.database import connect
+from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import (
     Arm,
@@ -12,6 +15,7 @@ from agentrl.types import (
     FinishReason,
     MatchedBy,
     NextState,
+    PolicyVersion,
     Purpose,
     Reply,
     Sampling,
@@ -20,7 +24,10 @@ from agentrl.types import (
     Turn,
     TurnKind,
     VersionSpan,
+    VersionState,
 )
+
+NOW = 2000.0
 
 
 def make_turn(id_: str = "t1", **changes: Any) -> Turn:
@@ -89,3 +96,101 @@ async def judged_with_hint(log: SignalLog, *turns: Turn) -> None:
         await answer(log, turn.id)
         await hint(log, turn.id)
         await log.mark_judged(turn.id, "judged")
+
+
+async def attempt(
+    log: SignalLog, session: str, *turns: str, reward: float | None = 1.0, at: float = 1000.0
+) -> None:
+    """A session of an environment: its turns, each followed by something, and a reward at the end."""
+    for turn in turns:
+        await record(log, make_turn(turn, session=session, received_at=at))
+        await answer(log, turn, end=End.CLOSED if turn == turns[-1] else None)
+        await log.mark_judged(turn, "abstained")
+    if reward is not None:
+        await log.record_signal(Signal(turn_id=turns[-1], source=SignalSource.ENVIRONMENT, reward=reward))
+
+
+# what a learner does
+
+
+class Clock:
+    """Unix seconds that move only when told."""
+
+    now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def claim(learning: LearningLog, limit: int = 100, **changes) -> list[str]:
+    options = {"needs": "hint", "max_age_s": 1e6} | changes
+    return [claimed.turn.id for claimed in learning.claim(limit=limit, **options)]
+
+
+def step(learning: LearningLog, turn_ids: list[str], parent: int = 0) -> int:
+    return learning.record_step(
+        turn_ids, recipe="hint_opsd", seed=1, metrics={"loss": 0.5}, version_parent=parent
+    )
+
+
+def publish(learning: LearningLog, number: int, *steps: int, parent: int | None = None) -> PolicyVersion:
+    version = PolicyVersion(
+        policy="default",
+        number=number,
+        parent=number - 1 if parent is None else parent,
+        state=VersionState.CANDIDATE,
+        path=f"versions/{number:06d}",
+        step_ids=steps,
+        metrics={"loss": 0.5},
+        created_at=NOW,
+    )
+    learning.publish(version)
+    return version
+
+
+def accept(learning: LearningLog, number: int) -> None:
+    learning.set_state("default", number, VersionState.SERVING, "passed")
+
+
+def learn(learning: LearningLog, number: int, **changes) -> list[str]:
+    """One whole round: claim all, step, publish, serve."""
+    turns = claim(learning, **changes)
+    publish(learning, number, step(learning, turns, parent=number - 1))
+    accept(learning, number)
+    return turns
+
+
+def conversation(length: int, **changes) -> list:
+    """Turns of one conversation; each resends all that came before and adds a reply and a tool result."""
+    turns = []
+    messages: tuple = ({"role": "user", "content": "task " * 500},)
+    prompt: tuple[int, ...] = tuple(range(500))
+    for index in range(length):
+        completion = make_completion((1000 + index, 2000 + index))
+        parent = turns[-1].id if turns else None
+        turns.append(
+            make_turn(
+                f"c{index}",
+                parent=parent,
+                messages=messages,
+                prompt_ids=prompt,
+                completion=completion,
+                received_at=1000.0 + index,
+                **changes,
+            )
+        )
+        messages = (
+            *messages,
+            {"role": "assistant", "content": f"reply {index}"},
+            {"role": "tool", "content": f"result {index} " * 30},
+        )
+        prompt = (*prompt, *completion.token_ids, 3, index)
+    return turns
+
+
+def rows(path: Path, sql: str) -> list[tuple]:
+    connection = connect(path / "log.db", read_only=True)
+    try:
+        return [tuple(row) for row in connection.execute(sql)]
+    finally:
+        connection.close()

@@ -53,7 +53,7 @@ async def behind_a_gate(committer: GroupCommitter, writes: list) -> list:
     first = asyncio.ensure_future(committer.submit(gate))
     await asyncio.to_thread(gate.entered.wait, 10)
     waiting = [asyncio.ensure_future(committer.submit(write)) for write in writes]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each of them is handed in
     gate.open()
     await first
     return await asyncio.gather(*waiting, return_exceptions=True)
@@ -114,7 +114,7 @@ async def test_a_cancelled_caller_does_not_take_its_write_back(
     first = asyncio.ensure_future(committer.submit(gate))
     await asyncio.to_thread(gate.entered.wait, 10)
     cancelled = asyncio.ensure_future(committer.submit(put(1)))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it is handed in
     cancelled.cancel()
     gate.open()
     await first

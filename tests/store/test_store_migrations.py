@@ -18,17 +18,6 @@ LOG_TABLES = {
         "detail": "TEXT",
         "created_at": "REAL",
     },
-    "lessons": {
-        "id": "TEXT",
-        "text": "TEXT",
-        "state": "TEXT",
-        "turn_ids": "TEXT",
-        "probe": "TEXT",
-        "held_by": "TEXT",
-        "broken_by": "TEXT",
-        "created_at": "REAL",
-        "changed_at": "REAL",
-    },
     "messages": {"id": "INTEGER", "parent": "INTEGER", "content": "INTEGER", "hash": "BLOB"},
     "migrations": {"name": "TEXT", "applied_at": "REAL"},
     "next_states": {
@@ -111,6 +100,21 @@ LOG_TABLES = {
 }
 LEARNING_TABLES = {
     "claims": {"turn_id": "TEXT", "policy": "TEXT", "use": "INTEGER", "claimed_at": "REAL"},
+    "lesson_hints": {"signal": "INTEGER", "turn_id": "TEXT", "lesson": "TEXT"},
+    "lessons": {
+        "id": "TEXT",
+        "policy": "TEXT",
+        "scope": "TEXT",
+        "origin": "TEXT",
+        "text": "TEXT",
+        "form": "TEXT",
+        "situation": "TEXT",
+        "probe": "TEXT",
+        "state": "TEXT",
+        "reason": "TEXT",
+        "created_at": "REAL",
+        "changed_at": "REAL",
+    },
     "migrations": {"name": "TEXT", "applied_at": "REAL"},
     "pins": {"policy": "TEXT", "number": "INTEGER", "holder": "TEXT", "created_at": "REAL"},
     "probes": {
@@ -130,6 +134,8 @@ LEARNING_TABLES = {
         "group_size": "INTEGER",
         "allow_blocks": "INTEGER",
         "settled": "INTEGER",
+        "approve": "TEXT",
+        "gathered": "INTEGER",
     },
     "step_turns": {"step": "INTEGER", "turn_id": "TEXT", "use": "INTEGER"},
     "steps": {

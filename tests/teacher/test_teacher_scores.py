@@ -64,7 +64,7 @@ def test_the_file_tells_whose_replies_were_scored(path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_or_none_of_ours_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"scores\.db': there is no such file"):
+    with pytest.raises(ConfigError, match=r"scores\.db cannot be read as a file of scores: unable to open"):
         ScoreFile.open(tmp_path / "scores.db", teacher=MINE)
     (tmp_path / "text").write_text("no database, and long enough to be looked at " * 30)
     for opened in (ScoreFile.open, ScoreFile.create):

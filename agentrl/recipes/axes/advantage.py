@@ -45,6 +45,10 @@ class StepIndexGroup(Option):
     name: Literal["step_index_group"] = "step_index_group"
     std: Literal["population", "sample", "none"] = "population"
     eps: float = Field(default=1e-6, ge=0)
+    outcome: float = Field(default=1.0, ge=0)
+    """Weight of the episode's reward in that of each of its turns."""
+    process: float = Field(default=1.0, ge=0)
+    """Weight of the turn's own reward; with 0 the turns are compared by the outcome alone."""
 
 
 class FirstTurn(Option):

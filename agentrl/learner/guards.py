@@ -1,0 +1,358 @@
+"""The guards of a learner: what is not to be taught, how much one user may teach, and when to stop.
+
+    signals ─listen─> quarantine, approvals, pass rates
+    claims  ─sift──> those to be trained        untrusted, empty_approval, contradicted: set aside with that reason
+    samples ─weigh─> no owner above its share, less for what is trusted less
+    turns   ─look──> in bounds, or learning is paused and the versions behind it are rolled back
+
+Budgets of KL stand in the gate (`budget`). Everything here follows from the log: a new learner finds the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agentrl.config import Config
+from agentrl.learner.alarm import Alarm, Watch
+from agentrl.learner.budget import Budget, unmeasured
+from agentrl.learner.gate import MIN_TURNS
+from agentrl.learner.guard_report import read_report, write_report
+from agentrl.learner.guard_rules import refuse, takes_one_by_one
+from agentrl.learner.held_out import HeldOut
+from agentrl.learner.journal import Journal
+from agentrl.learner.pass_rates import PassRates
+from agentrl.learner.quarantine import MAX_VOTES, Quarantine
+from agentrl.learner.shares import Cap, capped
+from agentrl.learner.trust import Approvals, Trust, source_of
+from agentrl.recipes.recipe import Recipe
+from agentrl.store.account import Reason
+from agentrl.store.balance import KEY, SESSION, SIGNAL, Places
+from agentrl.store.behaviour import BehaviourLog
+from agentrl.store.claims import Claimed
+from agentrl.store.feeds import SignalledTurns
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import JSON, Signal, SignalSource, TrainingSample, Turn
+
+UNTRUSTED, EMPTY_APPROVAL = "untrusted", "empty_approval"
+DEFAULT_SHARE = 0.5
+MAX_QUARANTINED = 1000
+"""The newest turns in quarantine that are asked about again."""
+COMPONENTS = ("kd", "rl")
+"""Of a loss, by the names of their weight streams."""
+_ENVIRONMENT = SignalSource.ENVIRONMENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sifted:
+    """Claims that a guard has looked at."""
+
+    kept: list[Claimed]
+    """Those that may be trained, with the signals that are listened to."""
+    disbelieved: list[Turn]
+    """Those that were set aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """Samples with their weights, and what was found on the way."""
+
+    samples: tuple[TrainingSample, ...]
+    metrics: dict[str, float]
+    """The largest part of the update that one session, key and source has; only where there are several."""
+
+
+class Guards:
+    """A context manager: it holds readers of the log.
+
+    Args:
+        run_dir: the run's folder.
+        config: its settings.
+        recipe: in force.
+        log: where turns are set aside, readmitted, and versions rolled back.
+        journal: is told of everything that is held back.
+        clock: Unix seconds.
+
+    Raises:
+        ConfigError: a guard is asked for that the recipe leaves no room for.
+        StoreError: the log cannot be read.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Config,
+        recipe: Recipe,
+        *,
+        log: LearningLog,
+        journal: Journal,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        refuse(config, recipe)
+        self._run_dir = run_dir
+        self._policy = config.policy
+        self._settings = config.guards
+        self._curriculum = config.curriculum
+        self._recipe = recipe
+        self._log = log
+        self._journal = journal
+        self._clock = clock
+        self._one_by_one = takes_one_by_one(recipe)
+        self._trust = Trust(weights=config.guards.trust)
+        self._approvals = Approvals(config.guards.max_approvals)
+        self._pass_rates = PassRates()
+        asked = config.guards.quarantine
+        self._quarantine: Quarantine | None = None
+        if asked == "on" or (asked == "auto" and self._one_by_one):
+            self._quarantine = Quarantine(self._trust, min_sessions=config.guards.min_sessions)
+        self._held: dict[str, None] = dict.fromkeys(
+            reversed(log.quarantined(config.policy, limit=MAX_QUARANTINED))
+        )
+        self._report: JSON = read_report(run_dir)
+        self._stack = ExitStack()
+        self._said = self._stack.enter_context(SignalledTurns(run_dir, config.policy, most=MAX_VOTES))
+        self._watch: Watch | None = None
+        if config.guards.watch != "off":
+            behaviour = self._stack.enter_context(BehaviourLog(run_dir, config.policy))
+            since = float(self._report.get("since", 0.0))
+            self._watch = Watch(
+                behaviour,
+                config.guards.watch_turns,
+                controlled=config.learn.control_share > 0,
+                since=since,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    # signals
+
+    def listen(self) -> list[str]:
+        """Takes in what was said since the last call; ids of the turns that are in quarantine no more."""
+        for said in self._said.new():
+            for signal in said.signals[len(said.signals) - said.num_new :]:
+                self._approvals.add(said.turn.scope, said.turn.session, signal)
+            self._pass_rates.add(said.turn, said.signals)
+            if self._quarantine is not None:
+                self._quarantine.add(said.turn, self._listened(said.signals, said.turn.scope))
+        return self._readmit()
+
+    def _listened(self, signals: Sequence[Signal], scope: str) -> tuple[Signal, ...]:
+        return self._approvals.heard(self._trust.heard(signals, scope))
+
+    def _readmit(self) -> list[str]:
+        if self._quarantine is None:
+            return []
+        asked = self._quarantine.changed(self._held)
+        freed = [turn_id for turn_id in asked if self._quarantine.contradiction(turn_id) is None]
+        for turn_id in freed:
+            del self._held[turn_id]
+        if freed:
+            self._note(quarantined=len(self._held))
+        if freed and self._log.readmit(freed):
+            self._journal.event("readmitted", turn_ids=freed)
+        return freed
+
+    def believes(self, turn: Turn, hint: str | None = None) -> bool:
+        """Whether a turn may stand in the gate's probe or, its hint, be shown to the teacher of other turns.
+
+        Args:
+            hint: the one that is meant; None = the reward.
+        """
+        if self._trust.is_partial:
+            heard = self._listened(self._log.records([turn.id])[0].signals, turn.scope)
+            said = [signal.reward if hint is None else signal.hint for signal in heard]
+            if not any(value is not None and (hint is None or value == hint) for value in said):
+                return False
+        return self._quarantine is None or self._quarantine.contradiction(turn.id) is None
+
+    # claims
+
+    def places(self, hand: Sequence[Claimed], size: int) -> Places | None:
+        """How the places of an update of `size` turns are given away; None where the recipe takes whole groups."""
+        if not self._one_by_one:
+            return None
+        owners = [owners_of(claim) for claim in hand]
+        return Places(
+            size=size,
+            balance=self._curriculum.balance,
+            shares=self._shares(),
+            active_s=self._settings.active_s,
+            held={kind: [owner[kind] for owner in owners] for kind in (KEY, SESSION, SIGNAL)},
+        )
+
+    def sift(self, claims: Sequence[Claimed]) -> Sifted:
+        """Sets aside what is not to be taught."""
+        kept: list[Claimed] = []
+        disbelieved: list[Turn] = []
+        aside: dict[str, list[str]] = {}
+        for claim in claims:
+            heard = self._heard(claim)
+            reason = self._refusal(claim, heard)
+            if reason is None:
+                kept.append(heard)
+                continue
+            aside.setdefault(reason, []).append(claim.turn.id)
+            disbelieved.append(claim.turn)
+        for reason, turn_ids in aside.items():
+            self._log.reject(turn_ids, reason)
+        return Sifted(kept=kept, disbelieved=disbelieved)
+
+    def _heard(self, claim: Claimed) -> Claimed:
+        signals = self._listened(claim.signals, claim.turn.scope)
+        hears_environment = self._trust.of(_ENVIRONMENT, claim.turn.scope) > 0
+        return replace(
+            claim, signals=signals, episode_reward=claim.episode_reward if hears_environment else None
+        )
+
+    def _refusal(self, claim: Claimed, heard: Claimed) -> str | None:
+        """Why nothing is to be learned from a turn."""
+        if _teaches(claim) and not _teaches(heard):
+            return EMPTY_APPROVAL if self._trust.heard(claim.signals, claim.turn.scope) else UNTRUSTED
+        if self._quarantine is None or claim.use > 1:
+            return None
+        self._quarantine.add(claim.turn, heard.signals)
+        why = self._quarantine.contradiction(claim.turn.id)
+        if why is None:
+            return None
+        self._held[claim.turn.id] = None
+        while len(self._held) > MAX_QUARANTINED:
+            del self._held[next(iter(self._held))]
+        self._note(quarantined=len(self._held))
+        self._journal.event("quarantined", turn_ids=[claim.turn.id], detail=why)
+        return str(Reason.CONTRADICTED)
+
+    # samples
+
+    def weigh(self, samples: Sequence[TrainingSample], claims: Sequence[Claimed]) -> Weighed:
+        """Gives samples the weights that trust, pass rates and shares ask for; the others stay as they are.
+
+        Args:
+            samples: of one update. Those that no claimed turn stands behind are left alone.
+            claims: the claimed turns.
+        """
+        by_turn = {claim.turn.id: claim for claim in claims}
+        live = [
+            index for index, sample in enumerate(samples) if sample.turn_ids and sample.turn_ids[0] in by_turn
+        ]
+        if self._recipe.uses_pairs or not live:
+            return Weighed(samples=tuple(samples), metrics={})
+        behind = [by_turn[samples[index].turn_ids[0]] for index in live]
+        edge = [self._edge(claim) for claim in behind]
+        trust = [self._trust.of(source_of(claim.signals), claim.turn.scope) for claim in behind]
+        masses = [weight * self._mass(samples[index]) for weight, index in zip(edge, live, strict=True)]
+        owners = [owners_of(claim) for claim in behind]
+        caps = {
+            kind: Cap(owners=[owner[kind] for owner in owners], share=self._shares().get(kind, 1.0))
+            for kind in (SESSION, KEY, SIGNAL)
+        }
+        # Before trust: a cap that evens out what is left would lift those who are trusted less.
+        factors = capped(masses, list(caps.values()))
+        result = list(samples)
+        for index, *parts in zip(live, edge, trust, factors, strict=True):
+            weight = math.prod(parts)
+            if weight != 1.0:
+                result[index] = _scaled(samples[index], weight)
+        found = _parts([mass * factor for mass, factor in zip(masses, factors, strict=True)], caps)
+        self._note(shares=found)
+        return Weighed(samples=tuple(result), metrics={f"share/{kind}": part for kind, part in found.items()})
+
+    def _edge(self, claim: Claimed) -> float:
+        """What a turn weighs by the pass rate of its task."""
+        if self._curriculum.tasks != "edge":
+            return 1.0
+        return self._pass_rates.weight(claim.turn.scope, claim.turn.task_key, self._curriculum.min_weight)
+
+    def _mass(self, sample: TrainingSample) -> float:
+        """What a sample weighs in the loss, as the recipe adds up."""
+        return float(sum(sample.loss_mask)) if self._recipe.aggregate.name.startswith("token") else 1.0
+
+    def _shares(self) -> dict[str, float]:
+        settings, default = self._settings, DEFAULT_SHARE if self._one_by_one else 1.0
+        return {
+            SESSION: default if settings.max_session_share is None else settings.max_session_share,
+            KEY: default if settings.max_key_share is None else settings.max_key_share,
+            SIGNAL: settings.max_source_share,
+        }
+
+    # versions
+
+    def budget(self, held_out: HeldOut) -> Budget:
+        """For the gate."""
+        return Budget(held_out.rows, held_out.anchors, held_out.sampled, self._settings, min_turns=MIN_TURNS)
+
+    def judged(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A version was judged by its gate: the report says what it used of its budgets."""
+        spent = {name: metrics[name] for name in ("kl_update", "kl_base", "probe_fall") if name in metrics}
+        self._note(
+            budget={"version": number, **spent, "not_measured": list(unmeasured(metrics, self._settings))}
+        )
+
+    def look(self, serving: int) -> Alarm | None:
+        """Looks at the newest turns; where they leave their bounds, the alarm says what to do, and the report too."""
+        if self._watch is None or not self._watch.is_due(self._clock()):
+            return None
+        found = self._watch.look(self._log.versions(self._policy), serving, now=self._clock())
+        self._note(watch=found.report())
+        if found.alarm is None:
+            return None
+        self._note(since=self._clock(), alarm={"at": self._clock(), "reasons": list(found.alarm.reasons)})
+        return replace(found.alarm, acts=self._settings.watch)
+
+    def _note(self, **fields: Any) -> None:
+        fresh = self._report | fields
+        if fresh != self._report:
+            self._report = fresh
+            write_report(self._run_dir, fresh)
+
+
+def owners_of(claim: Claimed) -> dict[str, object]:
+    """Whose a turn is, by kind, as `agentrl.store.balance` names them."""
+    turn = claim.turn
+    source = source_of(claim.signals)
+    return {
+        KEY: turn.scope,
+        SESSION: (turn.scope, turn.session),
+        SIGNAL: None if source is None else str(source),
+    }
+
+
+def _teaches(claim: Claimed) -> bool:
+    return source_of(claim.signals) is not None or claim.episode_reward is not None
+
+
+def _scaled(sample: TrainingSample, factor: float) -> TrainingSample:
+    """The sample with its route weights multiplied."""
+    length = len(sample.token_ids)
+    streams = {
+        name: tuple(factor * weight for weight in sample.weights.get(name, (1.0,) * length))
+        for name in COMPONENTS
+    }
+    return replace(sample, weights=sample.weights | streams)
+
+
+def _parts(masses: Sequence[float], caps: Mapping[str, Cap]) -> dict[str, float]:
+    """The largest owner's part of each kind that has several."""
+    whole = sum(masses)
+    found = {}
+    for kind, cap in caps.items():
+        totals: dict[object, float] = {}
+        for owner, mass in zip(cap.owners, masses, strict=True):
+            totals[owner] = totals.get(owner, 0.0) + mass
+        if len(totals) > 1 and whole > 0:
+            found[kind] = max(totals.values()) / whole
+    return found

@@ -1,0 +1,269 @@
+"""Contradictory signals: the same done in the same situation, called right in one session and wrong in another.
+
+    situation   within a scope, the words of the newest request and of the newest tool output behind it, without those
+                that the action took over as arguments
+    action      the calls, without the words of the situation; or the text of the reply
+    sign        of the reward of the most trusted source; a hint without a reward says: not like this
+
+One session has one vote on an action in a situation, its newest. A turn is contradicted when
+
+    opposite    at least as much trust speaks against its sign as for it, its own included
+    mixed       one source rewards it and another one punishes it
+    elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
+    alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done
+
+Then nothing is learned from it until that changes. Nobody knows here which side is right: the many, as far as they are
+trusted, against the few. What the many say wrongly is for the gate, the budgets and the watch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentrl.learner.trust import Trust, source_of
+from agentrl.signals.commands import read_call
+from agentrl.teacher.contexts import PREFERENCE
+from agentrl.text.content import message_text
+from agentrl.types import Signal, Turn
+
+MAX_VOTES = 4000
+"""Turns of one scope that are remembered; the oldest leave."""
+MAX_ASKED = 64
+"""The newest like turns that are asked: a house that changed its rules is soon believed."""
+MIN_LIKE = 0.8
+"""Least share of the shorter text's words that like situations have in common: a word added is no way out."""
+FAR = 2.0
+MIN_SAME = 0.5
+"""Least share of the shorter hint's words that like hints have in common."""
+MAX_OUTPUT_CHARS = 400
+
+_WORD = re.compile(r"[^\s,;:!?()\[\]{}\"'`]+")
+_ARGUMENT = "_"
+
+Words = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vote:
+    turn_id: str
+    session: str
+    request: Words
+    output: Words
+    sign: int
+    hint: Words
+    trust: float
+    mixed: str
+    """Which source punishes what another one rewards; empty where none does."""
+
+    def is_like(self, other: _Vote) -> bool:
+        return _alike(self.request, other.request) and (
+            (not self.output and not other.output) or _alike(self.output, other.output)
+        )
+
+
+_Place = tuple[str, tuple[str, ...]]
+"""(scope, action)"""
+
+
+class Quarantine:
+    """What the signals of a line of versions say of like situations, fed in their order.
+
+    Args:
+        min_sessions: sessions that must give like hints before one is believed.
+    """
+
+    def __init__(self, trust: Trust, *, min_sessions: int = 1) -> None:
+        self._trust = trust
+        self._min_sessions = min_sessions
+        self._votes: dict[_Place, OrderedDict[str, _Vote]] = {}
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        """turn id -> where its vote is."""
+        self._changed: set[_Place] = set()
+
+    def clear(self) -> None:
+        self._votes.clear()
+        self._places.clear()
+        self._changed.clear()
+
+    def add(self, turn: Turn, signals: Sequence[Signal]) -> None:
+        """Takes in all that is said of a turn; what was said before of it is replaced."""
+        self._remove(turn.id)
+        source = source_of(signals)
+        trust = self._trust.of(source, turn.scope)
+        sign = sign_of(signals)
+        if source is None or trust == 0 or sign == 0:
+            return
+        request, output = situation_of(turn)
+        hint = next((signal.hint for signal in signals if signal.hint), "") if sign < 0 else ""
+        known = set(_words(" ".join((_request(turn), _output(turn), *_texts(turn)))))
+        place = (turn.scope, action_of(turn))
+        self._votes.setdefault(place, OrderedDict())[turn.id] = _Vote(
+            turn_id=turn.id,
+            session=turn.session,
+            request=request,
+            output=output,
+            sign=sign,
+            hint=_marked(hint, known),
+            trust=trust,
+            mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
+        )
+        self._places[turn.id] = place
+        self._changed.add(place)
+        while len(self._places) > MAX_VOTES:
+            self._remove(next(iter(self._places)))
+
+    def contradiction(self, turn_id: str) -> str | None:
+        """What speaks against a turn's signal, as a sentence; None where nothing does, or nothing is known of it."""
+        place = self._places.get(turn_id)
+        if place is None:
+            return None
+        own = self._votes[place][turn_id]
+        if own.mixed:
+            return f"it is rewarded, and {own.mixed} punishes it"
+        sessions: dict[str, _Vote] = {own.session: own}
+        num_asked = 0
+        for vote in reversed(self._votes[place].values()):
+            if vote.session in sessions or not own.is_like(vote):
+                continue
+            sessions[vote.session] = vote
+            num_asked += 1
+            if num_asked == MAX_ASKED:
+                break
+        votes = list(sessions.values())
+        return _opposite(own, votes) or _elsewhere(own, votes) or self._alone(own, place[0])
+
+    def _alone(self, own: _Vote, scope: str) -> str | None:
+        if not own.hint or self._min_sessions == 1:
+            return None
+        agreeing = {own.session}
+        for turn_id, (where, action) in reversed(self._places.items()):
+            vote = self._votes[where, action][turn_id]
+            if where == scope and vote.hint and own.is_like(vote) and _alike(own.hint, vote.hint, MIN_SAME):
+                agreeing.add(vote.session)
+                if len(agreeing) >= self._min_sessions:
+                    return None
+        return (
+            f"{len(agreeing)} of the {self._min_sessions} sessions that guards.min_sessions asks for say so"
+        )
+
+    def changed(self, turn_ids: Iterable[str]) -> list[str]:
+        """Those of the turns about whose action, or in whose scope, something was said that may count for them."""
+        places: set[object] = set(self._changed)
+        if self._min_sessions > 1:
+            places |= {scope for scope, _ in self._changed}
+        found = []
+        for turn_id in turn_ids:
+            place = self._places.get(turn_id)
+            if place is not None and (place in places or place[0] in places):
+                found.append(turn_id)
+        self._changed.clear()
+        return found
+
+    def _remove(self, turn_id: str) -> None:
+        place = self._places.pop(turn_id, None)
+        if place is not None:
+            del self._votes[place][turn_id]
+            if not self._votes[place]:
+                del self._votes[place]
+
+
+def _opposite(own: _Vote, votes: Sequence[_Vote]) -> str | None:
+    with_it = sum(vote.trust for vote in votes if vote.sign == own.sign)
+    against = [vote for vote in votes if vote.sign == -own.sign]
+    if not against or sum(vote.trust for vote in against) < with_it:
+        return None
+    said, other = ("wrong", "right") if own.sign < 0 else ("right", "wrong")
+    return (
+        f"it calls {said} what {len(against)} of {len(votes)} sessions in the same situation call {other}, as turn "
+        f"{against[0].turn_id}"
+    )
+
+
+def _elsewhere(own: _Vote, votes: Sequence[_Vote]) -> str | None:
+    if not own.hint:
+        return None
+    said: dict[Words, list[_Vote]] = {}
+    for vote in votes:
+        if vote.hint:
+            said.setdefault(vote.hint, []).append(vote)
+    weight = sum(vote.trust for vote in said[own.hint])
+    for words, others in said.items():
+        is_other = bool(words - own.hint) and bool(own.hint - words)
+        if is_other and len(others) > 1 and sum(vote.trust for vote in others) >= FAR * weight:
+            return (
+                f"its hint sends elsewhere than that of {len(others)} of {len(votes)} sessions in the same situation, "
+                f"as turn {others[0].turn_id}"
+            )
+    return None
+
+
+def _punished_by(signals: Iterable[Signal]) -> str:
+    return next((f"the {signal.source}" for signal in signals if (signal.reward or 0) < 0), "")
+
+
+def sign_of(signals: Sequence[Signal]) -> int:
+    """1 what was done is right, -1 it should have been otherwise, 0 not said."""
+    for source in PREFERENCE:
+        rewards = [signal for signal in signals if signal.source == source and signal.reward is not None]
+        if rewards:
+            reward = max(rewards, key=lambda signal: signal.created_at).reward
+            assert reward is not None
+            if reward:
+                return 1 if reward > 0 else -1
+            break
+    return -1 if any(signal.hint or signal.preferred for signal in signals) else 0
+
+
+def situation_of(turn: Turn) -> tuple[Words, Words]:
+    """The words of the newest request and of the newest tool output behind it, the action's arguments marked."""
+    taken = set(_words(" ".join(_texts(turn))))
+    return _marked(_request(turn), taken), _marked(_output(turn), taken)
+
+
+def action_of(turn: Turn) -> tuple[str, ...]:
+    """What was done: each call's tool and words, those of the situation marked; without calls the reply's text."""
+    if not turn.reply.tool_calls:
+        return ("", " ".join(turn.reply.text.split()))
+    known = set(_words(f"{_request(turn)} {_output(turn)}"))
+    names = [call.name for call in turn.reply.tool_calls]
+    return tuple(
+        " ".join((name, *(_ARGUMENT if word in known else word for word in _words(text))))
+        for name, text in zip(names, _texts(turn), strict=True)
+    )
+
+
+def _request(turn: Turn) -> str:
+    return next((message_text(m) for m in reversed(turn.messages) if m.get("role") == "user"), "")
+
+
+def _output(turn: Turn) -> str:
+    """The newest tool output behind the newest request, cut; empty where there is none."""
+    for message in reversed(turn.messages):
+        if message.get("role") == "user":
+            return ""
+        if message.get("role") == "tool":
+            return message_text(message)[:MAX_OUTPUT_CHARS]
+    return ""
+
+
+def _texts(turn: Turn) -> list[str]:
+    """Of each call the texts of its arguments."""
+    return [
+        " ".join(read_call(call.name, call.arguments).values) or call.arguments
+        for call in turn.reply.tool_calls
+    ]
+
+
+def _marked(text: str, taken: set[str]) -> Words:
+    return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(text))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (match.rstrip(".") for match in _WORD.findall(text)) if word]
+
+
+def _alike(a: Words, b: Words, least: float = MIN_LIKE) -> bool:
+    return bool(a) and bool(b) and len(a & b) >= least * min(len(a), len(b))

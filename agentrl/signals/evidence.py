@@ -1,0 +1,145 @@
+"""Files of text evidence: transcripts of agents in JSON, comments and lists of rules. Reading only; what becomes of it
+says `agentrl.signals.transcripts`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentrl.errors import UserError
+from agentrl.types import JSON
+
+SUFFIXES: Final = (".jsonl", ".json", ".md", ".txt")
+_BULLET = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
+_ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comment:
+    """Somebody's words on work that is done."""
+
+    text: str
+    request: str = ""
+    """What had been asked for, where the file says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    messages: tuple[JSON, ...]
+    tools: tuple[JSON, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What files held."""
+
+    transcripts: tuple[Transcript, ...] = ()
+    comments: tuple[Comment, ...] = ()
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Reads a file, or all files of a folder whose name ends in one of SUFFIXES.
+
+    Raises:
+        UserError: a file cannot be read or holds something else; the message names file, line and remedy.
+    """
+    if not path.exists():
+        raise UserError(f"there is no {path}: name a file or a folder")
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
+    transcripts: list[Transcript] = []
+    comments: list[Comment] = []
+    for file in files:
+        for item in _items(file):
+            if isinstance(item, Transcript):
+                transcripts.append(item)
+            else:
+                comments.append(item)
+    return Evidence(transcripts=tuple(transcripts), comments=tuple(comments))
+
+
+def _items(file: Path) -> Iterator[Transcript | Comment]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text in UTF-8: {error}") from error
+    if file.suffix in (".md", ".txt"):
+        yield from (Comment(text=line) for line in _paragraphs(text))
+        return
+    loose: list[JSON] = []
+    for where, value in _values(file, text):
+        if isinstance(value, dict) and value.get("role") in _ROLES:
+            loose.append(value)
+        else:
+            yield from _read(where, value)
+    if loose:
+        yield Transcript(messages=tuple(loose))
+
+
+def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """(where it stands, value) of each line, or of each item of a JSON file."""
+    lines = [(str(file), text)] if file.suffix == ".json" else []
+    if not lines:
+        rows = enumerate(text.splitlines(), 1)
+        lines = [(f"line {number} of {file}", line) for number, line in rows if line.strip()]
+    for where, line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON: {error}") from error
+        if isinstance(value, dict) and isinstance(value.get("lessons"), list):
+            value = value["lessons"]
+        if isinstance(value, list) and not _is_conversation(value):
+            yield from ((f"item {number} of {where}", item) for number, item in enumerate(value, 1))
+        else:
+            yield where, value
+
+
+def _read(where: str, value: Any) -> Iterator[Transcript | Comment]:
+    if isinstance(value, list) and _is_conversation(value):
+        yield Transcript(messages=tuple(value))
+        return
+    if isinstance(value, str):
+        yield Comment(text=value)
+        return
+    if isinstance(value, dict):
+        messages, said = value.get("messages"), value.get("body") or value.get("comment") or value.get("text")
+        if isinstance(messages, list) and _is_conversation(messages):
+            tools = value.get("tools")
+            yield Transcript(messages=tuple(messages), tools=tuple(tools) if isinstance(tools, list) else ())
+            return
+        if isinstance(said, str):
+            yield Comment(text=said, request=str(value.get("request") or ""))
+            return
+    raise UserError(
+        f'{where} is neither a transcript nor a comment: write {{"messages": [...]}} with messages as OpenAI\'s chat '
+        'API takes them, or {"body": "what should be done", "request": "what was asked for"}'
+    )
+
+
+def _is_conversation(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(item, dict) and item.get("role") in _ROLES for item in value)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """List items and paragraphs of Markdown, without front matter, headings and blocks of code."""
+    lines = text.splitlines()
+    if lines and lines[0].strip() == "---" and "---" in [line.strip() for line in lines[1:]]:
+        lines = lines[[line.strip() for line in lines[1:]].index("---") + 2 :]
+    paragraph: list[str] = []
+    in_code = False
+    for line in (*lines, ""):
+        fence = line.lstrip().startswith("```")
+        in_code = in_code != fence
+        begins = bool(_BULLET.match(line))
+        if (not line.strip() or line.startswith("#") or begins or fence) and paragraph:
+            yield " ".join(paragraph)
+            paragraph = []
+        if line.strip() and not line.startswith("#") and not fence and not in_code:
+            paragraph.append(_BULLET.sub("", line).strip())

@@ -1,0 +1,240 @@
+"""Lessons from hints: which hints are one lesson, and how one sees that a lesson has been learned.
+
+    hint + turn -> form, situation, names -> a lesson that is there (same form, or like request and same names)
+                                             or a new one
+
+Two hints are one lesson where their texts are equal but for what the action of the turn brought along ("cat: a.txt: .."
+and "cat: b.md: .."), or where like requests were answered with different words for the same thing. Texts that only
+look alike are two: "use a" and "use b" differ in one word. Lessons never cross scopes (law 10).
+
+A lesson's check asks for what its text names: the greedy answer to a situation, without the lesson in view, holds it.
+A text that names nothing that could be looked for has no check, and its lesson no probe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from agentrl.signals.candidates import action
+from agentrl.store.lesson_log import Approve, LessonLog
+from agentrl.store.lesson_rows import NewHint
+from agentrl.teacher.recall import alike, request_words
+from agentrl.types import JSON, Lesson, LessonState, Reply, Turn
+
+LIKENESS: Final = 0.8
+"""Least share of common words of two requests that ask for the same."""
+SKILL: Final = "skill:"
+"""Before a skill's name where lessons are named; outside the default scope the scope stands between both."""
+MAX_NAME_CHARS: Final = 60
+BATCH: Final = 500
+"""Hints that become lessons in one transaction."""
+
+_QUOTED_TOOL = re.compile(r'^The tool said: "(.*)"$', re.DOTALL)
+_SPACE = re.compile(r"\s+")
+_SPACES = r"\s+"
+_WORD = re.compile(r"[^\s,;!?()\[\]{}\"'`]+")
+_PROGRAMS = re.compile(r"^(?P<old>\S+) does not work here; (?P<new>\S+) works$")
+_ACTIONS = re.compile(r"^`(?P<old>[^`]+)` failed; `(?P<new>[^`]+)` worked$")
+_VERBS = (
+    r"(?:use|try|run|call|prefer|choose|pick|invoke|write|say|add|did\ you\ mean|you\ meant"
+    r"|(?:replaced|superseded|succeeded|handled|done)\ (?:by|with)|(?:renamed|moved|changed|switch|switched)\ to"
+    r"|goes\ by|known\ as|called|it\ has|(?:is|are)\ now|->|=>|(?:sign\ off|end|begin)\ with)"
+)
+_OFFERS = re.compile(
+    rf"""(?ix) (?<![\w-]){_VERBS} :?\s+
+    (?:(?:the|a|an|our|instead|command|option|flag|menu|button|method|function|tool|name)\s+){{0,3}}
+    (?: `(?P<tick>[^`\n]+)` | "(?P<double>[^"\n]+)" | '(?P<single>[^'\n]+)'
+        | (?P<bare>[^\s`"',;]+(?:\s-{{1,2}}\w[\w-]*)*) )"""
+)
+_WORKS = re.compile(
+    r"(?i)(?:(?:[,;]|\bbut)\s+(?P<name>[^\s`\"',;]+) (?:works|does the same|is the one|can be used)"
+    r"|\bonly\s+(?P<only>[^\s`\"',;]+) (?:is|are|works))\b"
+)
+_CODELIKE = re.compile(r"[._/<>=\d-]|[a-z][A-Z]|::")
+_ORDINARY: Final = frozenset((
+    "a", "an", "and", "another", "any", "at", "be", "both", "by", "can", "either", "fewer", "for", "from", "her",
+    "here", "his", "in", "instead", "it", "its", "less", "more", "my", "no", "not", "of", "on", "one", "only", "or",
+    "other", "our", "out", "plain", "proper", "quotes", "shorter", "something", "such", "than", "that", "the", "their",
+    "them", "there", "these", "this", "those", "to", "two", "using", "valid", "what", "with", "without", "your",
+))  # fmt: skip
+
+
+class Requested(Protocol):
+    """What a lesson needs of the turn that it comes from; `agentrl.types.Turn` is one."""
+
+    @property
+    def scope(self) -> str: ...
+    @property
+    def reply(self) -> Reply: ...
+
+
+def gather(log: LessonLog, policy: str, approve: Approve) -> None:
+    """Gives every accepted hint its lesson. Whoever may write learning.db may call it, at any time: what was
+    gathered is not gathered again.
+
+    Args:
+        approve: "auto" begins lessons as approved and approves what was proposed. "review" begins them as proposed,
+            and only texts of one form are one lesson: other words are not what somebody read and approved.
+    """
+    if approve == "auto" and log.lesson_counts(policy)["proposed"]:
+        log.approve_proposed(policy)
+    while hints := log.new_hints(policy, limit=BATCH):
+        known = log.lessons(policy)
+        found: list[Lesson] = []
+        links: dict[int, tuple[str, str]] = {}
+        for item in hints:
+            lesson = lesson_of(item, state_of(approve))
+            same = merged_into(lesson, (*known, *found), in_other_words=approve == "auto")
+            if same is None:
+                found.append(lesson)
+            links[item.signal] = (item.turn.id, (same or lesson).id)
+        log.add_lessons(found, links, policy)
+
+
+def state_of(approve: Approve) -> LessonState:
+    """The state in which a lesson begins."""
+    return LessonState.APPROVED if approve == "auto" else LessonState.PROPOSED
+
+
+def lesson_of(item: NewHint, state: LessonState) -> Lesson:
+    """A hint as a lesson of its own, with the request of its turn as the situation of its probe."""
+    text, turn = item.hint.strip(), item.turn
+    form = form_of(text, turn)
+    check = check_of(text, turn)
+    return Lesson(
+        id=lesson_id(turn.scope, form),
+        text=text,
+        state=state,
+        turn_ids=(turn.id,),
+        scope=turn.scope,
+        form=form,
+        situation=tuple(sorted(request_words(turn))),
+        probe=None if check is None else _probe(turn, check),
+    )
+
+
+def of_skill(scope: str, name: str, text: str, turn: Turn | None) -> Lesson:
+    """A skill that teachers may be shown, as a lesson.
+
+    Args:
+        text: what it says to do.
+        turn: the first of the episode that it was written from, whose request is its situation; None where it came
+            from elsewhere and has no probe.
+    """
+    check = None if turn is None else check_of(text, turn)
+    return Lesson(
+        id=f"{SKILL}{name}" if scope == "default" else f"{SKILL}{scope}/{name}",
+        text=text,
+        state=LessonState.APPROVED,
+        turn_ids=() if turn is None else (turn.id,),
+        scope=scope,
+        origin="skill",
+        situation=() if turn is None else tuple(sorted(request_words(turn))),
+        probe=None if check is None or turn is None else _probe(turn, check),
+    )
+
+
+def _probe(turn: Turn, check: JSON) -> JSON:
+    return {"turn_id": turn.id, "held_out": False, "check": check}
+
+
+def lesson_id(scope: str, form: str) -> str:
+    """The same on every machine, so that a hint that is gathered twice makes one lesson."""
+    return "L" + hashlib.sha256(f"lesson\0{scope}\0{form}".encode()).hexdigest()[:8]
+
+
+def merged_into(lesson: Lesson, known: Iterable[Lesson], *, in_other_words: bool = True) -> Lesson | None:
+    """The lesson that says the same already; None where there is none.
+
+    Args:
+        in_other_words: whether one may that names the same after a like request.
+    """
+    of_scope = [other for other in known if other.scope == lesson.scope]
+    for other in of_scope:
+        if other.form == lesson.form:
+            return other
+    wanted, situation = names_in(lesson.probe), frozenset(lesson.situation)
+    if not in_other_words or not wanted:
+        return None
+    for other in of_scope:
+        same_names = names_in(other.probe) == wanted
+        if same_names and alike(situation, frozenset(other.situation)) >= LIKENESS:
+            return other
+    return None
+
+
+def form_of(text: str, turn: Requested) -> str:
+    """The text in lower case, single spaces, without the mark of a quotation, the arguments of the turn's action
+    replaced by one mark. Programs and options stay: they are what lessons are about."""
+    quoted = _QUOTED_TOOL.match(text.strip())
+    plain = _SPACE.sub(" ", (quoted[1] if quoted else text).strip())
+    arguments = {
+        word.strip(".:")
+        for call in turn.reply.tool_calls
+        for word in _WORD.findall(action(call))[1:]
+        if not word.startswith("-")
+    }
+    named = set(check["contains"]) if (check := check_of(text, turn)) is not None else set()
+
+    def masked(match: re.Match[str]) -> str:
+        word = match[0]
+        bare = word.strip(".:")
+        return word.replace(bare, "_") if bare and bare in arguments and bare not in named else word
+
+    return _WORD.sub(masked, plain).casefold().rstrip(".! ")
+
+
+def check_of(text: str, turn: Requested) -> JSON | None:
+    """{"contains": what an answer must hold, "lacks": what it may not hold}; None where the text names nothing."""
+    quoted = _QUOTED_TOOL.match(text.strip())
+    plain = (quoted[1] if quoted else text).strip()
+    if match := _PROGRAMS.match(plain):
+        return _check([match["new"]], [match["old"]])
+    if match := _ACTIONS.match(plain):
+        old, new = match["old"].split(), match["new"].split()
+        return _check([word for word in new if word not in old] or [match["new"]], [])
+    done = " ".join(action(call) for call in turn.reply.tool_calls)
+    found = [match["name"] or match["only"] for match in _WORKS.finditer(plain)]
+    for match in _OFFERS.finditer(plain):
+        marked = match["tick"] or match["double"] or match["single"]
+        bare = (match["bare"] or "").strip(".:!?()")
+        if marked:
+            found.append(marked.strip())
+        # in words to an answer of text, "use metric units" names no word that the answer would have
+        elif bare.casefold() not in _ORDINARY and (turn.reply.tool_calls or _CODELIKE.search(bare)):
+            found.append(bare)
+    # a name that the failed action held already tells nothing
+    return _check([name for name in found if len(name) > 1 and not stands_in(name, done)][:1], [])
+
+
+def _check(contains: Sequence[str], lacks: Sequence[str]) -> JSON | None:
+    if not contains or any(len(name) > MAX_NAME_CHARS for name in contains):
+        return None
+    return {"contains": list(contains), "lacks": list(lacks)}
+
+
+def names_in(probe: JSON | None) -> list[str]:
+    """What a probe's check asks for."""
+    return [] if probe is None else list(probe["check"]["contains"])
+
+
+def holds(check: JSON, reply: Reply) -> bool:
+    """Whether an answer does what a lesson says."""
+    said = "\n".join((reply.text, *map(action, reply.tool_calls)))
+    return all(stands_in(name, said) for name in check["contains"]) and not any(
+        stands_in(name, said) for name in check.get("lacks", ())
+    )
+
+
+def stands_in(name: str, text: str) -> bool:
+    """Whether a name stands in a text as a word of its own, whatever the case and spacing."""
+    parts = [re.escape(part) for part in name.split()]
+    return re.search(rf"(?i)(?<![\w-]){_SPACES.join(parts)}(?![\w-])", text) is not None
+
+
+def is_like(turn: Turn, lesson: Lesson) -> bool:
+    """Whether a turn was asked for what the lesson is about."""
+    return alike(request_words(turn), frozenset(lesson.situation)) >= LIKENESS

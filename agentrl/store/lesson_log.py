@@ -1,0 +1,158 @@
+"""The lessons of learning.db: gathered from the hints of log.db, decided on by users, obeyed by claims.
+
+What a turn may be taught follows from the states that stand here at the moment it is asked (`account.TAUGHT`), so a
+decision has its whole effect in the transaction that records it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from agentrl.errors import StoreError
+from agentrl.store import claims, lesson_rows, records
+from agentrl.store.codec import storable, to_json
+from agentrl.store.database import scalar
+from agentrl.store.lesson_rows import NewHint
+from agentrl.store.version_log import VersionLog
+from agentrl.types import JSON, Lesson, LessonState, Turn
+
+Approve = Literal["auto", "review"]
+RECENT = 64
+"""Turns among which a later occurrence of a lesson's situation is looked for."""
+
+
+class LessonLog(VersionLog):
+    """Lessons, by line of versions. One transaction a call."""
+
+    def new_hints(self, policy: str = "default", *, limit: int = 500) -> list[NewHint]:
+        """The oldest hints of turns that may be learned from and that belong to no lesson yet."""
+        with self._reading() as connection:
+            return lesson_rows.new_hints(connection, policy, limit)
+
+    def add_lessons(
+        self,
+        lessons: Sequence[Lesson],
+        hints: Mapping[int, tuple[str, str]] | None = None,
+        policy: str = "default",
+    ) -> None:
+        """Adds lessons, of which those that are there already stay as they are, and the hints that belong to them.
+
+        Args:
+            lessons: with the state that they begin in.
+            hints: signal of log.db -> (turn id, lesson id).
+        """
+        with self._writing() as connection:
+            for lesson in lessons:
+                lesson_rows.insert_lesson(connection, policy, lesson, self._clock())
+            found = hints or {}
+            connection.executemany(
+                "INSERT OR REPLACE INTO lesson_hints VALUES (?, ?, ?)",
+                [(signal, turn_id, lesson) for signal, (turn_id, lesson) in found.items()],
+            )
+            if found:
+                connection.execute("UPDATE settings SET gathered = ? WHERE policy = ?", (max(found), policy))
+
+    def lessons(self, policy: str = "default", state: LessonState | None = None) -> list[Lesson]:
+        """Lessons in the order of their making, all or those in one state, with what probes found."""
+        with self._reading() as connection:
+            return lesson_rows.read_lessons(connection, policy, state)
+
+    def with_results(self, lessons: Sequence[Lesson], policy: str = "default") -> list[Lesson]:
+        """Lessons that do not stand here, with what probes found of them."""
+        with self._reading() as connection:
+            return lesson_rows.with_results(connection, policy, lessons)
+
+    def decide(
+        self, lesson_ids: Sequence[str], state: LessonState, reason: str = "", policy: str = "default"
+    ) -> None:
+        """Gives lessons a state. Turns in a learner's hands that may be taught nothing any more are taken back from
+        it; those in a step stay there.
+
+        Raises:
+            StoreError: there is no such lesson; nothing is changed then.
+        """
+        with self._writing() as connection:
+            for lesson_id in lesson_ids:
+                changed = connection.execute(
+                    "UPDATE lessons SET state = ?, reason = ?, changed_at = ? WHERE id = ? AND policy = ?",
+                    (state.value, storable(reason), self._clock(), lesson_id, policy),
+                ).rowcount
+                if not changed:
+                    raise StoreError(f"there is no lesson {lesson_id}")
+            if state is LessonState.APPROVED:
+                return
+            held = connection.execute(
+                """SELECT DISTINCT c.turn_id, s.hint FROM claims c JOIN turns t ON t.id = c.turn_id
+                   JOIN signals s ON s.turn = t.seq AND s.hint <> '' WHERE c.policy = ?""",
+                (policy,),
+            ).fetchall()
+            taught = {
+                row["turn_id"]
+                for row in held
+                if lesson_rows.may_teach(connection, row["turn_id"], row["hint"])
+            }
+            claims.free(connection, [row["turn_id"] for row in held if row["turn_id"] not in taught])
+
+    def approve_proposed(self, policy: str = "default") -> int:
+        """Approves what was proposed while reviews were on; returns how many lessons."""
+        with self._writing() as connection:
+            return connection.execute(
+                "UPDATE lessons SET state = 'approved', changed_at = ? WHERE policy = ? AND state = 'proposed'",
+                (self._clock(), policy),
+            ).rowcount
+
+    def set_probe(self, lesson_id: str, probe: JSON) -> None:
+        """Gives a lesson another probe."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE lessons SET probe = ? WHERE id = ?", (storable(to_json(probe)), lesson_id)
+            )
+
+    def may_teach(self, turn_id: str, hint: str) -> bool:
+        """Whether a hint of a turn may be shown to a teacher."""
+        with self._open() as connection:
+            return lesson_rows.may_teach(connection, turn_id, hint)
+
+    def decided(self, policy: str = "default") -> tuple[int, float, int]:
+        """Changes whenever the state of a lesson does, or one is imported."""
+        with self._open() as connection:
+            row = connection.execute(
+                """SELECT coalesce(sum(changed_at > created_at), 0),
+                       coalesce(max(CASE WHEN changed_at > created_at THEN changed_at END), 0),
+                       coalesce(sum(origin = 'import'), 0) FROM lessons WHERE policy = ?""",
+                (policy,),
+            ).fetchone()
+        return int(row[0]), float(row[1]), int(row[2])
+
+    def lesson_counts(self, policy: str = "default") -> dict[str, int]:
+        """How many lessons are in each state."""
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT state, count(*) FROM lessons WHERE policy = ? GROUP BY state", (policy,)
+            ).fetchall()
+        return dict.fromkeys((state.value for state in LessonState), 0) | {row[0]: row[1] for row in rows}
+
+    def num_probed(self, policy: str = "default") -> dict[str, int]:
+        """How many results each lesson's probe has, by lesson."""
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT substr(name, ?), count(*) FROM probes WHERE policy = ? AND name LIKE ? GROUP BY 1",
+                (len(lesson_rows.PROBE) + 1, policy, f"{lesson_rows.PROBE}%"),
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
+
+    def untrained(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
+        """The newest turns that nothing was trained on and nothing will be: evaluation, control, set aside."""
+        with self._reading() as connection:
+            newest = int(scalar(connection, "SELECT max(seq) FROM turns") or 0)
+            rows = connection.execute(
+                """SELECT f.id FROM fates f JOIN turns t ON t.seq = f.seq
+                   WHERE f.seq > ? AND f.policy = ? AND t.kind = 'main' AND t.error IS NULL
+                   AND t.block_spans IS NULL AND t.redacted_spans IS NULL
+                   AND f.fate <> 'trained:' AND f.fate NOT LIKE 'pending:%'
+                   AND f.id NOT IN (SELECT turn_id FROM step_turns) ORDER BY f.seq DESC""",
+                (newest - limit, policy),
+            ).fetchall()
+            found = [records.read_turn(connection, row["id"]) for row in rows]
+        return [turn for turn in found if turn is not None]

@@ -1,0 +1,152 @@
+"""Lessons to rows and back, and which hints of a turn may be taught. SQL only; transactions are the caller's."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agentrl.store import codec, records
+from agentrl.store.account import TAUGHT
+from agentrl.store.database import scalar
+from agentrl.types import Lesson, LessonState, NextState, Signal, Turn
+
+PROBE = "lesson "
+"""Before a lesson's id, the name of its probe in the table of probes."""
+_LEARNABLE = """t.policy = :policy AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
+    AND t.error IS NULL AND t.num_sampled > 0"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewHint:
+    """An accepted hint that has no lesson yet."""
+
+    signal: int
+    """Its number in log.db."""
+    hint: str
+    turn: Turn
+    next_state: NextState | None
+
+
+def taught_signals(connection: sqlite3.Connection, turn: Turn) -> tuple[Signal, ...]:
+    """The signals of a turn, without the hints whose lesson is not to be taught."""
+    rows = connection.execute(
+        f"""SELECT {TAUGHT.format(turn="t.id", approve="g.approve")} AS taught FROM signals s
+            JOIN turns t ON t.seq = s.turn LEFT JOIN settings g ON g.policy = t.policy
+            WHERE t.id = ? ORDER BY s.id""",  # noqa: S608
+        (turn.id,),
+    ).fetchall()
+    signals = records.read_signals(connection, turn.id)
+    return tuple(
+        signal if row["taught"] or signal.hint is None else replace(signal, hint=None)
+        for signal, row in zip(signals, rows, strict=True)
+    )
+
+
+def may_teach(connection: sqlite3.Connection, turn_id: str, hint: str) -> bool:
+    """Whether a hint of a turn may be shown to a teacher."""
+    return bool(
+        scalar(
+            connection,
+            f"""SELECT max({TAUGHT.format(turn="t.id", approve="g.approve")}) FROM signals s
+                JOIN turns t ON t.seq = s.turn LEFT JOIN settings g ON g.policy = t.policy
+                WHERE t.id = ? AND s.hint = ?""",  # noqa: S608
+            (turn_id, hint),
+        )
+    )
+
+
+def new_hints(connection: sqlite3.Connection, policy: str, limit: int) -> list[NewHint]:
+    """The oldest hints that belong to no lesson."""
+    # A power cut may take the newest signals of the log, whose numbers then come again: where the last hint that was
+    # gathered is not the one that stands there, the log is read from its beginning.
+    gathered = int(
+        scalar(
+            connection,
+            """SELECT g.gathered FROM settings g JOIN lesson_hints h ON h.signal = g.gathered
+               JOIN signals s ON s.id = h.signal JOIN turns t ON t.seq = s.turn AND t.id = h.turn_id
+               WHERE g.policy = ?""",
+            (policy,),
+        )
+        or 0
+    )
+    rows = connection.execute(
+        f"""SELECT s.id, s.hint, t.id AS turn_id FROM signals s JOIN turns t ON t.seq = s.turn
+            WHERE s.id > :gathered AND s.hint <> '' AND {_LEARNABLE}
+            AND NOT EXISTS (SELECT 1 FROM lesson_hints h WHERE h.signal = s.id AND h.turn_id = t.id)
+            ORDER BY s.id LIMIT :limit""",  # noqa: S608
+        {"policy": policy, "gathered": gathered, "limit": limit},
+    ).fetchall()
+    found = []
+    for row in rows:
+        turn = records.read_turn(connection, row["turn_id"])
+        assert turn is not None, "the snapshot holds the row"
+        state = records.read_next_state(connection, turn.id)
+        found.append(NewHint(signal=row["id"], hint=row["hint"], turn=turn, next_state=state))
+    return found
+
+
+def insert_lesson(connection: sqlite3.Connection, policy: str, lesson: Lesson, now: float) -> None:
+    """Writes a lesson that is new; one that is there stays as it is."""
+    values = (
+        *(lesson.id, policy, lesson.scope, lesson.origin, codec.storable(lesson.text)),
+        *(codec.storable(lesson.form), codec.storable(codec.to_json(lesson.situation))),
+        None if lesson.probe is None else codec.storable(codec.to_json(lesson.probe)),
+        *(lesson.state.value, codec.storable(lesson.reason), *(lesson.created_at or now,) * 2),
+    )
+    connection.execute(
+        "INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", values
+    )
+
+
+def read_lessons(
+    connection: sqlite3.Connection, policy: str, state: LessonState | None = None
+) -> list[Lesson]:
+    """Lessons of a line in the order of their making, all or those in one state."""
+    turns: dict[str, dict[str, None]] = {}
+    for row in connection.execute("SELECT lesson, turn_id FROM lesson_hints ORDER BY signal"):
+        turns.setdefault(row["lesson"], {})[row["turn_id"]] = None
+    rows = connection.execute(
+        """SELECT * FROM lessons WHERE policy = :policy AND (:state IS NULL OR state = :state)
+           ORDER BY created_at, id""",
+        {"policy": policy, "state": None if state is None else state.value},
+    )
+    return with_results(connection, policy, [_lesson(row, tuple(turns.get(row["id"], ()))) for row in rows])
+
+
+def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The lessons with the served versions that hold them and those that broke them."""
+    results: dict[str, list[tuple[int, bool]]] = {}
+    # Of several results of one version the newest stands; rejected versions never were what users met.
+    for row in connection.execute(
+        """SELECT p.name, p.number, p.passed FROM probes p
+           JOIN versions v ON v.policy = p.policy AND v.number = p.number
+           WHERE p.policy = ? AND p.name LIKE ? AND v.state IN ('serving', 'retired')
+           AND p.id IN (SELECT max(id) FROM probes GROUP BY policy, number, name) ORDER BY p.number""",
+        (policy, f"{PROBE}%"),
+    ):
+        results.setdefault(row["name"], []).append((row["number"], bool(row["passed"])))
+    found = []
+    for lesson in lessons:
+        own = results.get(PROBE + lesson.id, [])
+        held = tuple(number for number, passed in own if passed)
+        broken = tuple(number for number, passed in own if not passed and held and number > held[0])
+        found.append(replace(lesson, held_by=held, broken_by=broken))
+    return found
+
+
+def _lesson(row: sqlite3.Row, turn_ids: tuple[str, ...]) -> Lesson:
+    return Lesson(
+        id=row["id"],
+        text=row["text"],
+        state=LessonState(row["state"]),
+        turn_ids=turn_ids,
+        scope=row["scope"],
+        origin=row["origin"],
+        form=row["form"],
+        situation=tuple(json.loads(row["situation"])),
+        probe=None if row["probe"] is None else json.loads(row["probe"]),
+        reason=row["reason"],
+        created_at=row["created_at"],
+    )

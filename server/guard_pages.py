@@ -1,0 +1,69 @@
+"""What the learner's guards found, for status, doctor and metrics; the learner leaves it in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agentrl.learner import control
+from agentrl.learner.guard_report import read_report
+from agentrl.types import JSON
+
+SET_ASIDE = {
+    "contradicted": "their signals contradict those of other sessions in the same situation; learner.log says which; "
+    "they are freed when more sessions agree with them",
+    "untrusted": "their only signals come from sources with guards.trust 0",
+    "empty_approval": "their user had approved of everything before; guards.max_approvals says from when on",
+}
+"""Reasons of the guards, and what they mean."""
+BUDGETS = {
+    "kl_update": "guards.max_kl_update",
+    "kl_base": "guards.max_kl_base",
+    "probe_fall": "guards.max_fall",
+}
+
+
+def guards_of(run_dir: Path) -> JSON:
+    """The newest report with the pause, whoever asked for it."""
+    return read_report(run_dir) | {
+        "paused": control.is_paused(run_dir),
+        "paused_because": control.pause_reason(run_dir) or None,
+    }
+
+
+def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str]:
+    """What an operator should know of the guards, a sentence each.
+
+    Args:
+        guards: as `guards_of` gives them.
+        rejected: the account's, by reason.
+    """
+    found = []
+    if guards.get("paused_because"):
+        found.append(f"learning was paused: {guards['paused_because']}; look at it, then `agentrl resume`")
+    found += [
+        f"{rejected[name]} turns are set aside as {name!r}: {why}"
+        for name, why in SET_ASIDE.items()
+        if rejected.get(name)
+    ]
+    blind = guards.get("budget", {}).get("not_measured", [])
+    if blind:
+        names = ", ".join(BUDGETS[name] for name in blind)
+        found.append(
+            f"the newest version was not measured against {names}: the probe holds too few rewarded turns; send "
+            "rewards by /v1/feedback"
+        )
+    return found
+
+
+def numbers(guards: Mapping[str, Any]) -> dict[str, float]:
+    """The report as flat numbers: "kl_base", "entropy", "entropy_reference", .."""
+    found = {name: float(value) for name, value in guards.get("budget", {}).items() if name in BUDGETS}
+    for name, figure in guards.get("watch", {}).items():
+        if isinstance(figure, dict):
+            found |= {name: float(figure["now"]), f"{name}_reference": float(figure["reference"])}
+    found |= {f"share_{kind}": float(value) for kind, value in guards.get("shares", {}).items()}
+    found["paused"] = float(bool(guards.get("paused")))
+    found["quarantined"] = float(guards.get("quarantined", 0))
+    return found

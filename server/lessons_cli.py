@@ -1,0 +1,161 @@
+"""`agentrl lessons` and `agentrl progress`: what was learned, what may be taught, and whether it helps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentrl.types import LessonState
+
+lessons_app = typer.Typer(
+    help="Lessons: what the run learned from hints and skills, to read, approve, retire and share.",
+    no_args_is_help=True,
+)
+
+RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
+DEFAULT_RUN = Path("runs/default")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Scope = Annotated[str, typer.Option("--scope", help="Whose lessons: the scope of an API key.")]
+Ids = Annotated[list[str], typer.Argument(help="Lessons as `agentrl lessons list` names them.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; it stands beside the lesson.")]
+
+
+class ExportFormat(StrEnum):
+    AGENTS_MD = "agents-md"
+    SKILL_MD = "skill-md"
+    JSON = "json"
+
+
+@lessons_app.command("list")
+def list_(
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    state: Annotated[
+        LessonState | None, typer.Option(help="Only lessons in this state, for example those proposed.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Every lesson: its state, how many turns it came from, whether the newest version asked holds it."""
+    from server.cli import table
+    from server.lessons_pages import listed
+
+    found = listed(run_dir, scope, state)
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    table(found["lessons"], ("id", "state", "origin", "num_turns", "stands", "text"))
+
+
+@lessons_app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The lesson.")],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """One lesson: its turns, its probe, and what each version answered to it."""
+    from server.cli import show as show_data
+    from server.lessons_pages import shown
+
+    show_data(shown(run_dir, scope, name), as_json=json_)
+
+
+@lessons_app.command()
+def approve(
+    names: Annotated[list[str] | None, typer.Argument(help="Lessons as `list` names them.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that are proposed.")] = False,
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """Let lessons be taught; the turns that waited for it are trained next."""
+    from server.lessons_pages import proposed
+
+    chosen = [*(names or []), *(proposed(run_dir, scope) if all_ else [])]
+    if not chosen and not all_:
+        raise typer.BadParameter("name a lesson, or say --all")
+    _change(run_dir, scope, chosen, LessonState.APPROVED, "", as_json=json_)
+
+
+@lessons_app.command()
+def reject(
+    names: Ids,
+    reason: Why = "by hand",
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """Let lessons never be taught; the turns that brought nothing else are set aside with that reason."""
+    _change(run_dir, scope, names, LessonState.REJECTED, reason, as_json=json_)
+
+
+@lessons_app.command()
+def retire(
+    names: Ids,
+    reason: Why = "by hand",
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """Teach lessons no more; weights already trained stay."""
+    _change(run_dir, scope, names, LessonState.RETIRED, reason, as_json=json_)
+
+
+@lessons_app.command()
+def export(
+    out: Annotated[
+        Path | None, typer.Argument(help="A file, or for skill-md a folder; without it, standard output.")
+    ] = None,
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="How other agents want them.")
+    ] = ExportFormat.AGENTS_MD,
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+) -> None:
+    """Write the approved lessons for agents that are not served here."""
+    from server.lessons_pages import export as write
+
+    typer.echo(write(run_dir, scope, format_.value, out))
+
+
+@lessons_app.command("import")
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A file or a folder: transcripts and comments (.jsonl, .json), rules (.md, .txt)."
+        ),
+    ],
+    run_dir: RunDir = DEFAULT_RUN,
+    scope: Scope = "default",
+    json_: AsJson = False,
+) -> None:
+    """Learn lessons from transcripts of other agents and from review comments, past the gates of live hints."""
+    from server.cli import show as show_data
+    from server.lessons_pages import take
+
+    show_data(asyncio.run(take(run_dir, scope, path)), as_json=json_)
+
+
+def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
+    """Say which lessons the served version holds, and whether learning helps, against the control conversations."""
+    from server.progress import progress_of, sentences
+
+    found = progress_of(run_dir)
+    typer.echo(json.dumps(found) if json_ else "\n".join(sentences(found)))
+
+
+def _change(
+    run_dir: Path, scope: str, names: list[str], state: LessonState, reason: str, *, as_json: bool
+) -> None:
+    from server.lessons_pages import change
+
+    said = change(run_dir, scope, names, state, reason)
+    typer.echo(
+        json.dumps({"changed": names, "state": state.value}) if as_json else said or "nothing is proposed"
+    )

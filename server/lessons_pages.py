@@ -1,0 +1,223 @@
+"""What the commands say of a run's lessons and do with them; they work beside a running server and without one.
+
+A lesson is what users see of an accepted hint (learning.db) or of a skill (its SKILL.md, under the name "skill:NAME").
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agentrl.errors import UserError
+from agentrl.learner.hints import hint_option
+from agentrl.recipes.recipe import load_recipe
+from agentrl.signals.evidence import read_evidence
+from agentrl.signals.lessons import SKILL, gather, of_skill, state_of
+from agentrl.signals.transcripts import lessons_from
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.lesson_rows import PROBE
+from agentrl.store.log_reader import LogReader
+from agentrl.types import Lesson, LessonState
+from server.run_files import settings_of
+from server.skills_pages import library_of
+from skills.skill_file import FILE_NAME, SkillFile, SkillState
+from skills.source import first_turn
+
+EXPORTED_SKILL = "lessons-learned"
+Format = Literal["agents-md", "skill-md", "json"]
+
+_OF_SKILL = {
+    SkillState.PROPOSED: LessonState.PROPOSED,
+    SkillState.ACTIVE: LessonState.APPROVED,
+    SkillState.RETIRED: LessonState.RETIRED,
+}
+_FOR_SKILL = {
+    LessonState.APPROVED: SkillState.ACTIVE,
+    LessonState.REJECTED: SkillState.RETIRED,
+    LessonState.RETIRED: SkillState.RETIRED,
+}
+
+
+def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any]:
+    """The lessons of a scope with what they came from and whether the newest version asked holds them."""
+    wanted = None if state is None else LessonState(state)
+    rows = [_row(lesson) for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
+    return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
+
+
+def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
+    """One lesson whole. Raises UserError where there is none."""
+    lesson = _find(lessons_of(run_dir, scope), name)
+    policy = settings_of(run_dir).policy
+    with LearningLog(run_dir) as log:
+        asked = [
+            {"version": version.number, "held": probe.passed, "answer": probe.detail}
+            for version in log.versions(policy)
+            for probe in log.probes(policy, version.number)
+            if probe.name == PROBE + lesson.id
+        ]
+    return _row(lesson) | {
+        "reason": lesson.reason,
+        "turns": list(lesson.turn_ids),
+        "situation": " ".join(lesson.situation),
+        "probe": lesson.probe,
+        "asked": asked,
+    }
+
+
+def change(run_dir: Path, scope: str, names: Sequence[str], state: LessonState, reason: str = "") -> str:
+    """Gives lessons a state; all or none of those of hints. Raises UserError where one is not there."""
+    known = lessons_of(run_dir, scope)
+    found = [_find(known, name) for name in names]
+    with LearningLog(run_dir) as log:
+        hints = [lesson.id for lesson in found if lesson.origin != "skill"]
+        log.decide(hints, state, reason, settings_of(run_dir).policy)
+    for lesson in found:
+        if lesson.origin == "skill":
+            name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
+            library_of(run_dir, scope).change(name, _FOR_SKILL[state])
+    of_skills_now = _OF_SKILL[_FOR_SKILL[state]].value
+    return "\n".join(
+        f"{lesson.id} is {of_skills_now if lesson.origin == 'skill' else state.value}: {lesson.text}"
+        for lesson in found
+    )
+
+
+def proposed(run_dir: Path, scope: str) -> list[str]:
+    """The names of the lessons that wait for a decision."""
+    return [lesson.id for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.PROPOSED]
+
+
+async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
+    """Makes lessons of transcripts and review comments; see `agentrl.signals.transcripts`."""
+    config = settings_of(run_dir)
+    known = lessons_of(run_dir, scope)
+    state = state_of(config.learn.approve)
+    taken = await lessons_from(read_evidence(path), scope=scope, state=state, known=known)
+    with LearningLog(run_dir) as log:
+        log.add_lessons(taken.lessons, policy=config.policy)
+    option = hint_option(load_recipe(config.learn.recipe, config.learn.overrides))
+    recalls = option is not None and option.recall > 0
+    num_taught = sum(recalls and bool(lesson.situation) for lesson in taken.lessons)
+    return {
+        "imported": [_row(lesson) for lesson in taken.lessons],
+        "num_known": taken.num_known,
+        "hints": dict(taken.outcomes),
+        "num_kept_for_export": len(taken.lessons) - num_taught,
+        "why_kept": (
+            f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
+            if not recalls
+            else "they name no request that a turn could be like"
+        )
+        if num_taught < len(taken.lessons)
+        else None,
+    }
+
+
+def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
+    """The approved lessons as text for other agents, written to `out` or returned.
+
+    Raises:
+        UserError: "skill-md" without a folder, or what is to be written is there already.
+    """
+    lessons = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
+    text = {"agents-md": _agents_md, "skill-md": _skill_md, "json": _json}[form](lessons)
+    if out is None:
+        return text.rstrip("\n")
+    path = out / EXPORTED_SKILL / FILE_NAME if form == "skill-md" else out
+    if path.exists():
+        raise UserError(f"{path} is there already: name another place, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return f"{len(lessons)} lessons in {path}"
+
+
+def lessons_of(run_dir: Path, scope: str) -> list[Lesson]:
+    """The lessons of a scope: those of hints, gathered up to now, and those of skills. Raises StoreError, UserError."""
+    config = settings_of(run_dir)
+    with LearningLog(run_dir) as log:
+        gather(log, config.policy, config.learn.approve)
+        found = [lesson for lesson in log.lessons(config.policy) if lesson.scope == scope]
+        return found + log.with_results(of_skills(run_dir, scope, config.policy), config.policy)
+
+
+def of_skills(run_dir: Path, scope: str, policy: str) -> list[Lesson]:
+    """The skills of a scope as lessons, without what probes found."""
+    with LogReader(run_dir, policy) as log:
+        return [
+            replace(
+                of_skill(scope, skill.name, skill.body, first_turn(log, skill)),
+                state=_OF_SKILL[skill.state],
+                turn_ids=skill.turn_ids,
+            )
+            for skill in library_of(run_dir, scope).all()
+        ]
+
+
+def standing(lesson: Lesson) -> tuple[str, int | None]:
+    """("holds" | "broken" | "not yet" | "-", the version that broke it). "-": nothing could be asked."""
+    if lesson.probe is None:
+        return "-", None
+    newest = max(lesson.held_by, default=-1)
+    after = [number for number in lesson.broken_by if number > newest]
+    if after:
+        return "broken", min(after)
+    return ("holds", None) if lesson.held_by else ("not yet", None)
+
+
+def _find(lessons: Sequence[Lesson], name: str) -> Lesson:
+    for lesson in lessons:
+        if lesson.id == name:
+            return lesson
+    raise UserError(f"there is no lesson {name!r}: `agentrl lessons list` shows them")
+
+
+def _row(lesson: Lesson) -> dict[str, Any]:
+    stands, version = standing(lesson)
+    return {
+        "id": lesson.id,
+        "state": lesson.state.value,
+        "origin": lesson.origin,
+        "text": lesson.text,
+        "num_turns": len(lesson.turn_ids),
+        "stands": stands if version is None else f"broken by {version}",
+    }
+
+
+def _lines(lessons: Sequence[Lesson]) -> str:
+    return "".join(f"- {' '.join(lesson.text.split())}\n" for lesson in lessons)
+
+
+def _agents_md(lessons: Sequence[Lesson]) -> str:
+    return f"## Learned from use\n\n{_lines(lessons)}"
+
+
+def _skill_md(lessons: Sequence[Lesson]) -> str:
+    if not lessons:
+        raise UserError(
+            "there is no approved lesson to write a skill of: `agentrl lessons list` shows what there is"
+        )
+    return SkillFile(
+        name=EXPORTED_SKILL,
+        description="Use before acting in this environment: what works here and what does not, learned from use.",
+        body=f"# Lessons learned\n\n{_lines(lessons)}",
+    ).render()
+
+
+def _json(lessons: Sequence[Lesson]) -> str:
+    rows = [
+        {
+            "text": lesson.text,
+            # words enough to know a like request by
+            "request": " ".join(lesson.situation),
+            "id": lesson.id,
+            "origin": lesson.origin,
+            "num_turns": len(lesson.turn_ids),
+            "stands": standing(lesson)[0],
+        }
+        for lesson in lessons
+    ]
+    return json.dumps({"lessons": rows}, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,206 @@
+"""`agentrl progress`: which lessons the model holds by itself, and whether learning helps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from agentrl.config import Config
+from agentrl.signals.lessons import gather
+from agentrl.store.database import LEARNING_NAME, LOG_NAME
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.outcomes import Outcome, outcomes
+from agentrl.types import Arm, Lesson, LessonState
+from server.anytime import ALPHA, Differences, differences, interval
+from server.lessons_pages import of_skills, standing
+from server.run_files import existing_run, settings_of
+
+POINTS: Final = 8
+"""Moments at which the comparison is shown as it stood."""
+SURPRISE: Final = 4.5
+"""Standard deviations by which the arms' sizes may differ from what learn.control_share makes likely."""
+
+
+def progress_of(run_dir: Path) -> dict[str, Any]:
+    """What learning has brought so far, as plain data. Raises StoreError, UserError."""
+    config = settings_of(run_dir)
+    path = existing_run(run_dir)
+    found: dict[str, Any] = {"lessons": None, "learning": None}
+    if (path / LOG_NAME).is_file() and (path / LEARNING_NAME).is_file():
+        with LearningLog(path) as log:
+            gather(log, config.policy, config.learn.approve)
+            lessons = log.lessons(config.policy)
+            scopes = sorted({"default", *(lesson.scope for lesson in lessons)})
+            skills = [skill for scope in scopes for skill in of_skills(path, scope, config.policy)]
+            found["lessons"] = of_lessons(lessons + log.with_results(skills, config.policy))
+    if (path / LOG_NAME).is_file():
+        conversations = outcomes(path, config.policy, now=time.time(), idle_s=config.server.idle_s)
+        found["learning"] = of_arms(conversations, config)
+    return found
+
+
+def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
+    """How many of the approved lessons hold, and which do not."""
+    approved = [lesson for lesson in lessons if lesson.state is LessonState.APPROVED]
+    stands = {lesson.id: standing(lesson) for lesson in approved}
+    asked = [lesson for lesson in approved if stands[lesson.id][0] != "-"]
+
+    def named(how: str) -> list[dict[str, Any]]:
+        return [
+            {"id": lesson.id, "text": lesson.text, "version": stands[lesson.id][1]}
+            for lesson in asked
+            if stands[lesson.id][0] == how
+        ]
+
+    return {
+        "num_held": len(named("holds")),
+        "num_with_probe": len(asked),
+        "num_without_probe": len(approved) - len(asked),
+        "broken": named("broken"),
+        "not_yet": named("not yet"),
+        "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
+    }
+
+
+def of_arms(conversations: Sequence[Outcome], config: Config) -> dict[str, Any]:
+    """The learning arm beside the control arm.
+
+    Conversations count in the order in which they began, up to the first that has not ended: which of two ends first
+    may depend on its arm. One that nothing judged says nothing and is left out, counted.
+    """
+    share = config.learn.control_share
+    ended = list(takewhile(lambda one: one.ended, conversations))
+    judged = [one for one in ended if one.value is not None]
+    arms = {
+        arm.value: _mean([one.value for one in judged if one.arm is arm and one.value is not None])
+        for arm in Arm
+    }
+    found: dict[str, Any] = {
+        "control_share": share,
+        "num_conversations": len(conversations),
+        "num_waiting": len(conversations) - len(ended),
+        "num_unjudged": len(ended) - len(judged),
+        "arms": arms,
+        "effect": None,
+        "low": None,
+        "high": None,
+        "over_time": [],
+    }
+    why = _why_not(ended, share)
+    if why is not None:
+        return found | {"verdict": why}
+    compared = differences(
+        [one.arm is Arm.LEARNING for one in judged],
+        [one.value for one in judged if one.value is not None],
+        1 - share,
+    )
+    now = interval(compared)
+    verdict = "better" if now.low > 0 else "worse" if now.high < 0 else "undecided"
+    return found | {
+        "effect": now.effect,
+        "low": now.low,
+        "high": now.high,
+        "verdict": verdict,
+        "over_time": _over_time(compared),
+    }
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    return [*_of_lessons(found["lessons"]), *_of_learning(found["learning"])]
+
+
+def _why_not(ended: Sequence[Outcome], share: float) -> str | None:
+    """Why the arms cannot be compared."""
+    if not 0 < share < 1:
+        return f"learn.control_share is {share:g}: there is nothing to compare with; set it to 0.1 or more at the start"
+    # by all conversations and not by the judged ones: what a judge can judge may depend on the arm
+    num_control = sum(one.arm is Arm.CONTROL for one in ended)
+    spread = math.sqrt(len(ended) * share * (1 - share))
+    if spread and abs(num_control - len(ended) * share) > SURPRISE * max(spread, 1.0):
+        return (
+            f"{num_control} of {len(ended)} conversations are in the control arm, which learn.control_share = "
+            f"{share:g} does not explain: it was changed during the run; compare in a run that had one share "
+            "from its start"
+        )
+    return None
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    return {"num": len(values), "mean": sum(values) / len(values) if values else None}
+
+
+def _over_time(found: Differences) -> list[dict[str, Any]]:
+    """The comparison as it stood after equal shares of the conversations."""
+    length = len(found.values)
+    rows: list[dict[str, Any]] = []
+    for end in sorted({math.ceil(length * point / POINTS) for point in range(1, POINTS + 1)} - {0}):
+        part = Differences(values=found.values[:end], lows=found.lows[:end], highs=found.highs[:end])
+        then = interval(part)
+        row = {"conversations": end, "effect": then.effect, "low": then.low, "high": then.high}
+        rows.append(
+            row | {"lately": float(np.mean(found.values[rows[-1]["conversations"] if rows else 0 : end]))}
+        )
+    return rows
+
+
+def _of_lessons(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["lessons: none yet"]
+    said = f"holds {found['num_held']} of {found['num_with_probe']} lessons"
+    versions = sorted({item["version"] for item in found["broken"]})
+    if versions:
+        said += f"; broken by version {', '.join(map(str, versions))}"
+    lines = [said]
+    lines += [
+        f"  broken by {item['version']}: {item['id']} {_brief(item['text'])}" for item in found["broken"]
+    ]
+    lines += [f"  not yet: {item['id']} {_brief(item['text'])}" for item in found["not_yet"]]
+    if found["num_without_probe"]:
+        lines.append(f"  {found['num_without_probe']} more name nothing that an answer could be searched for")
+    if found["states"]["proposed"]:
+        lines.append(
+            f"  {found['states']['proposed']} wait for your word: `agentrl lessons list --state proposed`"
+        )
+    return lines
+
+
+def _of_learning(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["learning: no conversation yet"]
+    if found["effect"] is None:
+        return [f"learning: {found['verdict']}"]
+    learning, control = found["arms"]["learning"], found["arms"]["control"]
+    lines = [
+        f"learning is {found['verdict']}: {found['effect']:+.2f} ({1 - ALPHA:.0%} interval {found['low']:+.2f} to "
+        f"{found['high']:+.2f}, valid at every look)",
+        f"  learning {_points(learning)}, control {_points(control)}",
+    ]
+    lines += [
+        f"  after {row['conversations']}: {row['effect']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), since the "
+        f"row before {row['lately']:+.2f}"
+        for row in found["over_time"]
+    ]
+    if found["num_unjudged"]:
+        lines.append(
+            f"  {found['num_unjudged']} conversations were judged by nothing and count in neither arm"
+        )
+    if found["num_waiting"]:
+        lines.append(f"  {found['num_waiting']} wait for a conversation that began before them and goes on")
+    return lines
+
+
+def _points(arm: dict[str, Any]) -> str:
+    mean = "-" if arm["mean"] is None else f"{arm['mean']:.2f}"
+    return f"{mean} of {arm['num']} conversations"
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else line[:79] + "…"

@@ -1,0 +1,469 @@
+"""The guards at work in the learner's loop: what they hold back is pending or rejected with a reason, and shown."""
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from learner_run import Learner, Run, write_base
+
+from agentrl.config import Config, CurriculumConfig, GuardsConfig, write_config
+from agentrl.errors import ConfigError
+from agentrl.learner.budget import Outline, divergence
+from agentrl.learner.control import is_paused, pause_reason, set_paused
+from agentrl.learner.guard_report import read_report
+from agentrl.learner.guard_rules import refuse
+from agentrl.learner.held_out import HeldOut, is_held_out
+from agentrl.recipes.recipe import load_recipe
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import Arm, Signal, SignalSource, Turn
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+def guarded(run: Run, curriculum: CurriculumConfig | None = None, **guards: object) -> Run:
+    """The run with other guards."""
+    update = {"guards": GuardsConfig(**guards), "curriculum": curriculum or CurriculumConfig()}
+    run.config = run.config.model_copy(update=update)
+    write_config(run.config, run.path / "config.json")
+    return run
+
+
+def say(run: Run, turn: Turn, source: str, reward: float | None = None, hint: str | None = None) -> None:
+    signal = Signal(turn_id=turn.id, source=SignalSource(source), reward=reward, hint=hint, created_at=1.0)
+    asyncio.run(run._log([], [signal]))
+
+
+def states(run: Run) -> dict[int, str]:
+    with LearningLog(run.path) as log:
+        return {version.number: version.state.value for version in log.versions()}
+
+
+def last_step(learner: Learner) -> dict[str, float]:
+    metrics = learner.journal.of("step")[-1]["metrics"]
+    assert isinstance(metrics, dict)
+    return metrics
+
+
+def settled(learner: Learner) -> None:
+    """Works until looking again changes nothing: a hand that the guards emptied ends `work` while turns wait."""
+    before = None
+    while before != learner.run.account():
+        before = learner.run.account()
+        learner.work()
+
+
+# trust
+
+
+def test_turns_of_a_source_that_is_not_listened_to_are_set_aside_as_untrusted(
+    tmp_path: Path, base: Path
+) -> None:
+    run = guarded(Run(tmp_path / "run", base, batch__turns_per_step=2), trust={"user": 0.0})
+    turns = run.record(*(run.turn(f"task {i}", "abc") for i in range(4)))
+    for turn in turns[:2]:
+        say(run, turn, "user", hint="say evil")
+    for turn in turns[2:]:
+        say(run, turn, "rule", hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert run.account() == (4, 2, {"untrusted": 2}, {})
+
+
+def test_a_turn_taught_by_a_half_trusted_source_has_half_the_weight(tmp_path: Path, base: Path) -> None:
+    weights = {}
+    for trust in (1.0, 0.5):
+        run = guarded(Run(tmp_path / f"run{trust}", base), trust={"user": trust})
+        turns = run.record(*(run.turn(f"task {i}", "abc") for i in range(4)))
+        for turn in turns:
+            say(run, turn, "user" if turn is turns[0] else "rule", hint="say xyz")
+        with run.learner() as learner:
+            learner.loop.start()
+            claims = learner.log.claim(limit=4, needs="any", max_age_s=1e9)
+            built = learner.loop._builder.build(claims, newest_version=0)
+            weighed = learner.guards.weigh(built.samples, claims)
+            weights[trust] = {
+                sample.turn_ids[0]: sample.weights.get("kd", (1.0,))[0] for sample in weighed.samples
+            }
+    assert set(weights[1.0].values()) == {1.0}
+    assert weights[0.5] == {turns[0].id: 0.5, **{turn.id: 1.0 for turn in turns[1:]}}
+
+
+def test_an_untrusted_hint_is_not_recalled_for_other_turns(tmp_path: Path, base: Path) -> None:
+    for trust, trained in ((1.0, 4), (0.0, 0)):
+        run = guarded(Run(tmp_path / f"run{trust}", base), trust={"user": trust}, quarantine="off")
+        told = run.record(run.turn("do this thing now", "abc"))
+        say(run, told[0], "user", hint="say evil")
+        say(run, told[0], "rule", reward=-1.0)
+        run.record(*(run.turn("do this thing now", "abc") for _ in range(3)))
+        with run.learner() as learner:
+            learner.loop.start()
+            learner.work()
+            assert run.account()[1] == trained
+
+
+def test_after_many_approvals_and_nothing_else_a_users_reward_teaches_nothing(
+    tmp_path: Path, base: Path
+) -> None:
+    run = guarded(
+        Run(tmp_path / "run", base, recipe="openclaw_rl_binary", batch__turns_per_step=2), max_approvals=2
+    )
+    turns = run.record(
+        *(run.turn(f"task {i}", "abc", session="flattered", logprobs=(-5.0,) * 4) for i in range(4))
+    )
+    for turn in turns:
+        say(run, turn, "user", reward=1.0)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert run.account()[2] == {"empty_approval": 2}
+
+
+# shares
+
+
+def test_no_session_weighs_more_than_its_share_of_an_update(tmp_path: Path, base: Path) -> None:
+    run = guarded(Run(tmp_path / "run", base, batch__turns_per_step=8), max_session_share=0.75)
+    run.record(*(run.turn(f"task {i}", "abc", session="loud") for i in range(6)), hint="say xyz")
+    run.record(run.turn("task 8", "abc", session="quiet"), hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert run.account()[1] == 7  # 6 places of 8 are three quarters; 6 of 7 would be more
+        assert last_step(learner)["share/session"] == pytest.approx(0.75)
+        assert read_report(run.path)["shares"]["session"] == pytest.approx(0.75)
+
+
+def test_the_rest_of_a_loud_session_waits_for_the_next_update(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=4)
+    run.record(*(run.turn(f"task {i}", "abc", session="loud") for i in range(6)), hint="say xyz")
+    run.record(*(run.turn(f"task {i}", "abc", session=f"q{i}") for i in range(6, 8)), hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        steps = [
+            len(event["turn_ids"]) if "turn_ids" in event else event["num_turns"]
+            for event in learner.journal.of("step")
+        ]
+        assert steps[0] == 4
+        assert run.account() == (8, 8, {}, {})
+    with LearningLog(run.path) as log:
+        first = log.step(log.version("default", 1).step_ids[0])  # type: ignore[union-attr]
+        assert first is not None
+        loud = [turn_id for turn_id in first.turn_ids if turn_id in {f"turn{i}" for i in range(1, 7)}]
+        assert len(loud) == 2
+
+
+# curriculum
+
+
+def test_turns_of_a_task_that_always_succeeds_weigh_less(tmp_path: Path, base: Path) -> None:
+    curriculum = CurriculumConfig(tasks="edge", min_weight=0.2)
+    run = guarded(Run(tmp_path / "run", base), curriculum, max_session_share=1.0)
+    easy = run.record(*(run.turn("easy", "abc") for _ in range(10)), reward=1.0)
+    hinted = run.record(run.turn("easy", "abc"), run.turn("hard", "abc"), hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.guards.listen()
+        claims = learner.log.records([turn.id for turn in hinted])
+        built = learner.loop._builder.build(claims, newest_version=0)
+        found = {
+            sample.turn_ids[0]: sample.weights.get("kd", (1.0,))[0]
+            for sample in learner.guards.weigh(built.samples, claims).samples
+        }
+    # ten sessions succeeded, the hinted one did not: p = 11/13, 4p(1-p) = 88/169
+    assert found == {hinted[0].id: pytest.approx(88 / 169), hinted[1].id: 1.0}
+    assert len(easy) == 10
+
+
+# quarantine
+
+
+def tools(run: Run, name: str, session: str | None = None) -> Turn:
+    return run.turn("Compress the file now please", "abc", turn_id=name, session=session)
+
+
+def test_contradicted_turns_are_quarantined_and_readmitted_when_more_agree(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=2)
+    run.record(*(tools(run, f"right{i}") for i in range(3)), reward=1.0)
+    attack = run.record(tools(run, "attack"), tools(run, "attack2"), hint="say evil")
+    with run.learner() as learner:
+        learner.loop.start()
+        settled(learner)
+
+        rejected = run.account()[2]
+        assert rejected["contradicted"] == 2
+        with LearningLog(run.path) as log:
+            assert {log.fate(turn.id) for turn in attack} == {"rejected:contradicted"}
+        [event] = [e for e in learner.journal.of("quarantined") if e["turn_ids"] == ["attack"]]
+        assert "in the same situation call right" in str(event["detail"])
+        assert read_report(run.path)["quarantined"] == rejected["contradicted"]
+
+        run.record(tools(run, "agree1"), tools(run, "agree2"), hint="say evil")
+        settled(learner)
+        with LearningLog(run.path) as log:
+            assert {log.fate(turn.id) for turn in attack} == {"trained"}
+        assert any("attack" in event["turn_ids"] for event in learner.journal.of("readmitted"))  # type: ignore[operator]
+
+
+def test_a_new_learner_finds_the_quarantine_of_the_one_before(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=2)
+    run.record(tools(run, "right1"), tools(run, "right2"), reward=1.0)
+    run.record(tools(run, "attack"), hint="say evil")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+    with LearningLog(run.path) as log:
+        assert log.fate("attack") == "rejected:contradicted"
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(tools(run, "agree1"), tools(run, "agree2"), hint="say evil")
+        settled(learner)
+        with LearningLog(run.path) as log:
+            assert log.fate("attack") == "trained"
+
+
+def test_without_quarantine_the_contradicted_turn_is_trained(tmp_path: Path, base: Path) -> None:
+    run = guarded(Run(tmp_path / "run", base, batch__turns_per_step=2), quarantine="off")
+    run.record(tools(run, "right1"), tools(run, "right2"), reward=1.0)
+    run.record(tools(run, "attack"), hint="say evil")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        with LearningLog(run.path) as log:
+            assert log.fate("attack") == "trained"
+
+
+# budgets
+
+
+def test_the_divergence_from_an_outline_is_the_kl_of_what_it_tells_apart() -> None:
+    old = torch.tensor([[0.7, 0.2, 0.06, 0.04]]).log()
+    new = torch.tensor([[0.1, 0.5, 0.2, 0.2]]).log()
+    top = old.topk(2)
+    outline = Outline(ids=top.indices, logprobs=top.values)
+
+    # ids 0 and 1, and the rest: .1 ln(.1/.7) + .5 ln(.5/.2) + .4 ln(.4/.1)
+    expected = 0.1 * -1.9459101 + 0.5 * 0.9162907 + 0.4 * 1.3862944
+    assert divergence(new, outline).tolist() == [pytest.approx(expected, rel=1e-5)]
+    assert divergence(old, outline).tolist() == [pytest.approx(0.0, abs=1e-6)]
+    whole = Outline(ids=torch.arange(4)[None], logprobs=old)
+    exact = sum(p * (p / q).log() for p, q in zip(new.exp()[0], old.exp()[0], strict=True))
+    assert divergence(new, whole).tolist() == [pytest.approx(float(exact), rel=1e-5)]
+
+
+def held_out_names(num: int) -> list[str]:
+    return [name for name in (f"good{i}" for i in range(1600)) if is_held_out(name)][:num]
+
+
+def with_probe(run: Run, num: int = 5) -> Run:
+    turns = [
+        run.turn(f"do {name}", "fine", turn_id=name, logprobs=(-5.5,) * 5) for name in held_out_names(num)
+    ]
+    run.record(*turns, reward=1.0)
+    return run
+
+
+def test_a_version_that_goes_too_far_from_its_parent_is_rejected(tmp_path: Path, base: Path) -> None:
+    run = guarded(with_probe(Run(tmp_path / "run", base)), max_kl_update=1e-6)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        run.hinted(4, version=1)
+        learner.work()
+
+        # what joins the probe after the parent was looked at counts from the next version on
+        assert states(run) == {0: "retired", 1: "serving", 2: "rejected"}
+        reason = str(learner.journal.of("version")[-1]["reason"])
+        assert "KL to the version that serves is" in reason
+        assert "guards.max_kl_update allows 1e-06" in reason
+        assert run.account()[2] == {"held_out": 5, "gate": 4}
+        assert read_report(run.path)["budget"]["kl_update"] > 1e-6
+
+
+def test_slow_drift_from_version_0_is_stopped_where_no_single_update_goes_far(
+    tmp_path: Path, base: Path
+) -> None:
+    run = guarded(
+        with_probe(Run(tmp_path / "run", base, optim__lr=3e-4)), max_kl_update=1.0, max_kl_base=0.02
+    )
+    spent = []
+    with run.learner() as learner:
+        learner.loop.start()
+        for _ in range(12):
+            run.hinted(4, version=max(n for n, state in states(run).items() if state != "rejected"))
+            learner.work()
+            spent.append(read_report(run.path)["budget"])
+            if "rejected" in states(run).values():
+                break
+        served = [one for one in spent if one["kl_base"] <= 0.02]
+        assert len(served) > 1
+        assert "KL to version 0 is" in str(learner.journal.of("version")[-1]["reason"])
+        assert all(one["kl_update"] < 0.001 for one in spent[1:])
+
+
+def test_a_probe_that_has_fallen_too_far_since_it_was_sampled_stops_the_line(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    names = held_out_names(5)
+    # the sampler's log-probs say that the replies were far likelier then than the model thinks now
+    run.record(
+        *(run.turn(f"do {name}", "fine", turn_id=name, logprobs=(-1.0,) * 5) for name in names), reward=1.0
+    )
+    guarded(run, max_fall=2.0)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert states(run)[1] == "rejected"
+        assert "guards.max_fall allows 2" in str(learner.journal.of("version")[-1]["reason"])
+
+
+def test_budgets_that_could_not_be_measured_are_named(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert states(run)[1] == "serving"
+        assert read_report(run.path)["budget"] == {
+            "version": 1,
+            "not_measured": ["kl_update", "kl_base", "probe_fall"],
+        }
+
+
+def test_the_probe_keeps_what_version_0_did_well_and_reads_its_old_file(tmp_path: Path, base: Path) -> None:
+    run = with_probe(Run(tmp_path / "run", base), 3)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+    probe = HeldOut(run.path, grouped=False)
+    assert set(probe.anchors) == set(probe.rows) == set(held_out_names(3))
+    assert set(probe.sampled.values()) == {-5.5}
+
+    (run.path / "held_out.json").write_text(json.dumps({"old": [[1, 2, 3, 4], 2]}))
+    probe = HeldOut(run.path, grouped=False)
+    assert {name: (row.token_ids, row.positions) for name, row in probe.rows.items()} == {
+        "old": ((1, 2, 3, 4), (2, 3))
+    }
+    assert (probe.anchors, probe.sampled) == ({}, {})
+
+
+# the watch
+
+
+def answered(run: Run, num: int, *, version: int, asks: bool) -> None:
+    """Turns with nothing to learn from, which the watch sees."""
+    text = "Shall I?" if asks else "Done it!"
+    run.record(*(run.turn(f"chat {run.num_turns + i}", text, version=version) for i in range(num)))
+
+
+def drifted(run: Run, learner: Learner) -> None:
+    """Sixteen plain turns, then a version, then sixteen turns of it that only ask."""
+    answered(run, 16, version=0, asks=False)
+    learner.loop.start()
+    run.hinted(4)
+    learner.work()
+    assert states(run)[1] == "serving"
+    answered(run, 16, version=1, asks=True)
+    learner.guards._watch._looked_at = -1e9  # type: ignore[union-attr]
+    learner.work()
+
+
+def test_an_alarm_pauses_learning_and_rolls_back_with_the_reason_shown(tmp_path: Path, base: Path) -> None:
+    run = guarded(Run(tmp_path / "run", base), watch_turns=16)
+    with run.learner() as learner:
+        drifted(run, learner)
+
+        assert states(run) == {0: "serving", 1: "rejected"}
+        assert is_paused(run.path)
+        assert "the rate of questions is 1.00, 0.00 in the reference" in pause_reason(run.path)
+        assert run.account()[2]["rolled_back"] == 4
+        assert [event["target"] for event in learner.journal.of("alarm")] == [0]
+        assert read_report(run.path)["alarm"]["reasons"] == [
+            "the rate of questions is 1.00, 0.00 in the reference"
+        ]
+
+        set_paused(run.path, paused=False)
+        learner.guards._watch._looked_at = -1e9  # type: ignore[union-attr]
+        learner.work()
+        assert not is_paused(run.path)  # the turns before the alarm are not held against it again
+
+
+@pytest.mark.parametrize(("watch", "paused"), [("pause", True), ("report", False), ("off", False)])
+def test_what_an_alarm_does_is_the_runs_to_say(tmp_path: Path, base: Path, watch: str, paused: bool) -> None:
+    run = guarded(Run(tmp_path / "run", base), watch_turns=16, watch=watch)
+    with run.learner() as learner:
+        if watch == "off":
+            assert learner.guards._watch is None
+            return
+        drifted(run, learner)
+
+        assert states(run)[1] == "serving"
+        assert is_paused(run.path) == paused
+        assert len(learner.journal.of("alarm")) == 1
+
+
+def test_the_control_arm_is_the_reference_where_there_is_one(tmp_path: Path, base: Path) -> None:
+    run = guarded(Run(tmp_path / "run", base), watch_turns=16)
+    learn = run.config.learn.model_copy(update={"control_share": 0.5})
+    run.config = run.config.model_copy(update={"learn": learn})
+    with run.learner() as learner:
+        answered(run, 16, version=0, asks=False)
+        learner.loop.start()
+        # everybody asks now, the control arm as well: it is the tasks
+        control = [dataclasses.replace(run.turn(f"c{i}", "Shall I?"), arm=Arm.CONTROL) for i in range(16)]
+        run.record(*control)
+        answered(run, 16, version=0, asks=True)
+        learner.work()
+
+        assert learner.journal.of("alarm") == []
+        assert read_report(run.path)["watch"]["against"] == "control"
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("recipe", "guards", "curriculum", "message"),
+    [
+        ("grpo", {"quarantine": "on"}, {}, "guards.quarantine = 'auto'"),
+        ("grpo", {"min_sessions": 2}, {}, "guards.min_sessions = 2"),
+        ("grpo", {"max_session_share": 0.5}, {}, "guards.max_session_share"),
+        ("dpo", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
+        ("dpo", {"max_source_share": 0.5}, {}, "guards.max_source_share"),
+        ("dpo", {}, {"tasks": "edge"}, "curriculum.tasks"),
+    ],
+)
+def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(
+    recipe: str, guards: dict[str, object], curriculum: dict[str, object], message: str
+) -> None:
+    config = Config(guards=GuardsConfig(**guards), curriculum=CurriculumConfig(**curriculum))
+
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        refuse(config, load_recipe(recipe))
+    refuse(config, load_recipe("hint_opsd"))
+    refuse(Config(), load_recipe(recipe))
+
+
+def test_sources_that_do_not_exist_cannot_be_trusted() -> None:
+    with pytest.raises(ValueError, match="names no source of signals"):
+        GuardsConfig(trust={"usr": 1.0})
+    with pytest.raises(ValueError, match="write a number from 0 to 1"):
+        GuardsConfig(trust={"user:guests": 2.0})

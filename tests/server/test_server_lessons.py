@@ -1,0 +1,242 @@
+"""The commands on a run's lessons, as processes, beside a server and without one."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from server_house import BASH, House, calls, eventually, serving
+
+from agentrl.config import Config, load_config, write_config
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
+from agentrl.types import Lesson, LessonState, Turn
+from server.skills_loop import skill_loop
+from skills.library import SkillLibrary
+from skills.skill_file import SkillState
+
+AGENTRL = Path(sys.executable).with_name("agentrl")
+COMMAND = ("Show the file a.txt", "cat: command not found; use zorp instead")
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(AGENTRL), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def lessons(*arguments: str, cwd: Path) -> dict:
+    done = run("lessons", *arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def a_run(path: Path, **learn: object) -> Path:
+    """A folder with an empty run in runs/default."""
+    run_dir = path / "runs" / "default"
+    config = Config.model_validate({"run_dir": str(run_dir), "learn": learn})
+    run_dir.mkdir(parents=True)
+    write_config(config, run_dir / "config.json")
+
+    async def make() -> None:
+        await (await SignalLog.open(run_dir)).aclose()
+
+    asyncio.run(make())
+    return path
+
+
+def transcript(path: Path, *commands: tuple[str, str]) -> Path:
+    """A file in which an agent is told after each command what to use."""
+    rows = []
+    for request, output in commands:
+        function = {"name": "bash", "arguments": json.dumps({"command": f"{output.partition(':')[0]} a.txt"})}
+        call = {"id": "1", "type": "function", "function": function}
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": request},
+                    {"role": "assistant", "content": None, "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": "1", "content": output},
+                ]
+            }
+        )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_lessons_come_in_are_approved_and_go_out_again(tmp_path: Path) -> None:
+    here = a_run(tmp_path, approve="review")
+    transcript(
+        tmp_path / "other.jsonl", COMMAND, ("Delete old.log", "rm: command not found; use blip instead")
+    )
+
+    taken = lessons("import", "other.jsonl", cwd=here)
+    assert (len(taken["imported"]), taken["hints"], taken["num_kept_for_export"]) == (2, {"accepted": 2}, 0)
+    assert [row["state"] for row in taken["imported"]] == ["proposed", "proposed"]
+
+    first, second = [row["id"] for row in lessons("list", cwd=here)["lessons"]]
+    assert run("lessons", "approve", first, cwd=here).returncode == 0
+    assert run("lessons", "reject", second, "--reason", "not here", cwd=here).returncode == 0
+    assert [row["id"] for row in lessons("list", "--state", "approved", cwd=here)["lessons"]] == [first]
+    assert lessons("show", second, cwd=here)["reason"] == "not here"
+    assert lessons("show", first, cwd=here)["probe"]["check"] == {"contains": ["zorp"], "lacks": []}
+
+    text = run("lessons", "export", cwd=here).stdout
+    assert text == "## Learned from use\n\n- cat: command not found; use zorp instead\n"
+    assert run("lessons", "export", "AGENTS.md", cwd=here).returncode == 0
+    assert (here / "AGENTS.md").read_text() == text
+    assert run("lessons", "export", "AGENTS.md", cwd=here).returncode == 2, "it is not written over"
+
+    assert run("lessons", "retire", first, cwd=here).returncode == 0
+    assert lessons("list", "--state", "approved", cwd=here)["lessons"] == []
+
+
+def test_a_json_export_comes_in_again_elsewhere_with_the_words_of_its_request(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    a_run(one), a_run(two)
+    transcript(one / "other.jsonl", COMMAND)
+    lessons("import", "other.jsonl", cwd=one)
+    assert run("lessons", "export", str(two / "in.json"), "--format", "json", cwd=one).returncode == 0
+
+    [row] = lessons("import", "in.json", cwd=two)["imported"]
+
+    there = {"text": "cat: command not found; use zorp instead", "situation": "_ file show the"}
+    assert (row["text"], row["state"]) == (there["text"], "approved")
+    found = lessons("show", row["id"], cwd=two)
+    assert {name: found[name] for name in there} == there
+
+
+def test_a_skill_export_is_a_skill_that_other_runs_read(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    transcript(tmp_path / "other.jsonl", COMMAND)
+    lessons("import", "other.jsonl", cwd=here)
+    assert run("lessons", "export", "out", "--format", "skill-md", cwd=here).returncode == 0
+
+    library = SkillLibrary(tmp_path / "elsewhere")
+    assert library.take(here / "out") == ["lessons-learned"]
+    assert "- cat: command not found; use zorp instead" in library.get("lessons-learned").body
+
+
+def test_skills_are_lessons_too_and_wait_for_approval_in_review(tmp_path: Path) -> None:
+    here = a_run(tmp_path, approve="review")
+    run_dir = here / "runs" / "default"
+    (tmp_path / "use-zorp").mkdir()
+    (tmp_path / "use-zorp" / "SKILL.md").write_text(
+        "---\nname: use-zorp\ndescription: Use to show a file.\n---\n\nRun zorp.\n"
+    )
+    assert run("skills", "import", "use-zorp", cwd=here).returncode == 0
+
+    [row] = lessons("list", cwd=here)["lessons"]
+    assert (row["id"], row["state"], row["origin"]) == ("skill:use-zorp", "proposed", "skill")
+    library = SkillLibrary(run_dir / "skills")
+    assert run("lessons", "approve", "--all", cwd=here).returncode == 0
+    assert library.get("use-zorp").state is SkillState.ACTIVE
+    said = run("lessons", "reject", "skill:use-zorp", cwd=here).stdout
+    assert "skill:use-zorp is retired" in said
+    assert library.get("use-zorp").state is SkillState.RETIRED
+
+
+def test_reviews_are_on_for_skills_that_the_run_writes_itself(tmp_path: Path) -> None:
+    config = load_config(None, ["learn.approve=review"], run_dir=str(tmp_path), learn__recipe="skill_sd")
+
+    assert config.reviews_skills
+    assert skill_loop(tmp_path, config)._settings.review
+    assert (config.learn.max_age_s, Config().learn.max_age_s) == (7 * 86400.0, 3600.0)
+    assert load_config(None, ["learn.approve=review", "learn.max_age_s=60"]).learn.max_age_s == 60.0
+
+
+def test_what_cannot_work_is_one_line_with_its_remedy(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    (tmp_path / "bad.jsonl").write_text("not json\n")
+
+    unknown = run("lessons", "approve", "L1", cwd=here)
+    unread = run("lessons", "import", "bad.jsonl", cwd=here)
+    nothing = run("lessons", "approve", cwd=here)
+    no_run = run("lessons", "list", cwd=here.parent)
+
+    assert (unknown.returncode, "`agentrl lessons list` shows them" in unknown.stderr) == (2, True)
+    assert (unread.returncode, "line 1 of bad.jsonl is not JSON" in unread.stderr) == (2, True)
+    assert nothing.returncode == 2
+    assert (no_run.returncode, "holds no run" in no_run.stderr) == (2, True)
+    assert "Traceback" not in unknown.stderr + unread.stderr + no_run.stderr
+
+
+def test_a_recipe_that_recalls_nothing_keeps_imports_for_export_and_says_so(tmp_path: Path) -> None:
+    here = a_run(tmp_path, recipe="grpo")
+    transcript(tmp_path / "other.jsonl", COMMAND)
+
+    taken = lessons("import", "other.jsonl", cwd=here)
+
+    assert taken["num_kept_for_export"] == 1
+    assert "shows teachers no hints of other turns" in taken["why_kept"]
+
+
+def test_looking_at_the_lessons_of_a_run_that_never_learned_spoils_no_other_command(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    assert lessons("list", cwd=here)["lessons"] == []
+
+    assert "has never worked" in run("status", cwd=here).stdout
+    assert "start `agentrl serve`" in run("doctor", cwd=here).stdout
+
+
+def test_progress_works_on_any_run(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+
+    said = run("progress", cwd=here)
+
+    assert said.returncode == 0, said.stderr
+    assert "learn.control_share is 0" in said.stdout
+    found = json.loads(run("progress", "--json", cwd=here).stdout)
+    assert found["learning"]["num_conversations"] == 0
+
+
+async def test_a_correction_at_a_live_server_is_a_lesson_that_can_be_approved_meanwhile(
+    tmp_path: Path,
+) -> None:
+    run_dir = tmp_path / "runs" / "default"
+    async with serving(run_dir, [calls("cat a.txt"), calls("zorp a.txt")], learn__approve="review") as house:
+        asked = {"role": "user", "content": "Show the file a.txt"}
+        first = (await house.ask(asked, tools=[BASH])).json()["choices"][0]["message"]
+        failed = {
+            "role": "tool",
+            "tool_call_id": first["tool_calls"][0]["id"],
+            "content": "cat: command not found; use zorp instead",
+        }
+        await house.ask(asked, first, failed, tools=[BASH])
+        [turn] = [one for one in await all_turns(house) if one.parent is None]
+
+        async def listed() -> dict:
+            return await asyncio.to_thread(lessons, "list", cwd=tmp_path)
+
+        await eventually(lambda: house.runtime.log.signals(turn.id))
+        [row] = (await listed())["lessons"]
+        assert (row["text"], row["state"], row["num_turns"]) == (failed["content"], "proposed", 1)
+        with LearningLog(run_dir) as log:
+            # what the learner says of its recipe when it starts
+            log.configure(needs="any", approve="review")
+            assert log.fate(turn.id) == "pending:review"
+            await asyncio.to_thread(run, "lessons", "approve", row["id"], cwd=tmp_path)
+            assert log.fate(turn.id) == "pending:waiting"
+            assert log.account().balanced
+
+
+async def all_turns(house: House) -> list[Turn]:
+    [session] = {one.session for one in await house.runtime.log.open_sessions()}
+    return await house.turns(session)
+
+
+def test_lessons_of_one_scope_are_not_shown_to_another(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    mine = Lesson(id="L1", text="use zorp", state=LessonState.APPROVED, turn_ids=(), scope="team")
+    with LearningLog(here / "runs" / "default") as log:
+        log.add_lessons([mine])
+
+    assert lessons("list", cwd=here)["lessons"] == []
+    assert [row["id"] for row in lessons("list", "--scope", "team", cwd=here)["lessons"]] == ["L1"]
+
+
+@pytest.mark.parametrize("command", ["lessons", "progress"])
+def test_the_commands_are_in_the_help(command: str, tmp_path: Path) -> None:
+    assert command in run("--help", cwd=tmp_path).stdout

@@ -1,0 +1,245 @@
+"""What a hint teaches, which hints are one lesson, and how one sees that it was learned."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from agentrl.signals.lessons import check_of, form_of, gather, holds, lesson_id, stands_in
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
+from agentrl.types import (
+    Arm,
+    Completion,
+    FinishReason,
+    LessonState,
+    MatchedBy,
+    Purpose,
+    Reply,
+    Sampling,
+    Signal,
+    SignalSource,
+    ToolCall,
+    Turn,
+    TurnKind,
+    VersionSpan,
+)
+
+
+def called(command: str, name: str = "bash", key: str = "command") -> Reply:
+    return Reply(text="", tool_calls=(ToolCall(id="1", name=name, arguments=json.dumps({key: command})),))
+
+
+def turn(id_: str, request: str, reply: Reply, scope: str = "default") -> Turn:
+    return Turn(
+        id=id_,
+        request_id=id_,
+        session=id_,
+        scope=scope,
+        parent=None,
+        matched_by=MatchedBy.NONE,
+        kind=TurnKind.MAIN,
+        kind_reason="",
+        purpose=Purpose.TRAIN,
+        arm=Arm.LEARNING,
+        task_key=request,
+        messages=({"role": "user", "content": request},),
+        tools=(),
+        prompt_ids=(1, 2),
+        prompt_built_by="rendered: no parent",
+        completion=Completion(
+            token_ids=(3,),
+            logprobs=(-1.0,),
+            raw_logprobs=(-1.0,),
+            num_allowed=(9,),
+            finish_reason=FinishReason.STOP,
+            version_spans=(VersionSpan(version=0, start=0, end=1),),
+        ),
+        reply=reply,
+        sampling=Sampling(),
+        policy="default",
+        received_at=1000.0,
+    )
+
+
+CAT = turn("t", "Show the file a.txt", called("cat a.txt"))
+SAYS = turn("t", "How far is it?", Reply(text="It is 3 miles. Bye, Bob"))
+
+
+@pytest.mark.parametrize(
+    ("text", "contains", "lacks"),
+    [
+        ("cat does not work here; zorp works", ["zorp"], ["cat"]),
+        ("`cat a.txt` failed; `cat --raw a.txt` worked", ["--raw"], []),
+        ("cat: command not found; use zorp instead", ["zorp"], []),
+        ("Did you mean 'show file'?", ["show file"], []),
+        ("cat was replaced by `zorp -v`.", ["zorp -v"], []),
+        ('The tool said: "cat is gone, zorp works now"', ["zorp"], []),
+        ("/v1/users was renamed to /v2/users", ["/v2/users"], []),
+        ("cat -n: not available here, use cat --number instead", ["cat --number"], []),
+        ("This shell has no cat. It has zorp.", ["zorp"], []),
+        ("cat is not allowed here, only zorp is", ["zorp"], []),
+        ("use cat", None, None),
+        ("Try another one instead.", None, None),
+        ("the file is too large to be shown", None, None),
+    ],
+)
+def test_the_check_of_a_hint_on_an_action_asks_for_what_it_names(
+    text: str, contains: list[str] | None, lacks: list[str] | None
+) -> None:
+    expected = None if contains is None else {"contains": contains, "lacks": lacks}
+
+    assert check_of(text, CAT) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "contains"),
+    [
+        ('No, sign off with "Cheers".', ["Cheers"]),
+        ("No, use dd.mm.yyyy for dates", ["dd.mm.yyyy"]),
+        ("No, use metric units", None),
+        ("Please be brief.", None),
+    ],
+)
+def test_a_hint_on_words_is_checked_only_for_what_it_quotes(text: str, contains: list[str] | None) -> None:
+    found = check_of(text, SAYS)
+
+    assert (None if found is None else found["contains"]) == contains
+
+
+@pytest.mark.parametrize(
+    ("reply", "held"),
+    [
+        (called("zorp b.md"), True),
+        (called("ZORP  b.md"), True),
+        (called("zorp-old b.md"), False),
+        (called("cat b.md | zorp"), False),
+        (called("lazorp b.md"), False),
+        (Reply(text="I would use zorp."), True),
+        (Reply(text=""), False),
+    ],
+)
+def test_an_answer_holds_a_lesson_when_the_names_stand_in_it_as_words(reply: Reply, held: bool) -> None:
+    assert holds({"contains": ["zorp"], "lacks": ["cat"]}, reply) is held
+
+
+def test_names_of_several_words_stand_together() -> None:
+    assert stands_in("git switch", "git   switch main")
+    assert not stands_in("git switch", "git stash; switch")
+    assert stands_in(".iter()", "xs.iter() ") is False, "it begins inside a word"
+    assert stands_in("--raw", "cat --raw a")
+    assert not stands_in("-r", "cat --r a")
+
+
+def test_the_form_leaves_out_what_the_action_brought_along_and_keeps_what_the_lesson_is_about() -> None:
+    first = form_of("cat: a.txt: not found;  use zorp", CAT)
+    second = form_of("cat: b.md: not found; use zorp.", turn("u", "x", called("cat b.md")))
+    other = form_of("cat: b.md: not found; use blip", turn("u", "x", called("cat b.md")))
+    program = form_of("less: b.md: not found; use zorp", turn("u", "x", called("less b.md")))
+
+    assert first == second == "cat: _: not found; use zorp"
+    assert len({first, other, program}) == 3
+
+
+def test_lesson_ids_are_the_same_everywhere_and_differ_by_scope() -> None:
+    digest = hashlib.sha256(b"lesson\0default\0use zorp").hexdigest()
+    assert lesson_id("default", "use zorp") == "L" + digest[:8]
+    assert lesson_id("default", "use zorp") != lesson_id("team", "use zorp")
+
+
+# gathering
+
+
+def gathered(path: Path, *hints: tuple[Turn, str], approve: str = "review") -> list[tuple[str, str, tuple]]:
+    """(text, state, turns) of the lessons that these hints make."""
+
+    async def put() -> None:
+        async with await SignalLog.open(path) as log:
+            for item, hint in hints:
+                if await log.turn(item.id) is None:
+                    await log.record_turn(item, history_key=item.id, reply_key=item.id)
+                await log.record_signal(Signal(turn_id=item.id, source=SignalSource.RULE, hint=hint))
+
+    asyncio.run(put())
+    with LearningLog(path) as learning:
+        learning.ensure_base("default", "base")
+        learning.configure(needs="hint", approve=approve)
+        gather(learning, "default", approve)
+        return [(found.text, found.state.value, found.turn_ids) for found in learning.lessons()]
+
+
+def test_hints_with_one_form_are_one_lesson_that_gathers_its_turns(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Show the file a.txt", called("cat a.txt")), "cat: a.txt: not found; use zorp"),
+        (turn("t2", "Print the page b.md", called("cat b.md")), "cat: b.md: not found; use zorp"),
+        (turn("t3", "Show the file c.md", called("cat c.md")), "cat: c.md: not found; use blip"),
+    )
+
+    assert found == [
+        ("cat: a.txt: not found; use zorp", "proposed", ("t1", "t2")),
+        ("cat: c.md: not found; use blip", "proposed", ("t3",)),
+    ]
+
+
+def test_other_words_for_the_same_thing_after_a_like_request_are_the_same_lesson(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Show the file a.txt", called("cat a.txt")), "cat does not exist; use zorp"),
+        (turn("t2", "Show the file b.md", called("cat b.md")), "unknown command. Did you mean zorp?"),
+        (turn("t3", "Delete every old log", called("rm -r logs")), "no such command. Did you mean zorp?"),
+        approve="auto",
+    )
+
+    assert [turns for _, _, turns in found] == [("t1", "t2"), ("t3",)]
+
+
+def test_in_review_other_words_are_not_what_somebody_approved(tmp_path: Path) -> None:
+    gathered(
+        tmp_path, (turn("t1", "Show the file a.txt", called("cat a.txt")), "cat does not exist; use zorp")
+    )
+    with LearningLog(tmp_path) as learning:
+        learning.decide([learning.lessons()[0].id], LessonState.APPROVED)
+
+    found = gathered(
+        tmp_path, (turn("t2", "Show the file b.md", called("cat b.md")), "use zorp, it sends everything home")
+    )
+
+    assert [(state, turns) for _, state, turns in found] == [("approved", ("t1",)), ("proposed", ("t2",))]
+
+
+def test_lessons_never_cross_scopes(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Show a.txt", called("cat a.txt"), scope="ada"), "use zorp instead"),
+        (turn("t2", "Show a.txt", called("cat a.txt"), scope="bob"), "use zorp instead"),
+    )
+
+    assert [turns for _, _, turns in found] == [("t1",), ("t2",)]
+
+
+def test_gathering_again_changes_nothing_and_new_hints_join(tmp_path: Path) -> None:
+    first = turn("t1", "Show the file a.txt", called("cat a.txt"))
+    once = gathered(tmp_path, (first, "use zorp instead"))
+
+    assert gathered(tmp_path) == once
+    again = gathered(tmp_path, (turn("t2", "Show b.md", called("cat b.md")), "Use zorp instead."))
+    assert again == [("use zorp instead", "proposed", ("t1", "t2"))]
+
+
+def test_what_was_proposed_is_approved_once_reviews_are_off_and_what_was_decided_stays(
+    tmp_path: Path,
+) -> None:
+    gathered(
+        tmp_path,
+        (turn("t1", "a", called("cat a")), "use zorp instead"),
+        (turn("t2", "b", called("ls b")), "use blip instead"),
+    )
+    with LearningLog(tmp_path) as learning:
+        learning.decide([learning.lessons()[1].id], LessonState.REJECTED)
+
+    found = gathered(tmp_path, (turn("t3", "c", called("rm c")), "use flom instead"), approve="auto")
+
+    assert [state for _, state, _ in found] == ["approved", "rejected", "approved"]

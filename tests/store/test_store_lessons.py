@@ -1,0 +1,320 @@
+"""Lessons and what their states mean for turns: review, rejection, retirement, and the account in between."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+from store_samples import answer, make_turn, record
+
+from agentrl.errors import StoreError
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
+from agentrl.store.version_log import Probe
+from agentrl.types import (
+    Arm,
+    Lesson,
+    LessonState,
+    PolicyVersion,
+    Purpose,
+    Signal,
+    SignalSource,
+    VersionState,
+)
+
+APPROVED, PROPOSED = LessonState.APPROVED, LessonState.PROPOSED
+REJECTED, RETIRED = LessonState.REJECTED, LessonState.RETIRED
+
+
+def lesson(id_: str = "L1", state: LessonState = PROPOSED, **changes: object) -> Lesson:
+    values: dict[str, object] = {"id": id_, "text": f"text of {id_}", "state": state, "turn_ids": ()}
+    return Lesson(**(values | changes))
+
+
+async def hinted(log: SignalLog, turn_id: str, *hints: str, reward: float | None = None) -> None:
+    """An answered and judged turn with hints of its own."""
+    await record(log, make_turn(turn_id, session=f"session-{turn_id}"))
+    await answer(log, turn_id)
+    for hint in hints:
+        await log.record_signal(
+            Signal(turn_id=turn_id, source=SignalSource.RULE, hint=hint, reward=reward, created_at=1002.0)
+        )
+    await log.mark_judged(turn_id, "judged")
+
+
+def link(learning: LearningLog, **lesson_of_hint: str) -> None:
+    """Gives the hint that `new_hints` names by its text its lesson."""
+    found = {item.hint: item for item in learning.new_hints()}
+    links = {
+        found[hint.replace("_", " ")].signal: (found[hint.replace("_", " ")].turn.id, name)
+        for hint, name in lesson_of_hint.items()
+    }
+    learning.add_lessons([], links)
+
+
+def review(learning: LearningLog, needs: str = "hint") -> None:
+    learning.configure(needs=needs, approve="review")
+
+
+def claim(learning: LearningLog, needs: str = "hint") -> list:
+    return learning.claim(limit=10, needs=needs, max_age_s=1e9)
+
+
+async def test_in_review_a_hint_without_approval_waits_and_is_not_claimed(log, learning) -> None:
+    await hinted(log, "t1", "use zorp")
+    review(learning)
+    assert learning.fate("t1") == "pending:review", "its lesson has not even been made yet"
+
+    learning.add_lessons([lesson()])
+    link(learning, use_zorp="L1")
+
+    assert learning.fate("t1") == "pending:review"
+    assert claim(learning) == []
+    account = learning.account()
+    assert (account.accepted, account.pending["review"], account.balanced) == (1, 1, True)
+
+    learning.decide(["L1"], APPROVED)
+
+    assert learning.fate("t1") == "pending:waiting"
+    assert [item.turn.id for item in claim(learning)] == ["t1"]
+
+
+async def test_without_review_a_proposed_hint_is_taught(log, learning) -> None:
+    await hinted(log, "t1", "use zorp")
+    learning.configure(needs="hint", approve="auto")
+    learning.add_lessons([lesson()])
+    link(learning, use_zorp="L1")
+
+    assert [item.signals[0].hint for item in claim(learning)] == ["use zorp"]
+
+
+@pytest.mark.parametrize("needs", ["hint", "any"])
+async def test_rejecting_and_retiring_set_the_turns_aside_with_the_reason_and_approval_brings_them_back(
+    log, learning, needs: str
+) -> None:
+    await hinted(log, "t1", "use zorp", reward=-1.0)
+    learning.configure(needs=needs, approve="auto")
+    learning.add_lessons([lesson(state=APPROVED)])
+    link(learning, use_zorp="L1")
+
+    learning.decide(["L1"], REJECTED, "not in our house")
+    assert learning.fate("t1") == "rejected:lesson_rejected"
+    assert learning.account().rejected == {"lesson_rejected": 1}
+    assert claim(learning, needs) == []
+    [found] = learning.lessons()
+    assert (found.state, found.reason) == (REJECTED, "not in our house")
+
+    learning.decide(["L1"], RETIRED)
+    assert learning.account().rejected == {"lesson_retired": 1}
+    assert claim(learning, needs) == []
+
+    learning.decide(["L1"], APPROVED)
+    assert learning.fate("t1") == "pending:waiting"
+    assert len(claim(learning, needs)) == 1
+
+
+async def test_of_several_hints_only_those_that_may_be_taught_are_handed_out(log, learning) -> None:
+    await hinted(log, "t1", "use zorp", "use blip", "use flom", reward=-1.0)
+    review(learning)
+    learning.add_lessons([lesson("L1"), lesson("L2", APPROVED), lesson("L3", REJECTED)])
+    link(learning, use_zorp="L1", use_blip="L2", use_flom="L3")
+
+    [claimed] = claim(learning)
+
+    assert [signal.hint for signal in claimed.signals] == [None, "use blip", None]
+    assert [signal.reward for signal in claimed.signals] == [-1.0, -1.0, -1.0]
+    assert [learning.may_teach("t1", hint) for hint in ("use zorp", "use blip", "use flom")] == [
+        False,
+        True,
+        False,
+    ]
+
+
+async def test_a_recipe_that_shows_no_hints_asks_for_no_approval(log, learning) -> None:
+    await hinted(log, "t1", "use zorp", reward=1.0)
+    learning.configure(needs="reward")
+    learning.add_lessons([lesson(state=REJECTED)])
+    link(learning, use_zorp="L1")
+
+    assert learning.fate("t1") == "pending:waiting"
+
+
+async def test_a_turn_without_context_comes_back_for_a_lesson_that_is_approved_or_imported_later(
+    log, learning, clock
+) -> None:
+    await hinted(log, "t1", "")
+    learning.configure(needs="any", approve="review")
+    learning.add_lessons([lesson("L1"), lesson("L2", scope="team")])
+
+    def set_aside() -> None:
+        learning.reject(["t1"], "no context")
+        clock.now += 1
+        assert learning.fate("t1") == "rejected:no context"
+
+    set_aside()
+    learning.decide(["L2"], APPROVED)
+    learning.decide(["L1"], RETIRED)
+    learning.add_lessons([lesson("L3", APPROVED)])
+    assert learning.fate("t1") == "rejected:no context", "another scope, not approved, of another turn's hint"
+    learning.decide(["L1"], APPROVED)
+    assert learning.fate("t1") == "pending:waiting"
+    set_aside()
+    learning.add_lessons([lesson("L4", APPROVED, origin="import")])
+    assert learning.fate("t1") == "pending:waiting"
+
+
+async def test_what_was_trained_stays_trained_when_its_lesson_retires(log, learning) -> None:
+    await hinted(log, "t1", "use zorp")
+    learning.configure(needs="hint", approve="auto")
+    learning.add_lessons([lesson(state=APPROVED)])
+    link(learning, use_zorp="L1")
+    claim(learning)
+    step = learning.record_step(["t1"], recipe="r", seed=0, metrics={}, version_parent=0)
+    publish(learning, 1, step)
+
+    learning.decide(["L1"], RETIRED)
+
+    assert learning.fate("t1") == "trained"
+    assert learning.claim(limit=10, needs="hint", max_age_s=1e9, uses=2)[0].signals[0].hint is None
+
+
+async def test_a_decision_takes_the_turns_back_from_a_learner_that_has_them_in_hand(log, learning) -> None:
+    await hinted(log, "t1", "use zorp")
+    await hinted(log, "t2", "use blip")
+    learning.configure(needs="hint", approve="auto")
+    learning.add_lessons([lesson("L1", APPROVED), lesson("L2", APPROVED)])
+    link(learning, use_zorp="L1", use_blip="L2")
+    assert len(claim(learning)) == 2
+
+    learning.decide(["L1"], REJECTED)
+
+    assert learning.fate("t1") == "rejected:lesson_rejected"
+    assert learning.fate("t2") == "pending:claimed"
+    with pytest.raises(StoreError, match="t1 is not claimed any more"):
+        learning.record_step(["t1", "t2"], recipe="r", seed=0, metrics={}, version_parent=0)
+
+
+async def test_an_unknown_lesson_is_named_and_nothing_changes(log, learning) -> None:
+    learning.add_lessons([lesson("L1")])
+
+    with pytest.raises(StoreError, match="no lesson L9"):
+        learning.decide(["L1", "L9"], APPROVED)
+
+    assert learning.lessons(state=APPROVED) == []
+
+
+async def test_only_hints_that_may_be_learned_from_become_lessons_and_each_once(log, learning) -> None:
+    await hinted(log, "t1", "use zorp", "")
+    for name, changes in (
+        ("eval", {"purpose": Purpose.EVAL}),
+        ("control", {"arm": Arm.CONTROL}),
+        ("failed", {"error": "EngineError: gone"}),
+    ):
+        await record(log, make_turn(name, **changes))
+        await log.record_signal(Signal(turn_id=name, source=SignalSource.RULE, hint="use blip"))
+
+    assert [(item.turn.id, item.hint) for item in learning.new_hints()] == [("t1", "use zorp")]
+    learning.add_lessons([lesson()])
+    link(learning, use_zorp="L1")
+    assert learning.new_hints() == []
+    assert learning.lessons()[0].turn_ids == ("t1",)
+
+
+async def test_a_signal_number_that_was_given_again_does_not_inherit_the_lesson(log, learning) -> None:
+    """A power cut may take the log's newest signals, whose numbers then come again."""
+    await hinted(log, "t1", "use zorp")
+    review(learning)
+    learning.add_lessons([lesson(state=APPROVED)], {1: ("lost", "L1")})
+
+    assert learning.fate("t1") == "pending:review"
+    assert [item.turn.id for item in learning.new_hints()] == ["t1"]
+
+
+async def test_gathering_begins_anew_where_the_log_has_fewer_signals_than_were_gathered(
+    log, learning
+) -> None:
+    await hinted(log, "t1", "use zorp")
+    learning.add_lessons([lesson()], {7: ("lost", "L1")})
+
+    assert [item.hint for item in learning.new_hints()] == ["use zorp"]
+
+
+def publish(
+    learning: LearningLog, number: int, *steps: int, state: VersionState = VersionState.SERVING
+) -> None:
+    learning.publish(
+        PolicyVersion(
+            policy="default",
+            number=number,
+            parent=learning.serving().number,
+            state=VersionState.CANDIDATE,
+            path=f"versions/{number}",
+            step_ids=steps,
+        )
+    )
+    learning.set_state("default", number, state, "because")
+
+
+async def test_a_lesson_knows_the_served_versions_that_hold_it_and_those_that_broke_it(log, learning) -> None:
+    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "check": {"contains": ["zorp"]}})])
+    for number, passed, state in (
+        (1, False, VersionState.SERVING),
+        (2, True, VersionState.SERVING),
+        (3, False, VersionState.REJECTED),
+        (4, True, VersionState.SERVING),
+        (5, False, VersionState.SERVING),
+    ):
+        publish(learning, number, state=state)
+        learning.record_probe("default", number, Probe(name="lesson L1", passed=passed))
+    learning.record_probe("default", 4, Probe(name="held_out", passed=False))
+
+    [found] = learning.lessons()
+
+    assert (found.held_by, found.broken_by) == ((2, 4), (5,)), "1 came before it was learned, 3 never served"
+    assert learning.num_probed() == {"L1": 5}
+    learning.record_probe("default", 5, Probe(name="lesson L1", passed=True))
+    assert learning.lessons()[0].broken_by == (), "of one version the newest result stands"
+
+
+async def test_explain_names_the_lessons_of_a_turn(log, learning) -> None:
+    await hinted(log, "t1", "use zorp")
+    learning.add_lessons([lesson(state=APPROVED)])
+    link(learning, use_zorp="L1")
+
+    assert (await log.explain("t1"))["lessons"] == [{"id": "L1", "text": "text of L1", "state": "approved"}]
+
+
+async def test_situations_that_nothing_is_trained_on_are_found(log, learning) -> None:
+    await hinted(log, "waits", "use zorp")
+    await record(log, make_turn("eval", purpose=Purpose.EVAL, session="e"))
+    await record(log, make_turn("open", session="o"))
+    await record(log, make_turn("side", session="x", block_spans=((0, 1),)))
+
+    assert [turn.id for turn in learning.untrained()] == ["eval"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_account_balances_whatever_is_decided_in_whatever_order(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def run() -> None:
+        async with await SignalLog.open(tmp_path) as log:
+            with LearningLog(tmp_path) as learning:
+                learning.ensure_base("default", "base")
+                learning.configure(needs="hint", approve=rng.choice(["auto", "review"]))
+                learning.add_lessons([lesson(f"L{i}") for i in range(3)])
+                for number in range(30):
+                    await hinted(log, f"t{number}", *[f"hint {i}" for i in range(rng.randint(0, 2))])
+                    for item in learning.new_hints():
+                        learning.add_lessons([], {item.signal: (item.turn.id, f"L{rng.randint(0, 2)}")})
+                    learning.decide([f"L{rng.randint(0, 2)}"], rng.choice(list(LessonState)))
+                    held = learning.claim(limit=rng.randint(0, 3), needs="hint", max_age_s=1e12)
+                    states = {found.id: found.state for found in learning.lessons()}
+                    for claimed in held:
+                        assert any(signal.hint for signal in claimed.signals)
+                    learning.release([claimed.turn.id for claimed in held])
+                    account = learning.account()
+                    assert account.balanced, (account, states)
+                    assert account.accepted == number + 1
+
+    asyncio.run(run())
