@@ -138,7 +138,8 @@ class GuardsConfig(Section):
     it; auto = for recipes that take turns one by one."""
     min_sessions: int = Field(default=1, ge=1)
     """Sessions that must have given like hints in like situations before one is taught; until then it is in quarantine.
-    1 = a hint is taught at once. Raise it where strangers send turns."""
+    1 = a hint is taught at once, and a user's correction also of what worked in other sessions. Raise it where
+    strangers send turns."""
     max_approvals: int = Field(default=8, ge=0)
     """A user's reward counts no more once so many before it in its session approved and none did not; 0 = no bound."""
     max_kl_update: float = Field(default=0.25, ge=0)
@@ -152,7 +153,8 @@ class GuardsConfig(Section):
     watch: Literal["rollback", "pause", "report", "off"] = "rollback"
     """What happens when entropy, reply length or the rates of tool errors, questions and edits leave their bounds."""
     watch_turns: int = Field(default=64, ge=16)
-    """Newest turns that are compared with as many of the control arm, or else with the run's first ones."""
+    """Newest turns that are compared with as many of the control arm, or else with the first ones of the run or behind
+    the last alarm. Without a control arm other tasks may look like another policy: learn.control_share helps."""
 
     @field_validator("trust")
     @classmethod

@@ -10,7 +10,8 @@ stakes a share of his wealth on Z_i > δ gains nothing in the mean where the eff
 his wealth ever reaches 1/α with probability at most α. So "the effect is at most δ, on every conversation" is refuted
 when it has, however often one looked before, and the interval holds the effects that neither bettor, up or down, has
 refuted. Nothing is supposed of the tasks: they may become harder or easier, for both arms alike. Where the effect
-itself changes in time, as that of learning does, the interval speaks of one that stays; its sign is right all the same.
+itself changes in time, as that of learning does, the interval speaks of one that stays. A lower bound above 0 says then
+that learning helped some of the conversations up to now: the best of them, and not that it helps the latest.
 
 Betting: I. Waudby-Smith and A. Ramdas, Estimating means of bounded random variables by betting, J. R. Stat. Soc. B
 86(1), 2024, arXiv 2010.09686. Z_i and its use with betting: I. Waudby-Smith, L. Wu, A. Ramdas, N. Karampatziakis and

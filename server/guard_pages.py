@@ -47,7 +47,18 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
         for name, why in SET_ASIDE.items()
         if rejected.get(name)
     ]
-    blind = guards.get("budget", {}).get("not_measured", [])
+    budget = guards.get("budget", {})
+    if budget.get("refused"):
+        found.append(
+            f"version {budget['version']} was not served and its turns are set aside: {budget['refused']}; a bound of "
+            "guards that refuses what is wanted can be raised, else learning stands still"
+        )
+    blind = [name for name in budget.get("not_measured", []) if name != "kl_base"]
+    if len(blind) < len(budget.get("not_measured", [])):
+        found.append(
+            "the newest version was not measured against guards.max_kl_base: too few rewarded turns of the probe were "
+            "sampled by version 0, and those of later versions do not count"
+        )
     if blind:
         names = ", ".join(BUDGETS[name] for name in blind)
         found.append(

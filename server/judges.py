@@ -17,6 +17,7 @@ from agentrl.signals.judge import Judge, Judgement
 from agentrl.signals.llm import LlmJudge, RulesFirst
 from agentrl.signals.meter import Meter
 from agentrl.signals.rules import RuleJudge
+from agentrl.signals.threads import Beside
 from agentrl.types import JSON, NextState, SignalSource, Turn
 from envs.loading import load_object
 
@@ -25,6 +26,8 @@ Told = Callable[[str, int], None]
 
 AT_ONCE: Final = 64
 """Turns that are judged at the same time where nobody waits for a model."""
+TIMEOUT_S: Final = 60.0
+"""Of one judgement by a judge of the user's."""
 RETRY_S: Final = 15.0
 """Before a turn that a model failed to judge is judged again."""
 SESSION_S: Final = 600.0
@@ -41,7 +44,7 @@ class Bench:
     """A judge and what belongs to it."""
 
     judge: Judge
-    timeout_s: float | None = 60.0
+    timeout_s: float | None = TIMEOUT_S
     """Of one judgement; None where the judge bounds itself."""
     retry_s: float = 0.0
     """Before a turn whose judge failed is judged again."""
@@ -114,7 +117,10 @@ def make_bench(
                 if rest:
                     raise ConfigError(f"judge.{rest[0]} has no effect: {settings.callable} judges by itself")
                 made = cast(Judge, made)
-                return Bench(judge=RulesFirst(RuleJudge(), made, when=settings.when) if with_rules else made)
+                if not with_rules:
+                    return Bench(judge=made)
+                first = RulesFirst(RuleJudge(), made, when=settings.when, timeout_s=TIMEOUT_S)
+                return Bench(judge=first, timeout_s=None)
             asker = CallableAsker(made, meter=meter, name=settings.callable)
     model = LlmJudge(
         asker, settings, meter=meter, name=settings.model or settings.callable or settings.backend
@@ -230,17 +236,16 @@ def is_judge(value: object) -> bool:
 
 
 class CallableJudge:
-    """A user's function of (Turn, NextState) as a judge."""
+    """A user's function of (Turn, NextState) as a judge; one that is not async runs in a thread."""
 
     source = SignalSource.JUDGE
 
     def __init__(self, answer: Callable[[Turn, NextState], Answer], *, name: str) -> None:
-        self._answer = answer
+        self._answer = Beside(answer)
         self.name = name
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
-        answer = self._answer(turn, state)
-        said = await answer if inspect.isawaitable(answer) else answer
+        said = await self._answer(turn, state)
         if not isinstance(said, Judgement):
             raise JudgeError(f"{self.name} returned a {type(said).__name__}, not a Judgement")
         return said

@@ -121,7 +121,7 @@ def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     """The approved lessons as text for other agents, written to `out` or returned.
 
     Raises:
-        UserError: "skill-md" without a folder, or what is to be written is there already.
+        UserError: a skill of no lessons, or a place that cannot be written or is taken.
     """
     lessons = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
     text = {"agents-md": _agents_md, "skill-md": _skill_md, "json": _json}[form](lessons)
@@ -130,8 +130,11 @@ def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     path = out / EXPORTED_SKILL / FILE_NAME if form == "skill-md" else out
     if path.exists():
         raise UserError(f"{path} is there already: name another place, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from error
     return f"{len(lessons)} lessons in {path}"
 
 

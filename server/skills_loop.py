@@ -10,7 +10,7 @@ from typing import cast
 from agentrl.config import Config
 from agentrl.errors import ConfigError
 from agentrl.recipes.recipe import load_recipe
-from agentrl.signals.asker import called
+from agentrl.signals.threads import Beside
 from agentrl.types import JSON
 from envs.loading import load_object
 from skills.llm import LlmSummariser
@@ -63,9 +63,11 @@ def is_summariser(value: object) -> bool:
 def asking(ask: Callable[[Sequence[JSON]], object]) -> Callable[[Sequence[JSON]], Awaitable[str]]:
     """A user's function, async or not, as `skills.llm.Ask`; whatever it raises is a failed summary."""
 
+    call = Beside(ask)
+
     async def asked(messages: Sequence[JSON]) -> str:
         try:
-            said = await called(ask, messages)
+            said = await call(messages)
         except Exception as error:
             raise SummariserError(f"{type(error).__name__}: {error}") from error
         if not isinstance(said, str):

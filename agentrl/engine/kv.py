@@ -68,7 +68,7 @@ class Rows:
         return self.num_rows * self.length
 
     def reserve(self, num_rows: int, length: int) -> None:
-        """Makes room for `num_rows` rows of `length` ids. Grows by a fifth or more at once: copies are rare."""
+        """Makes room for `num_rows` rows of `length` ids. Grows by a seventh or more at once: copies are rare."""
         if num_rows <= self.num_rows and length <= self.length:
             return
         rows = max(self.num_rows, power_of_two(num_rows))

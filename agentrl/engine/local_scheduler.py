@@ -269,7 +269,7 @@ class Scheduler:
         for job in [job for job in self.waiting if job.ready]:
             if self.num_running >= self.config.max_running:
                 return
-            if self._is_being_read(job):
+            if self._is_being_read(job, now):
                 continue
             self.waiting.remove(job)
             self._begin(job, now)
@@ -286,6 +286,9 @@ class Scheduler:
         if matches:
             self._reuse(job, resident, matches)
         self._copy(job, resident)
+        lost = max((length for entry, length in matches if entry.version != resident.number), default=0)
+        job.num_version_prefill = max(0, lost - job.filled)
+        self.version_prefill_tokens += job.num_version_prefill
         if isinstance(job, Scoring) and not job.ids:
             self._finish_scoring(job)
 
@@ -296,17 +299,23 @@ class Scheduler:
                 self.conversations.touch(entry)
                 job.filled = job.num_cached = length
                 break
-        lost = max((length for entry, length in matches if entry.version != resident.number), default=0)
-        job.num_version_prefill = max(0, lost - job.filled)
-        self.version_prefill_tokens += job.num_version_prefill
 
-    def _is_being_read(self, job: Job) -> bool:
-        """Whether another choice of the same request reads the prompt just now: what it computes is then copied."""
-        return bool(job.cache_key) and any(
-            other.cache_key == job.cache_key and other.ids == job.ids
-            for resident in self.versions
+    def _is_being_read(self, job: Job, now: float) -> bool:
+        """Whether another choice of the same request reads the prompt just now: what it computes is then copied.
+
+        One on another version computes nothing that could be copied, and one that is less urgent may be read late.
+        """
+        reading = {
+            other.version
+            for resident in (self.versions if job.cache_key else ())
             for other in resident.line[resident.num_decoding :]
-        )
+            if other.cache_key == job.cache_key and other.priority <= job.priority and other.ids == job.ids
+        }
+        if not reading or job.pinned is not None:
+            return job.pinned in reading
+        if len(self.versions.residents) == 1:
+            return True
+        return self.versions.begin_on(self.conversations.match(job.cache_key, job.ids), now).number in reading
 
     def _copy(self, job: Job, resident: Resident) -> None:
         """Takes over what a running request of the conversation has computed of the same ids."""

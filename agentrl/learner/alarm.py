@@ -51,7 +51,8 @@ class Watch:
         log: where they stand.
         size: turns that are compared with as many of the reference.
         controlled: the run has a control arm.
-        since: Unix seconds of the last alarm: turns from before say nothing new.
+        since: Unix seconds of the last alarm: turns from before say nothing new, and without a control arm the first
+            ones behind it are the reference, so that who looked and resumed is not told the same again.
     """
 
     def __init__(self, log: BehaviourLog, size: int, *, controlled: bool = False, since: float = 0.0) -> None:
@@ -83,8 +84,10 @@ class Watch:
         found = figures(newest, reference)
         reasons = tuple(figure.alarm for figure in found if figure.alarm is not None)
         alarm = None
-        if reasons:
-            self._since = now
+        # Where no version is newer than all of the reference, it is the tasks that have changed.
+        is_newer = max(turn.version for turn in newest) > min(turn.version for turn in reference)
+        if reasons and is_newer:
+            self._since, self._first = now, []
             alarm = Alarm(
                 reasons=reasons, target=before_all(versions, serving, min(turn.version for turn in newest))
             )
@@ -98,7 +101,7 @@ class Watch:
         if len(control) == self._size:
             return control, "control"
         if len(self._first) < self._size:
-            self._first = self._log.first(self._size)
+            self._first = self._log.first(self._size, since=self._since)
         seen = {turn.turn_id for turn in self._first}
         if len(self._first) < self._size or any(turn.turn_id in seen for turn in newest):
             return [], "too few turns"

@@ -1,4 +1,5 @@
-"""Pausing the learner from another process: a file in the run folder. No torch here, the CLI imports it."""
+"""What other processes tell the learner through the run folder: a file that pauses it, and that something changed. No
+torch here, the CLI imports it."""
 
 from __future__ import annotations
 
@@ -33,3 +34,15 @@ def pause_reason(run_dir: Path) -> str:
         return (run_dir / PAUSE_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
+
+
+def signature_of(run_dir: Path) -> object:
+    """Changes whenever another process has written to the log, to the learning log or to the pause file."""
+    found = []
+    for name in ("log.db", "log.db-wal", "learning.db", "learning.db-wal", PAUSE_FILE):
+        try:
+            status = (run_dir / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+        except FileNotFoundError:
+            found.append((0, 0))
+    return tuple(found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from agentrl.config import Config
+from agentrl.config import Config, CurriculumConfig
 from agentrl.errors import ConfigError
+from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 
 
@@ -16,26 +17,48 @@ def refuse(config: Config, recipe: Recipe) -> None:
             f"guards.quarantine = {settings.quarantine!r} and recipe {recipe.name!r}: set it to 1, or quarantine to "
             "'auto' with a recipe that takes turns one by one"
         )
+    _refuse_weights(config, recipe)
     if takes_one_by_one(recipe):
         return
+    if config.curriculum.balance != CurriculumConfig().balance:
+        raise ConfigError(
+            f"curriculum.balance chooses among single turns, but recipe {recipe.name!r} compares whole groups or "
+            "pairs: leave it out"
+        )
     if settings.quarantine == "on":
         raise ConfigError(
             f"guards.quarantine = 'on' sets single turns aside, but recipe {recipe.name!r} compares whole groups or "
             "pairs: set guards.quarantine = 'auto', or choose a recipe that takes turns one by one"
         )
-    bounds = {"max_session_share": settings.max_session_share, "max_key_share": settings.max_key_share}
-    if recipe.uses_pairs:
-        bounds["max_source_share"] = settings.max_source_share if settings.max_source_share < 1 else None
-    for name, value in bounds.items():
-        if value is not None and (recipe.uses_pairs or name == "max_session_share"):
-            raise ConfigError(
-                f"guards.{name} weighs single turns, but recipe {recipe.name!r} compares whole groups or pairs: leave "
-                "it out"
-            )
-    if recipe.uses_pairs and config.curriculum.tasks != "equal":
+    if settings.max_session_share is not None:
         raise ConfigError(
-            f"curriculum.tasks weighs single turns, but recipe {recipe.name!r} compares pairs: set it to 'equal'"
+            f"guards.max_session_share weighs single turns, but recipe {recipe.name!r} compares whole groups or pairs: "
+            "leave it out"
         )
+
+
+def _refuse_weights(config: Config, recipe: Recipe) -> None:
+    """Refuses what weighs samples where their weights change nothing."""
+    if recipe.uses_pairs:
+        why = f"recipe {recipe.name!r} compares pairs"
+    elif isinstance(recipe.mix, axes.Joint | axes.SelfDistill):
+        why = f"mix {recipe.mix.name!r} of recipe {recipe.name!r} takes every one at weight 1"
+    else:
+        return
+    settings = config.guards
+    for name, value in {
+        "max_session_share": settings.max_session_share,
+        "max_key_share": settings.max_key_share,
+        "max_source_share": settings.max_source_share if settings.max_source_share < 1 else None,
+    }.items():
+        if value is not None:
+            raise ConfigError(f"guards.{name} weighs single turns, but {why}: leave it out")
+    if any(0 < weight < 1 for weight in settings.trust.values()):
+        raise ConfigError(
+            f"guards.trust between 0 and 1 weighs single turns, but {why}: write 0, not listened to, or 1"
+        )
+    if config.curriculum.tasks != "equal":
+        raise ConfigError(f"curriculum.tasks weighs single turns, but {why}: set it to 'equal'")
 
 
 def takes_one_by_one(recipe: Recipe) -> bool:

@@ -31,6 +31,7 @@ from agentrl.learner.pass_rates import PassRates
 from agentrl.learner.quarantine import MAX_VOTES, Quarantine
 from agentrl.learner.shares import Cap, capped
 from agentrl.learner.trust import Approvals, Trust, source_of
+from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.account import Reason
 from agentrl.store.balance import KEY, SESSION, SIGNAL, Places
@@ -279,7 +280,7 @@ class Guards:
 
     def _mass(self, sample: TrainingSample) -> float:
         """What a sample weighs in the loss, as the recipe adds up."""
-        return float(sum(sample.loss_mask)) if self._recipe.aggregate.name.startswith("token") else 1.0
+        return 1.0 if isinstance(self._recipe.aggregate, axes.SeqMean) else float(sum(sample.loss_mask))
 
     def _shares(self) -> dict[str, float]:
         settings, default = self._settings, DEFAULT_SHARE if self._one_by_one else 1.0
@@ -295,12 +296,15 @@ class Guards:
         """For the gate."""
         return Budget(held_out.rows, held_out.anchors, held_out.sampled, self._settings, min_turns=MIN_TURNS)
 
-    def judged(self, number: int, metrics: Mapping[str, float]) -> None:
-        """A version was judged by its gate: the report says what it used of its budgets."""
+    def judged(self, number: int, metrics: Mapping[str, float], refused: str | None = None) -> None:
+        """A version was judged by its gate: the report says what it used of its budgets, and why it does not serve."""
         spent = {name: metrics[name] for name in ("kl_update", "kl_base", "probe_fall") if name in metrics}
-        self._note(
-            budget={"version": number, **spent, "not_measured": list(unmeasured(metrics, self._settings))}
-        )
+        budget: JSON = {
+            "version": number,
+            **spent,
+            "not_measured": list(unmeasured(metrics, self._settings)),
+        }
+        self._note(budget=budget if refused is None else budget | {"refused": refused})
 
     def look(self, serving: int) -> Alarm | None:
         """Looks at the newest turns; where they leave their bounds, the alarm says what to do, and the report too."""
@@ -310,8 +314,12 @@ class Guards:
         self._note(watch=found.report())
         if found.alarm is None:
             return None
-        self._note(since=self._clock(), alarm={"at": self._clock(), "reasons": list(found.alarm.reasons)})
         return replace(found.alarm, acts=self._settings.watch)
+
+    def answered(self, alarm: Alarm) -> None:
+        """What the alarm asks for is done. Not said before: a learner that ends in between is to raise it again."""
+        now = self._clock()
+        self._note(since=now, alarm={"at": now, "reasons": list(alarm.reasons)})
 
     def _note(self, **fields: Any) -> None:
         fresh = self._report | fields

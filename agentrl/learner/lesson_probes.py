@@ -117,7 +117,7 @@ class LessonProbes:
     def _chosen(self) -> list[Lesson]:
         """Approved lessons with a probe, those with the fewest results first, of these the oldest."""
         num_asked = self._log.num_probed(self._policy)
-        known = (*self._log.lessons(self._policy, LessonState.APPROVED), *self._skills())
+        known = (*self._log.bare_lessons(self._policy, LessonState.APPROVED), *self._skills())
         lessons = [lesson for lesson in known if lesson.probe is not None]
         return sorted(lessons, key=lambda lesson: num_asked.get(lesson.id, 0))[:MAX_PROBES]
 

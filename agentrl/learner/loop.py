@@ -25,7 +25,7 @@ from agentrl.config import Config
 from agentrl.errors import StoreError
 from agentrl.learner import checkpoint, pairs
 from agentrl.learner.build import Builder, Dropped, num_by_source, without
-from agentrl.learner.control import PAUSE_FILE, is_paused, set_paused
+from agentrl.learner.control import is_paused, set_paused, signature_of
 from agentrl.learner.gate import Gate
 from agentrl.learner.guards import Guards
 from agentrl.learner.held_out import HeldOut
@@ -165,7 +165,7 @@ class LearnLoop:
         if now - self._housekept >= HOUSEKEEPING_S:
             self._housekeep()
             self._housekept = now
-        signature = self._files()
+        signature = signature_of(self._run_dir)
         if signature != self._signature or now - self._refreshed >= REFRESH_S:
             self._signature, self._refreshed = signature, now
             self._look()
@@ -189,17 +189,6 @@ class LearnLoop:
 
     # what others changed
 
-    def _files(self) -> object:
-        """Changes whenever another process has written to the log, to the learning log or to the pause file."""
-        found = []
-        for name in ("log.db", "log.db-wal", "learning.db", "learning.db-wal", PAUSE_FILE):
-            try:
-                status = (self._run_dir / name).stat()
-                found.append((status.st_mtime_ns, status.st_size))
-            except FileNotFoundError:
-                found.append((0, 0))
-        return tuple(found)
-
     def _follow_serving(self) -> None:
         serving = self._log.serving(self._policy)
         if serving.number != self._base:
@@ -208,7 +197,9 @@ class LearnLoop:
 
     def _look(self) -> None:
         """Asks the watch; where it raises an alarm, does what the run's settings say."""
-        alarm = None if self._guards is None or self._paused else self._guards.look(self._base)
+        if self._guards is None or self._paused:
+            return
+        alarm = self._guards.look(self._base)
         if alarm is None:
             return
         reason = "; ".join(alarm.reasons)
@@ -218,8 +209,10 @@ class LearnLoop:
         )
         if alarm.acts != "report":
             set_paused(self._run_dir, paused=True, reason=f"the watch raised an alarm: {reason}")
+        self._journal.stage("alarm")
         if goes_back and alarm.target is not None:
             self._log.rollback(self._policy, alarm.target, reason)
+        self._guards.answered(alarm)
 
     def _follow_pause(self) -> None:
         paused = is_paused(self._run_dir)
@@ -256,6 +249,8 @@ class LearnLoop:
         gather(self._log, self._policy, self._learn.approve)
         self._listen()
         self._held_out.gather(self._rewarded, self._log)
+        held = self._log.held(self._policy)  # decisions on lessons take turns back; a step over them is lost
+        self._hand = [claim for claim in self._hand if claim.turn.id in held]
         wanted = self._num_live - len(self._hand)
         if wanted <= 0:
             return
@@ -276,7 +271,8 @@ class LearnLoop:
             self._log.release([claim.turn.id for claim in lone])
         if kept and not self._hand:
             self._hand_since = self._clock()
-        self._hand += kept
+        # one that was taken back just now and claimed again is in there once, as it was read last
+        self._hand = list({claim.turn.id: claim for claim in (*self._hand, *kept)}.values())
 
     def _listen(self) -> None:
         """Lets the guards hear what was said; hints that they believe again are remembered again."""
@@ -363,9 +359,10 @@ class LearnLoop:
                 policy=self._policy,
             )
         except StoreError as error:
-            # Rolled back under the step: its weights descend from nothing that counts, its turns are free again.
+            # Taken back or rolled back under the step: the trainer's weights descend from nothing that counts, those
+            # of earlier steps without a version neither. All their turns are free again.
             self._journal.event("step", step=None, num_turns=0, rejected=rejected, lost=str(error))
-            self._log.release(turn_ids)
+            self._log.recover(self._policy)
             self._go_back()
             return
         self._unpublished.append(_Unpublished(step_id=step_id, metrics=metrics))
@@ -402,7 +399,7 @@ class LearnLoop:
             self._decided = decided
             memory.clear()
             self._hinted.rewind()
-            approved = self._log.lessons(self._policy, LessonState.APPROVED)
+            approved = self._log.bare_lessons(self._policy, LessonState.APPROVED)
             self._imported = [lesson for lesson in approved if lesson.origin == "import"]
         for lesson in self._imported:
             memory.learn(lesson)
@@ -422,7 +419,7 @@ class LearnLoop:
         self._journal.stage("judge")
         verdict = self._gate.judge(self._trainer, [step.metrics for step in steps])
         if self._guards is not None:
-            self._guards.judged(number, verdict.metrics)
+            self._guards.judged(number, verdict.metrics, None if verdict.passed else verdict.reason)
         self._journal.stage("publish")
         try:
             self._log.publish(

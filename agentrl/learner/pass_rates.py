@@ -22,9 +22,6 @@ class PassRates:
         self._tasks: OrderedDict[tuple[str, str], OrderedDict[str, tuple[bool, bool]]] = OrderedDict()
         """task -> session -> (whether it succeeded, whether the environment says so)."""
 
-    def clear(self) -> None:
-        self._tasks.clear()
-
     def add(self, turn: Turn, signals: Sequence[Signal]) -> None:
         """Takes in what is said of a turn."""
         environment = [s for s in signals if s.source is SignalSource.ENVIRONMENT and s.reward is not None]

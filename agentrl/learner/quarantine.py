@@ -2,12 +2,14 @@
 
     situation   within a scope, the words of the newest request and of the newest tool output behind it, without those
                 that the action took over as arguments
-    action      the calls, without the words of the situation; or the text of the reply
+    action      the calls, without the words of the request; or the text of the reply
     sign        of the reward of the most trusted source; a hint without a reward says: not like this
 
 One session has one vote on an action in a situation, its newest. A turn is contradicted when
 
-    opposite    at least as much trust speaks against its sign as for it, its own included
+    opposite    at least as much trust speaks against its sign as for it, its own included; against a user's correction
+                only other users do, unless `min_sessions` says that users are strangers: that a command worked
+                elsewhere says nothing of what somebody wants
     mixed       one source rewards it and another one punishes it
     elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
     alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done
@@ -27,7 +29,7 @@ from agentrl.learner.trust import Trust, source_of
 from agentrl.signals.commands import read_call
 from agentrl.teacher.contexts import PREFERENCE
 from agentrl.text.content import message_text
-from agentrl.types import Signal, Turn
+from agentrl.types import Signal, SignalSource, Turn
 
 MAX_VOTES = 4000
 """Turns of one scope that are remembered; the oldest leave."""
@@ -55,6 +57,7 @@ class _Vote:
     sign: int
     hint: Words
     trust: float
+    by_user: bool
     mixed: str
     """Which source punishes what another one rewards; empty where none does."""
 
@@ -62,6 +65,10 @@ class _Vote:
         return _alike(self.request, other.request) and (
             (not self.output and not other.output) or _alike(self.output, other.output)
         )
+
+    def agrees(self, other: _Vote) -> bool:
+        """Whether both give like hints in like situations."""
+        return bool(other.hint) and _alike(self.hint, other.hint, MIN_SAME) and self.is_like(other)
 
 
 _Place = tuple[str, tuple[str, ...]]
@@ -82,25 +89,24 @@ class Quarantine:
         self._places: OrderedDict[str, _Place] = OrderedDict()
         """turn id -> where its vote is."""
         self._changed: set[_Place] = set()
-
-    def clear(self) -> None:
-        self._votes.clear()
-        self._places.clear()
-        self._changed.clear()
+        self._newest: dict[str, _Place] = {}
+        """The turns of which something was said since `changed` was asked."""
 
     def add(self, turn: Turn, signals: Sequence[Signal]) -> None:
-        """Takes in all that is said of a turn; what was said before of it is replaced."""
-        self._remove(turn.id)
+        """Takes in all that is said of a turn, in the place of what was said before; the same once more is no newer."""
         source = source_of(signals)
         trust = self._trust.of(source, turn.scope)
         sign = sign_of(signals)
         if source is None or trust == 0 or sign == 0:
+            if turn.id in self._places:
+                self._changed.add(self._places[turn.id])  # taken back, it speaks against nobody any more
+            self._remove(turn.id)
             return
         request, output = situation_of(turn)
         hint = next((signal.hint for signal in signals if signal.hint), "") if sign < 0 else ""
         known = set(_words(" ".join((_request(turn), _output(turn), *_texts(turn)))))
         place = (turn.scope, action_of(turn))
-        self._votes.setdefault(place, OrderedDict())[turn.id] = _Vote(
+        vote = _Vote(
             turn_id=turn.id,
             session=turn.session,
             request=request,
@@ -108,9 +114,14 @@ class Quarantine:
             sign=sign,
             hint=_marked(hint, known),
             trust=trust,
+            by_user=source is SignalSource.USER,
             mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
         )
-        self._places[turn.id] = place
+        if self._places.get(turn.id) == place and self._votes[place][turn.id] == vote:
+            return
+        self._remove(turn.id)
+        self._votes.setdefault(place, OrderedDict())[turn.id] = vote
+        self._places[turn.id] = self._newest[turn.id] = place
         self._changed.add(place)
         while len(self._places) > MAX_VOTES:
             self._remove(next(iter(self._places)))
@@ -133,6 +144,8 @@ class Quarantine:
             if num_asked == MAX_ASKED:
                 break
         votes = list(sessions.values())
+        if own.by_user and own.sign < 0 and self._min_sessions == 1:
+            votes = [vote for vote in votes if vote.by_user or vote.sign < 0]
         return _opposite(own, votes) or _elsewhere(own, votes) or self._alone(own, place[0])
 
     def _alone(self, own: _Vote, scope: str) -> str | None:
@@ -141,7 +154,7 @@ class Quarantine:
         agreeing = {own.session}
         for turn_id, (where, action) in reversed(self._places.items()):
             vote = self._votes[where, action][turn_id]
-            if where == scope and vote.hint and own.is_like(vote) and _alike(own.hint, vote.hint, MIN_SAME):
+            if where == scope and own.agrees(vote):
                 agreeing.add(vote.session)
                 if len(agreeing) >= self._min_sessions:
                     return None
@@ -150,19 +163,27 @@ class Quarantine:
         )
 
     def changed(self, turn_ids: Iterable[str]) -> list[str]:
-        """Those of the turns about whose action, or in whose scope, something was said that may count for them."""
-        places: set[object] = set(self._changed)
+        """Those of the turns about whose action something was said, or that were given a like hint elsewhere."""
+        vouching: dict[str, list[_Vote]] = {}
         if self._min_sessions > 1:
-            places |= {scope for scope, _ in self._changed}
+            for newest_id, (scope, action) in self._newest.items():
+                vote = self._votes[scope, action][newest_id]
+                if vote.hint:
+                    vouching.setdefault(scope, []).append(vote)
         found = []
         for turn_id in turn_ids:
             place = self._places.get(turn_id)
-            if place is not None and (place in places or place[0] in places):
+            if place is None:
+                continue
+            own = self._votes[place][turn_id]
+            if place in self._changed or any(own.agrees(vote) for vote in vouching.get(place[0], ())):
                 found.append(turn_id)
         self._changed.clear()
+        self._newest.clear()
         return found
 
     def _remove(self, turn_id: str) -> None:
+        self._newest.pop(turn_id, None)
         place = self._places.pop(turn_id, None)
         if place is not None:
             del self._votes[place][turn_id]
@@ -224,10 +245,14 @@ def situation_of(turn: Turn) -> tuple[Words, Words]:
 
 
 def action_of(turn: Turn) -> tuple[str, ...]:
-    """What was done: each call's tool and words, those of the situation marked; without calls the reply's text."""
+    """What was done: each call's tool and words, those of the request marked; without calls the reply's text.
+
+    Words of the tool output are not marked: an error names the command that failed and the one to use, and both would
+    be the same action.
+    """
     if not turn.reply.tool_calls:
         return ("", " ".join(turn.reply.text.split()))
-    known = set(_words(f"{_request(turn)} {_output(turn)}"))
+    known = set(_words(_request(turn)))
     names = [call.name for call in turn.reply.tool_calls]
     return tuple(
         " ".join((name, *(_ARGUMENT if word in known else word for word in _words(text))))

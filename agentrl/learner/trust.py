@@ -57,10 +57,6 @@ class Approvals:
         """(scope, session) -> approvals so far; -1 once the user disapproved of something."""
         self._void: OrderedDict[str, None] = OrderedDict()
 
-    def clear(self) -> None:
-        self._sessions.clear()
-        self._void.clear()
-
     def add(self, scope: str, session: str, signal: Signal) -> None:
         """Takes note of a signal; they come in their order."""
         if signal.source is not SignalSource.USER or signal.reward is None or not self._most:

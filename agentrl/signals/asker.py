@@ -20,6 +20,7 @@ import httpx
 
 from agentrl.errors import JudgeError
 from agentrl.signals.meter import PROMPT_TOKENS, REQUESTS, SAMPLED_TOKENS, Meter
+from agentrl.signals.threads import Beside
 from agentrl.types import JSON
 
 logger = logging.getLogger(__name__)
@@ -155,11 +156,12 @@ class OpenAIAsker:
 
     async def _post(self, body: JSON) -> list[str]:
         base = self._base_url if isinstance(self._base_url, str) else self._base_url()
-        self._meter.add(REQUESTS)
+        limit_name = self._limit_name
+        _begin(self._meter)
         try:
             reply = await self._client.post(
                 f"{base.rstrip('/')}/chat/completions",
-                json=body | {self._limit_name: self._max_tokens},
+                json=body | {limit_name: self._max_tokens},
                 headers=dict(self._headers()),
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -168,8 +170,8 @@ class OpenAIAsker:
             ) from error
         if reply.status_code != 200:
             fault = self._fault(reply)
-            if self._limit_name == "max_tokens" and "max_completion_tokens" in str(fault):
-                # What newer models of OpenAI's call the same thing.
+            if limit_name == "max_tokens" and "max_completion_tokens" in str(fault):
+                # What newer models of OpenAI's call the same thing. Other requests may be under way with the old name.
                 self._limit_name = "max_completion_tokens"
                 return await self._post(body)
             if reply.status_code in (400, 422, 501) and "n" in body and _refuses_n(reply, str(fault)):
@@ -199,9 +201,7 @@ class OpenAIAsker:
 
     def _fault(self, reply: httpx.Response) -> AskError:
         """An error reply as what its reader can do about it."""
-        code, said = reply.status_code, _said(reply)
-        if self._api_key:
-            said = said.replace(self._api_key, "***")
+        code, said = reply.status_code, _said(reply, self._api_key)
         passing = code in _PASSING or code >= 500
         where = f"{self._model} was refused with status {code}: {said}"
         if code in (401, 403):
@@ -220,10 +220,11 @@ class CallableAsker:
     """Asks a function, at the same time once a vote. It may take `schema`, `temperature` and `timeout_s` by name.
 
     A function that is not async runs in a thread, where it cannot be stopped: it goes on past its time limit, unheard.
+    While too many do, it is not asked.
     """
 
     def __init__(self, function: Callable[..., object], *, meter: Meter, name: str = "the function") -> None:
-        self._function = function
+        self._call = Beside(function)
         self._meter = meter
         self._name = name
         self._takes = keywords(function, ("schema", "temperature", "timeout_s"))
@@ -250,9 +251,9 @@ class CallableAsker:
         return texts
 
     async def _one(self, messages: Sequence[JSON], given: Mapping[str, Any]) -> str:
-        self._meter.add(REQUESTS)
+        _begin(self._meter)
         try:
-            said = await called(self._function, messages, **given)
+            said = await self._call(messages, **given)
         except Exception as error:
             raise AskError(f"{self._name} failed: {type(error).__name__}: {error}", may_pass=True) from error
         if not isinstance(said, str):
@@ -264,12 +265,11 @@ class CallableAsker:
         return said
 
 
-async def called(function: Callable[..., object], *args: Any, **given: Any) -> object:
-    """What a user's function returns, async or not, without holding up the event loop."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **given)
-    said = await asyncio.to_thread(function, *args, **given)
-    return await said if inspect.isawaitable(said) else said
+def _begin(meter: Meter) -> None:
+    """Counts a request. Raises AskError where the hour has none left: the votes of one question may be several."""
+    if not meter.admits():
+        raise AskError("the judge's calls or tokens of this hour are spent")
+    meter.add(REQUESTS)
 
 
 def keywords(function: Callable[..., object], names: Sequence[str]) -> tuple[str, ...]:
@@ -302,8 +302,8 @@ def _refuses_n(reply: httpx.Response, said: str) -> bool:
     return param == "n" or (param is None and _ONE_ONLY.search(said) is not None)
 
 
-def _said(reply: httpx.Response) -> str:
-    """The message of an error reply, whatever its shape, in one line."""
+def _said(reply: httpx.Response, api_key: str | None) -> str:
+    """The message of an error reply, whatever its shape, in one line and without the key, which some repeat."""
     try:
         data = reply.json()
         error = data.get("error", data) if isinstance(data, dict) else data
@@ -312,6 +312,9 @@ def _said(reply: httpx.Response) -> str:
         said = f"{text} ({code})" if isinstance(code, str) else str(text)
     except ValueError:
         said = reply.text
+    if api_key:
+        # Before anything is cut: a part of a key is no longer found.
+        said = said.replace(api_key, "***")
     return " ".join(said.split())[:MAX_SAID_CHARS] or "without a word"
 
 

@@ -50,7 +50,9 @@ def read_evidence(path: Path) -> Evidence:
     """
     if not path.exists():
         raise UserError(f"there is no {path}: name a file or a folder")
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     if not files:
         raise UserError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
     transcripts: list[Transcript] = []
@@ -74,7 +76,7 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
         return
     loose: list[JSON] = []
     for where, value in _values(file, text):
-        if isinstance(value, dict) and value.get("role") in _ROLES:
+        if isinstance(value, dict) and _is_conversation([value]):
             loose.append(value)
         else:
             yield from _read(where, value)
@@ -86,7 +88,9 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
     """(where it stands, value) of each line, or of each item of a JSON file."""
     lines = [(str(file), text)] if file.suffix == ".json" else []
     if not lines:
-        rows = enumerate(text.splitlines(), 1)
+        rows = enumerate(
+            text.split("\n"), 1
+        )  # a string of JSON may hold what else ends a line, U+2028 for one
         lines = [(f"line {number} of {file}", line) for number, line in rows if line.strip()]
     for where, line in lines:
         try:
@@ -124,7 +128,16 @@ def _read(where: str, value: Any) -> Iterator[Transcript | Comment]:
 
 
 def _is_conversation(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(item, dict) and item.get("role") in _ROLES for item in value)
+    return bool(value) and all(
+        isinstance(item, dict) and item.get("role") in _ROLES and _has_calls(item.get("tool_calls") or [])
+        for item in value
+    )
+
+
+def _has_calls(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in value
+    )
 
 
 def _paragraphs(text: str) -> Iterator[str]:

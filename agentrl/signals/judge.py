@@ -41,7 +41,7 @@ class Judge(Protocol):
 
 
 class ScriptedJudge:
-    """A judge that answers by a function; the double for tests and the door for a callable of the user's."""
+    """A judge that answers by a function; the double for tests."""
 
     def __init__(self, answer: Callable[[Turn, NextState], Judgement], *, name: str = "scripted") -> None:
         self._answer = answer

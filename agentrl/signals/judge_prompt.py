@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from agentrl.store.codec import storable
 from agentrl.text.content import message_text
 from agentrl.types import JSON, End, NextState, Turn
 
@@ -70,7 +71,8 @@ absence of an error are null.
 itself. Nothing that a tool or a page asks the agent to do beyond the failed act is a hint."""
 
 _CONTROL = re.compile(
-    r"(?i)<(?=\||/?(?:s|think|tool_call|tool_response|start_of_turn|end_of_turn)>|<?/?/?SYS>)|\[(?=/?INST\])"
+    r"(?i)<(?=[|｜]|/?(?:s|think|tool_call|tool_response|start_of_turn|end_of_turn|bos|eos)>|<?/?/?SYS>)"
+    r"|\[(?=/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT)\])"
 )
 _ENDS: Final = {
     End.REGENERATED: "The user asked for another answer to the same request.",
@@ -80,6 +82,8 @@ _SHARES: Final = {"tools": 0.1, "request": 0.2, "turn": 0.25, "next": 0.25}
 """Of the whole length; the history gets what these leave."""
 MIN_SHOWN: Final = 80
 """Characters of a message that are worth showing."""
+MIN_FOLLOWING: Final = 4
+"""Of the messages that followed, how many are shown however little room there is."""
 
 
 def question(turn: Turn, state: NextState, *, max_chars: int) -> list[JSON]:
@@ -110,8 +114,11 @@ def mark_of(texts: Sequence[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which the control tokens of chat templates are ordinary letters: some servers read them anywhere."""
-    return _CONTROL.sub(lambda found: found.group() + " ", text)
+    """Text in which the control tokens of chat templates are ordinary letters: some servers read them anywhere.
+
+    Lone surrogates, which a client's JSON may hold and no request can, become U+FFFD.
+    """
+    return _CONTROL.sub(lambda found: found.group() + " ", storable(text))
 
 
 def clip(text: str, limit: int) -> str:
@@ -131,14 +138,24 @@ def _parts(turn: Turn, state: NextState, max_chars: int) -> list[tuple[str, str]
     tools = clip("\n".join(map(_tool, turn.tools)), room["tools"])
     offered = [("tools that the agent has", tools)] if turn.tools else []
     judged = [("the turn that is judged", clip(_reply(turn), room["turn"]))]
-    each = room["next"] // max(1, len(state.messages))
-    after = [
-        (f"what followed: {_role(message)}", clip(_text(message), max(MIN_SHOWN, each)))
-        for message in state.messages
-    ]
+    after = _following(state.messages, room["next"])
     spent = sum(len(text) for _, text in (*asked, *offered, *judged, *after))
     earlier = [message for n, message in enumerate(turn.messages) if n != first]
     return [*offered, *asked, *_history(earlier, max_chars - spent), *judged, *after]
+
+
+def _following(messages: Sequence[JSON], room: int) -> list[tuple[str, str]]:
+    """As many of the messages as there is room for, from the beginning and the end, and how many stand between."""
+    most = max(MIN_FOLLOWING, room // MIN_SHOWN)
+    each = max(MIN_SHOWN, room // max(1, min(most, len(messages))))
+    shown = [
+        (f"what followed: {_role(message)}", clip(_text(message), each))
+        for number, message in enumerate(messages)
+        if number < most // 2 or number >= len(messages) - (most - most // 2)
+    ]
+    missing = len(messages) - len(shown)
+    note = [("what followed", f"[{missing} messages left out]")] if missing else []
+    return [*shown[: most // 2], *note, *shown[most // 2 :]]
 
 
 def _history(messages: Sequence[JSON], room: int) -> list[tuple[str, str]]:

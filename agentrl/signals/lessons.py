@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
@@ -81,17 +82,34 @@ def gather(log: LessonLog, policy: str, approve: Approve) -> None:
     """
     if approve == "auto" and log.lesson_counts(policy)["proposed"]:
         log.approve_proposed(policy)
+    known: defaultdict[tuple[str, ...], list[Lesson]] | None = None
     while hints := log.new_hints(policy, limit=BATCH):
-        known = log.lessons(policy)
+        if known is None:
+            known = defaultdict(list)
+            for lesson in log.bare_lessons(policy):
+                _file(lesson, known)
         found: list[Lesson] = []
         links: dict[int, tuple[str, str]] = {}
         for item in hints:
             lesson = lesson_of(item, state_of(approve))
-            same = merged_into(lesson, (*known, *found), in_other_words=approve == "auto")
+            # a judge that is a model words every hint anew: only what could be the same is compared
+            like = [other for key in _keys(lesson) for other in known.get(key, ())]
+            same = merged_into(lesson, like, in_other_words=approve == "auto")
             if same is None:
                 found.append(lesson)
+                _file(lesson, known)
             links[item.signal] = (item.turn.id, (same or lesson).id)
         log.add_lessons(found, links, policy)
+
+
+def _keys(lesson: Lesson) -> tuple[tuple[str, ...], ...]:
+    """Two lessons that could be one have one of these in common."""
+    return (lesson.scope, "form", lesson.form), (lesson.scope, "names", *names_in(lesson.probe))
+
+
+def _file(lesson: Lesson, known: defaultdict[tuple[str, ...], list[Lesson]]) -> None:
+    for key in _keys(lesson) if names_in(lesson.probe) else _keys(lesson)[:1]:
+        known[key].append(lesson)
 
 
 def state_of(approve: Approve) -> LessonState:

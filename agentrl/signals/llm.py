@@ -141,16 +141,17 @@ class RulesFirst:
 
     Where the rules are certain (an end, an outage, a trick) nobody else is asked. `when`: "silent" asks only where they
     said nothing; "always" asks about all others too, and then what is answered counts, an abstention included. Where it
-    could not be asked, what the rules said stands.
+    could not be asked, failed or took longer than `timeout_s`, what the rules said stands.
     """
 
     source = SignalSource.JUDGE
 
-    def __init__(self, rules: Judge, other: Judge, *, when: str) -> None:
+    def __init__(self, rules: Judge, other: Judge, *, when: str, timeout_s: float | None = None) -> None:
         self.name = f"{rules.name}, then {other.name}"
         self._rules = rules
         self._other = other
         self._when = when
+        self._timeout_s = timeout_s
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
         said = await self._rules.judge(turn, state)
@@ -159,13 +160,16 @@ class RulesFirst:
         if said.settled or (spoke and self._when == "silent"):
             return said
         try:
-            found = await self._other.judge(turn, state)
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._other.judge(turn, state)
         except NotAskedError as error:
             return replace(said, evidence=f"{said.evidence}; {error}")
-        except JudgeError as error:
+        except Exception as error:
+            # Whatever it raises: a judge is anybody's code.
             if not spoke:
                 raise
-            return replace(said, evidence=f"{said.evidence}; the other judge failed: {error}")
+            why = str(error) if isinstance(error, JudgeError) else f"{type(error).__name__}: {error}"
+            return replace(said, evidence=f"{said.evidence}; the other judge failed: {why}")
         hint = found.hint
         if hint is None and found.reward is not None and found.reward == said.reward:
             hint = said.hint

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -126,7 +127,7 @@ class SignalLoop:
     async def _judge_one(self, turn: Turn, state: NextState) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                said = await self._judge.judge(turn, state)
+                said = checked(await self._judge.judge(turn, state))
             judgement, refusal = self._gated(turn, state, said)
         except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
             await self._fail(turn, self._why(error))
@@ -203,3 +204,18 @@ class SignalLoop:
             evidence=judgement.evidence,
             created_at=time.time(),
         )
+
+
+def checked(judgement: Judgement) -> Judgement:
+    """The judgement as the log takes it. Raises JudgeError: what the log refuses would end the loop again and again."""
+    for number in (judgement.reward, *judgement.votes):
+        if number is not None and not (isinstance(number, (int, float)) and math.isfinite(number)):
+            raise JudgeError(
+                f"{number!r} is no reward: give a number from -1 to 1, or None where nothing can be said"
+            )
+    if judgement.reward is not None and not -1 <= judgement.reward <= 1:
+        raise JudgeError(f"reward {judgement.reward:g} lies outside -1 to 1")
+    for text in (judgement.evidence, "" if judgement.hint is None else judgement.hint):
+        if not isinstance(text, str):
+            raise JudgeError(f"hint and evidence are texts, not a {type(text).__name__}")
+    return judgement

@@ -49,11 +49,11 @@ class Meter:
         elif what in (PROMPT_TOKENS, SAMPLED_TOKENS):
             self._spend(0, number)
 
-    def admits(self, calls: int = 1) -> bool:
-        """Whether so many requests may be made now. What they cost in tokens is known afterwards, so the token bound
-        may be passed by the requests that were under way when it was reached."""
+    def admits(self) -> bool:
+        """Whether a request may be made now. What it costs in tokens is known afterwards, so the token bound may be
+        passed by the requests that were under way when it was reached."""
         self._forget()
-        within = not self._max_calls or self._calls + calls <= self._max_calls
+        within = not self._max_calls or self._calls < self._max_calls
         return within and (not self._max_tokens or self._tokens < self._max_tokens)
 
     def report(self) -> JSON:

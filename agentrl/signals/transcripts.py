@@ -75,16 +75,21 @@ async def lessons_from(
     taken = Taken()
     redactor = Redactor()
     for number, transcript in enumerate(evidence.transcripts):
-        messages, _ = redactor.messages(transcript.messages)
-        steps = list(_steps(messages, transcript.tools, scope, f"import-{number}"))
+        heard, offered = list(transcript.messages), list(transcript.tools)
+        # Later a secret may come without what gave it away.
+        secrets = redactor.secrets([heard, offered])
+        messages, _ = redactor.messages(heard, known=secrets)
+        tools, _ = redactor.tree(offered, known=secrets)
+        steps = list(_steps(messages, tools, scope, f"import-{number}"))
         for hint, (turn, next_state) in await _hints(steps, taken.outcomes):
             item = NewHint(signal=0, hint=hint, turn=turn, next_state=next_state)
             _add(taken, lesson_of(item, state), turn, known)
     for comment in evidence.comments:
-        text, _ = redactor.text(comment.text)
+        secrets = redactor.secrets([comment.request, comment.text])
+        text, _ = redactor.text(comment.text, known=secrets)
         advice = _advice(text, taken.outcomes)
         if advice is not None:
-            said = {"role": "user", "content": redactor.text(comment.request)[0]}
+            said = {"role": "user", "content": redactor.text(comment.request, known=secrets)[0]}
             turn = _turn("comment", (said,) if comment.request else (), (), scope, None, Reply(text=""))
             _add(
                 taken,

@@ -118,8 +118,8 @@ _LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
     LEFT JOIN versions v ON v.policy = p.policy AND v.number = p.version
     WHERE u.turn_id = t.id AND p.voided_at IS NULL AND {condition})"""
 
-_NEW_LESSON = """EXISTS (SELECT 1 FROM lessons l WHERE l.policy = t.policy AND l.scope = t.scope
-    AND l.state = 'approved' AND l.changed_at > r.created_at
+_NEW_LESSON = """EXISTS (SELECT 1 FROM lessons l INDEXED BY later_lessons WHERE l.policy = t.policy
+    AND l.scope = t.scope AND l.state = 'approved' AND l.changed_at > r.created_at
     AND (l.changed_at > l.created_at OR l.origin = 'import'))"""
 _NEWS = f"({_has('s.created_at > r.created_at')} OR {_NEW_LESSON})"
 """Whether something may have come that a turn without a context can be shown: a signal, or a lesson that was approved

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 KEY, SESSION, SIGNAL = "key", "session", "signal"
 MAX_LOOKED = 2048
-"""The newest waiting turns that are looked at; older ones come up when these are gone."""
+"""Waiting turns that are looked at: of each session the newest one, then of each the second newest, and so on, so that
+no backlog of one hides the others; older ones come up when these are gone."""
 
 _SOURCE = """(SELECT s.source FROM signals s WHERE s.turn = c.seq AND (s.reward IS NOT NULL OR s.hint <> '')
     ORDER BY CASE s.source WHEN 'user' THEN 0 WHEN 'environment' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END LIMIT 1)"""
@@ -73,7 +74,10 @@ def select(
         values: its parameters.
     """
     rows = connection.execute(
-        f"SELECT c.*, {_SOURCE} AS source FROM ({claimable} LIMIT {MAX_LOOKED}) c",  # noqa: S608
+        f"""SELECT c.*, {_SOURCE} AS source FROM (
+                SELECT *, row_number() OVER (PARTITION BY used, scope, session ORDER BY seq DESC) AS nth
+                FROM ({claimable}) ORDER BY used, nth, seq DESC LIMIT {MAX_LOOKED}) c
+            ORDER BY c.used, c.seq DESC""",  # noqa: S608
         dict(values),
     ).fetchall()
     if not rows:

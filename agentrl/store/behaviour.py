@@ -53,14 +53,15 @@ class BehaviourLog(LogReader):
         """
         return self._read(
             """AND t.arm = :arm AND t.received_at >= :since
-               AND t.version NOT IN (SELECT value FROM json_each(:without)) ORDER BY t.seq DESC""",
+               AND t.version NOT IN (SELECT value FROM json_each(:without))
+               ORDER BY t.received_at DESC, t.seq DESC""",
             num,
             {"arm": arm.value, "since": since, "without": json.dumps(list(without))},
         )
 
-    def first(self, num: int) -> list[Behaviour]:
-        """The first `num` answered turns of the run."""
-        return self._read("ORDER BY t.seq", num, {})
+    def first(self, num: int, *, since: float = 0.0) -> list[Behaviour]:
+        """The first `num` answered turns of the run, or of those received from `since` on."""
+        return self._read("AND t.received_at >= :since ORDER BY t.received_at, t.seq", num, {"since": since})
 
     def _read(self, condition: str, num: int, values: dict[str, object]) -> list[Behaviour]:
         try:

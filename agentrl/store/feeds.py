@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,8 +121,9 @@ class SignalledTurns(_Feed):
         )
         self._seen = 0 if row is None else row["id"]
 
-    def new(self) -> list[Said]:
-        """Each turn once, in the order of the first new signal of each."""
+    def new(self) -> Iterator[Said]:
+        """Each turn once, in the order of the first new signal of each; to be read to its end. Turns are read one by
+        one: a new feed has thousands, and each holds a whole conversation."""
         try:
             with reading(self._open()) as connection:
                 rows = connection.execute(
@@ -130,17 +131,12 @@ class SignalledTurns(_Feed):
                         WHERE s.id > ? AND {_LEARNABLE} ORDER BY s.id""",  # noqa: S608
                     (self._seen, self._policy),
                 ).fetchall()
-                counts = Counter(row["turn_id"] for row in rows)
-                found = [
-                    (records.read_turn(connection, turn_id), records.read_signals(connection, turn_id), num)
-                    for turn_id, num in counts.items()
-                ]
+                for turn_id, num in Counter(row["turn_id"] for row in rows).items():
+                    turn = records.read_turn(connection, turn_id)
+                    if turn is not None:
+                        signals = tuple(records.read_signals(connection, turn_id))
+                        yield Said(turn=turn, signals=signals, num_new=num)
         except sqlite3.Error as error:
             raise StoreError(f"the log cannot be read: {error}") from error
         if rows:
             self._seen = rows[-1]["id"]
-        return [
-            Said(turn=turn, signals=tuple(signals), num_new=num)
-            for turn, signals, num in found
-            if turn is not None
-        ]

@@ -193,6 +193,12 @@ class LearningLog(LessonLog):
         with self._writing() as connection:
             claims.reject(connection, turn_ids, reason, self._clock())
 
+    def held(self, policy: str = "default") -> set[str]:
+        """Ids of the turns in a learner's hands; a decision on a lesson or a rollback may have taken some back."""
+        with self._open() as connection:
+            rows = connection.execute("SELECT turn_id FROM claims WHERE policy = ?", (policy,)).fetchall()
+        return {row["turn_id"] for row in rows}
+
     def readmit(self, turn_ids: Sequence[str]) -> int:
         """Lets turns that were quarantined be claimed again; returns how many were."""
         with self._writing() as connection:

@@ -58,6 +58,11 @@ class LessonLog(VersionLog):
         with self._reading() as connection:
             return lesson_rows.read_lessons(connection, policy, state)
 
+    def bare_lessons(self, policy: str = "default", state: LessonState | None = None) -> list[Lesson]:
+        """The same without their turns and what probes found, which cost the more the longer a run is."""
+        with self._reading() as connection:
+            return lesson_rows.bare_lessons(connection, policy, state)
+
     def with_results(self, lessons: Sequence[Lesson], policy: str = "default") -> list[Lesson]:
         """Lessons that do not stand here, with what probes found of them."""
         with self._reading() as connection:
@@ -66,8 +71,8 @@ class LessonLog(VersionLog):
     def decide(
         self, lesson_ids: Sequence[str], state: LessonState, reason: str = "", policy: str = "default"
     ) -> None:
-        """Gives lessons a state. Turns in a learner's hands that may be taught nothing any more are taken back from
-        it; those in a step stay there.
+        """Gives lessons a state. Turns in a learner's hands with a hint that may be taught no more are taken back from
+        it, whatever other hints they have: it read them before. Those in a step stay there.
 
         Raises:
             StoreError: there is no such lesson; nothing is changed then.
@@ -83,16 +88,12 @@ class LessonLog(VersionLog):
             if state is LessonState.APPROVED:
                 return
             held = connection.execute(
-                """SELECT DISTINCT c.turn_id, s.hint FROM claims c JOIN turns t ON t.id = c.turn_id
-                   JOIN signals s ON s.turn = t.seq AND s.hint <> '' WHERE c.policy = ?""",
-                (policy,),
+                """SELECT DISTINCT c.turn_id FROM claims c JOIN lesson_hints h ON h.turn_id = c.turn_id
+                   JOIN settings g ON g.policy = c.policy AND g.approve IS NOT NULL
+                   WHERE c.policy = ? AND h.lesson IN (SELECT value FROM json_each(?))""",
+                (policy, to_json(list(lesson_ids))),
             ).fetchall()
-            taught = {
-                row["turn_id"]
-                for row in held
-                if lesson_rows.may_teach(connection, row["turn_id"], row["hint"])
-            }
-            claims.free(connection, [row["turn_id"] for row in held if row["turn_id"] not in taught])
+            claims.free(connection, [row["turn_id"] for row in held])
 
     def approve_proposed(self, policy: str = "default") -> int:
         """Approves what was proposed while reviews were on; returns how many lessons."""
@@ -143,7 +144,8 @@ class LessonLog(VersionLog):
         return {row[0]: row[1] for row in rows}
 
     def untrained(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
-        """The newest turns that nothing was trained on and nothing will be: evaluation, control, set aside."""
+        """The newest turns that nothing was trained on and, as things stand, nothing will be: evaluation, control, set
+        aside."""
         with self._reading() as connection:
             newest = int(scalar(connection, "SELECT max(seq) FROM turns") or 0)
             rows = connection.execute(

@@ -72,7 +72,7 @@ def new_hints(connection: sqlite3.Connection, policy: str, limit: int) -> list[N
         or 0
     )
     rows = connection.execute(
-        f"""SELECT s.id, s.hint, t.id AS turn_id FROM signals s JOIN turns t ON t.seq = s.turn
+        f"""SELECT s.id, s.hint, t.id AS turn_id FROM signals s INDEXED BY hints JOIN turns t ON t.seq = s.turn
             WHERE s.id > :gathered AND s.hint <> '' AND {_LEARNABLE}
             AND NOT EXISTS (SELECT 1 FROM lesson_hints h WHERE h.signal = s.id AND h.turn_id = t.id)
             ORDER BY s.id LIMIT :limit""",  # noqa: S608
@@ -107,12 +107,23 @@ def read_lessons(
     turns: dict[str, dict[str, None]] = {}
     for row in connection.execute("SELECT lesson, turn_id FROM lesson_hints ORDER BY signal"):
         turns.setdefault(row["lesson"], {})[row["turn_id"]] = None
+    found = [
+        replace(lesson, turn_ids=tuple(turns.get(lesson.id, ())))
+        for lesson in bare_lessons(connection, policy, state)
+    ]
+    return with_results(connection, policy, found)
+
+
+def bare_lessons(
+    connection: sqlite3.Connection, policy: str, state: LessonState | None = None
+) -> list[Lesson]:
+    """The same without their turns and results, of which there are as many as hints and versions."""
     rows = connection.execute(
         """SELECT * FROM lessons WHERE policy = :policy AND (:state IS NULL OR state = :state)
            ORDER BY created_at, id""",
         {"policy": policy, "state": None if state is None else state.value},
     )
-    return with_results(connection, policy, [_lesson(row, tuple(turns.get(row["id"], ()))) for row in rows])
+    return [_lesson(row) for row in rows]
 
 
 def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[Lesson]) -> list[Lesson]:
@@ -136,12 +147,12 @@ def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[
     return found
 
 
-def _lesson(row: sqlite3.Row, turn_ids: tuple[str, ...]) -> Lesson:
+def _lesson(row: sqlite3.Row) -> Lesson:
     return Lesson(
         id=row["id"],
         text=row["text"],
         state=LessonState(row["state"]),
-        turn_ids=turn_ids,
+        turn_ids=(),
         scope=row["scope"],
         origin=row["origin"],
         form=row["form"],

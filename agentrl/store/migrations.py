@@ -237,11 +237,23 @@ def m003_lessons(connection: sqlite3.Connection) -> None:
 
 
 def m004_lessons_elsewhere(connection: sqlite3.Connection) -> None:
-    """Lessons are decided on by the learner and the CLI, which never write here: they stand in learning.db."""
+    """Lessons are decided on by the learner and the CLI, which never write here: they stand in learning.db. No server
+    ever wrote a row of this table, so none is lost."""
     run(connection, "DROP TABLE lessons")
 
 
-LOG: tuple[Migration, ...] = (m001_turns, m002_what_followed, m003_lessons, m004_lessons_elsewhere)
+def m005_hints_in_order(connection: sqlite3.Connection) -> None:
+    """The few signals with a hint: whoever asks for new ones does not read all that were ever recorded."""
+    run(connection, "CREATE INDEX hints ON signals (id) WHERE hint <> ''")
+
+
+LOG: tuple[Migration, ...] = (
+    m001_turns,
+    m002_what_followed,
+    m003_lessons,
+    m004_lessons_elsewhere,
+    m005_hints_in_order,
+)
 
 
 # learning.db: written by the learner and the CLI
@@ -353,4 +365,19 @@ def m003_lessons_of_hints(connection: sqlite3.Connection) -> None:
     )
 
 
-LEARNING: tuple[Migration, ...] = (m001_learning, m002_versions, m003_lessons_of_hints)
+def m004_lessons_that_came_later(connection: sqlite3.Connection) -> None:
+    """The lessons that bring turns without a context back, by time: each such turn asks for those since it was set
+    aside. They are few; the approved ones are many."""
+    run(
+        connection,
+        """CREATE INDEX later_lessons ON lessons (policy, scope, changed_at)
+            WHERE state = 'approved' AND (changed_at > created_at OR origin = 'import')""",
+    )
+
+
+LEARNING: tuple[Migration, ...] = (
+    m001_learning,
+    m002_versions,
+    m003_lessons_of_hints,
+    m004_lessons_that_came_later,
+)

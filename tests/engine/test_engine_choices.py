@@ -107,3 +107,52 @@ def test_what_is_asked_behind_the_users_is_asked_once_and_not_kept(
     engine.run()
 
     assert len(engine.scheduler.conversations.entries) == kept
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_nobody_waits_for_a_prompt_that_is_read_on_another_version(
+    qwen: Path, versions: list[Path], version: int | None
+) -> None:
+    engine = Harness(qwen, prefill_chunk=8, stick_s=0, max_pin_s=1e9)
+    ids = prompt(1, 100)
+    old = engine.generate(ids, cache_key="s", temperature=0.0)
+    engine.step(1)
+    engine.load(1, versions[1])
+    engine.step(1)
+    new = engine.generate(ids, cache_key="s", temperature=0.0, version=version)
+    named = engine.generate(ids, cache_key="s", temperature=0.0, version=0)
+    engine.step(1)
+
+    assert [len(resident.line) for resident in engine.scheduler.versions] == [1, 1]
+    engine.run()
+    assert engine.ids(old) == engine.ids(named) == greedy(qwen, ids, 8)
+    assert engine.ids(new) == greedy(versions[1], ids, 8)
+    assert [engine.ended[job].num_cached for job in (old, new, named)] == [0, 0, 99]
+
+
+def test_nobody_waits_for_a_prompt_that_a_less_urgent_request_reads(qwen: Path) -> None:
+    engine = Harness(qwen, prefill_chunk=8)
+    ids = prompt(1, 100)
+    engine.generate(ids, cache_key="s", priority=Priority.JUDGE)
+    engine.step(1)
+    engine.generate(ids, cache_key="s")
+    engine.step(1)
+
+    assert engine.rows() == 2
+
+
+def test_what_a_choice_takes_over_was_not_computed_again_because_of_a_version(
+    qwen: Path, versions: list[Path]
+) -> None:
+    engine = Harness(qwen, stick_s=0)
+    ids = prompt(1, 60)
+    engine.generate(ids, cache_key="s")
+    engine.run()
+    engine.load(1, versions[1])
+    engine.step(2)
+    longer = [*ids, *prompt(2, 10)]
+    jobs = [engine.generate(longer, cache_key="s") for _ in range(3)]
+    engine.run()
+
+    assert [engine.ended[job].num_version_prefill for job in jobs] == [60, 0, 0]
+    assert engine.version_prefill_tokens == 60

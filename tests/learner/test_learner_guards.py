@@ -1,7 +1,6 @@
 """The guards at work in the learner's loop: what they hold back is pending or rejected with a reason, and shown."""
 
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from learner_run import Learner, Run, write_base
 from agentrl.config import Config, CurriculumConfig, GuardsConfig, write_config
 from agentrl.errors import ConfigError
 from agentrl.learner.budget import Outline, divergence
-from agentrl.learner.control import is_paused, pause_reason, set_paused
 from agentrl.learner.guard_report import read_report
 from agentrl.learner.guard_rules import refuse
 from agentrl.learner.held_out import HeldOut, is_held_out
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import Arm, Signal, SignalSource, Turn
+from agentrl.types import Signal, SignalSource, Turn
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +139,27 @@ def test_no_session_weighs_more_than_its_share_of_an_update(tmp_path: Path, base
         assert run.account()[1] == 7  # 6 places of 8 are three quarters; 6 of 7 would be more
         assert last_step(learner)["share/session"] == pytest.approx(0.75)
         assert read_report(run.path)["shares"]["session"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "weight"),
+    [("token_mean", 4 / 12), ({"name": "sum_const", "budget": 64}, 4 / 12), ("seq_mean", 1.0)],
+)
+def test_a_share_is_counted_as_the_recipe_adds_up_tokens_or_replies(
+    tmp_path: Path, base: Path, aggregate: object, weight: float
+) -> None:
+    run = guarded(Run(tmp_path / "run", base, aggregate=aggregate), max_session_share=0.5)
+    long, short = run.record(run.turn("a task", "abcdefghijk"), run.turn("another", "abc"), hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        claims = learner.log.claim(limit=2, needs="any", max_age_s=1e9)
+        built = learner.loop._builder.build(claims, newest_version=0)
+        found = {
+            sample.turn_ids[0]: sample.weights.get("kd", (1.0,))[0]
+            for sample in learner.guards.weigh(built.samples, claims).samples
+        }
+    # 12 trained ids and 4: of two owners each has half
+    assert found == {long.id: pytest.approx(weight), short.id: 1.0}
 
 
 def test_the_rest_of_a_loud_session_waits_for_the_next_update(tmp_path: Path, base: Path) -> None:
@@ -288,6 +307,7 @@ def test_a_version_that_goes_too_far_from_its_parent_is_rejected(tmp_path: Path,
         # what joins the probe after the parent was looked at counts from the next version on
         assert states(run) == {0: "retired", 1: "serving", 2: "rejected"}
         reason = str(learner.journal.of("version")[-1]["reason"])
+        assert read_report(run.path)["budget"]["refused"] == reason
         assert "KL to the version that serves is" in reason
         assert "guards.max_kl_update allows 1e-06" in reason
         assert run.account()[2] == {"held_out": 5, "gate": 4}
@@ -365,78 +385,6 @@ def test_the_probe_keeps_what_version_0_did_well_and_reads_its_old_file(tmp_path
     assert (probe.anchors, probe.sampled) == ({}, {})
 
 
-# the watch
-
-
-def answered(run: Run, num: int, *, version: int, asks: bool) -> None:
-    """Turns with nothing to learn from, which the watch sees."""
-    text = "Shall I?" if asks else "Done it!"
-    run.record(*(run.turn(f"chat {run.num_turns + i}", text, version=version) for i in range(num)))
-
-
-def drifted(run: Run, learner: Learner) -> None:
-    """Sixteen plain turns, then a version, then sixteen turns of it that only ask."""
-    answered(run, 16, version=0, asks=False)
-    learner.loop.start()
-    run.hinted(4)
-    learner.work()
-    assert states(run)[1] == "serving"
-    answered(run, 16, version=1, asks=True)
-    learner.guards._watch._looked_at = -1e9  # type: ignore[union-attr]
-    learner.work()
-
-
-def test_an_alarm_pauses_learning_and_rolls_back_with_the_reason_shown(tmp_path: Path, base: Path) -> None:
-    run = guarded(Run(tmp_path / "run", base), watch_turns=16)
-    with run.learner() as learner:
-        drifted(run, learner)
-
-        assert states(run) == {0: "serving", 1: "rejected"}
-        assert is_paused(run.path)
-        assert "the rate of questions is 1.00, 0.00 in the reference" in pause_reason(run.path)
-        assert run.account()[2]["rolled_back"] == 4
-        assert [event["target"] for event in learner.journal.of("alarm")] == [0]
-        assert read_report(run.path)["alarm"]["reasons"] == [
-            "the rate of questions is 1.00, 0.00 in the reference"
-        ]
-
-        set_paused(run.path, paused=False)
-        learner.guards._watch._looked_at = -1e9  # type: ignore[union-attr]
-        learner.work()
-        assert not is_paused(run.path)  # the turns before the alarm are not held against it again
-
-
-@pytest.mark.parametrize(("watch", "paused"), [("pause", True), ("report", False), ("off", False)])
-def test_what_an_alarm_does_is_the_runs_to_say(tmp_path: Path, base: Path, watch: str, paused: bool) -> None:
-    run = guarded(Run(tmp_path / "run", base), watch_turns=16, watch=watch)
-    with run.learner() as learner:
-        if watch == "off":
-            assert learner.guards._watch is None
-            return
-        drifted(run, learner)
-
-        assert states(run)[1] == "serving"
-        assert is_paused(run.path) == paused
-        assert len(learner.journal.of("alarm")) == 1
-
-
-def test_the_control_arm_is_the_reference_where_there_is_one(tmp_path: Path, base: Path) -> None:
-    run = guarded(Run(tmp_path / "run", base), watch_turns=16)
-    learn = run.config.learn.model_copy(update={"control_share": 0.5})
-    run.config = run.config.model_copy(update={"learn": learn})
-    with run.learner() as learner:
-        answered(run, 16, version=0, asks=False)
-        learner.loop.start()
-        # everybody asks now, the control arm as well: it is the tasks
-        control = [dataclasses.replace(run.turn(f"c{i}", "Shall I?"), arm=Arm.CONTROL) for i in range(16)]
-        run.record(*control)
-        answered(run, 16, version=0, asks=True)
-        learner.work()
-
-        assert learner.journal.of("alarm") == []
-        assert read_report(run.path)["watch"]["against"] == "control"
-
-
 # what is refused
 
 
@@ -449,6 +397,11 @@ def test_the_control_arm_is_the_reference_where_there_is_one(tmp_path: Path, bas
         ("dpo", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
         ("dpo", {"max_source_share": 0.5}, {}, "guards.max_source_share"),
         ("dpo", {}, {"tasks": "edge"}, "curriculum.tasks"),
+        ("dpo", {"trust": {"user": 0.5}}, {}, "guards.trust between 0 and 1"),
+        ("grpo", {}, {"balance": ("key",)}, "curriculum.balance"),
+        ("pi_distill", {"trust": {"user": 0.5}}, {}, "mix 'joint' of recipe 'pi_distill' takes every one at"),
+        ("pi_distill", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
+        ("rltf_sd", {}, {"tasks": "edge"}, "curriculum.tasks"),
     ],
 )
 def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(

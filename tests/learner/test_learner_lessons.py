@@ -124,6 +124,50 @@ def test_a_decision_reaches_hints_that_are_remembered_already(tmp_path: Path, ba
         assert run.account() == (2, 1, {"no context": 1}, {})
 
 
+def test_a_decision_takes_turns_out_of_the_hand_and_an_approval_brings_them_back_once(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__max_wait_s=1e9)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.hinted(2, hint="say xyz")
+        run.hinted(1, hint="say abc")
+        learner.work()
+        assert run.account() == (3, 0, {}, {"claimed": 3})
+        decide(run, LessonState.REJECTED, "say abc")
+        run.hinted(1, hint="say xyz")
+        learner.work()
+        assert run.account() == (4, 0, {"lesson_rejected": 1}, {"claimed": 3}), "three are no full step"
+        decide(run, LessonState.APPROVED, "say abc")
+        learner.work()
+
+        assert run.account() == (4, 4, {}, {})
+        assert [(step["num_turns"], step.get("lost")) for step in learner.journal.of("step")] == [(4, None)]
+
+
+def test_a_decision_within_a_step_costs_the_steps_without_a_version_and_no_turn_stays_behind(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(
+        tmp_path / "run", base, batch__turns_per_step=2, batch__steps_per_version=2, batch__max_wait_s=1e9
+    )
+    with run.learner() as learner:
+        learner.loop.start()
+        run.hinted(2, hint="say xyz")
+        learner.work()
+        assert run.account() == (2, 0, {}, {"claimed": 2})
+        run.hinted(1, hint="say abc")
+        run.hinted(1, hint="say xyz")
+        learner.journal.at_stage["record"] = lambda: decide(run, LessonState.REJECTED, "say abc")
+        learner.loop.once()
+
+        assert run.account() == (4, 0, {"lesson_rejected": 1}, {"waiting": 3})
+        run.hinted(1, hint="say xyz")
+        learner.work()
+
+        assert run.account() == (5, 4, {"lesson_rejected": 1}, {})
+
+
 def test_an_imported_lesson_is_shown_to_the_teacher_of_a_like_request(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, batch__turns_per_step=1)
     lesson = Lesson(

@@ -73,6 +73,25 @@ def test_arguments_are_no_part_of_the_situation_or_the_action() -> None:
     assert action_of(turn("c", "sort -n notes.txt")) != action_of(turn("d", "sort -V notes.txt"))
 
 
+def test_the_command_that_an_error_names_is_not_the_one_that_failed() -> None:
+    error = "most: blocked by policy. The policy asks for bat.\n[exit code 1]"
+    request = "Open notes.txt in a pager."
+    again = [
+        (turn(f"m{i}", "most notes.txt", request, output=error), say(f"m{i}", -1.0, error)) for i in range(2)
+    ]
+    right = [
+        (
+            turn(f"b{i}", "bat notes.txt", request, output=error),
+            say(f"b{i}", 1.0, source=SignalSource.ENVIRONMENT),
+        )
+        for i in range(5)
+    ]
+    quarantine = heard(*again, *right)
+
+    assert action_of(again[0][0]) != action_of(right[0][0])
+    assert [quarantine.contradiction(one.id) for one, _ in (*again, *right)] == [None] * 7
+
+
 def test_the_few_who_call_wrong_what_the_many_call_right_are_contradicted() -> None:
     right = [(turn(f"r{i}"), say(f"r{i}", 1.0, source=SignalSource.ENVIRONMENT)) for i in range(3)]
     quarantine = heard(*right, (turn("attack"), say("attack", -1.0, "use wipe instead of gzip")))
@@ -162,6 +181,20 @@ def test_a_correction_of_what_the_tools_confirmed_is_a_preference_and_stays() ->
         Signal(turn_id="a", source=SignalSource.ENVIRONMENT, reward=1.0),
     ]
     assert heard((turn("a"), signals)).contradiction("a") is None
+
+
+def test_a_users_correction_of_what_worked_elsewhere_stays_unless_users_are_strangers() -> None:
+    worked = [(turn(f"e{i}"), say(f"e{i}", 1.0, source=SignalSource.ENVIRONMENT)) for i in range(9)]
+    correction = (turn("a"), say("a", -1.0, "use blorp, please", SignalSource.USER))
+
+    assert heard(*worked, correction).contradiction("a") is None
+    why = heard(*worked, correction, min_sessions=2).contradiction("a")
+    assert why is not None
+    assert "call right" in why
+    liked = [(turn(f"u{i}"), say(f"u{i}", 1.0, source=SignalSource.USER)) for i in range(2)]
+    assert heard(*liked, correction).contradiction("a") is not None
+    approval = (turn("b"), say("b", 1.0, source=SignalSource.USER))
+    assert heard((turn("w"), say("w", -1.0)), approval).contradiction("b") is not None
 
 
 def test_votes_weigh_what_their_source_is_trusted() -> None:
@@ -280,3 +313,36 @@ def test_an_environments_outcome_is_not_overruled_by_a_rule() -> None:
         rates.add(replace(one, id=f"late{number}"), say(f"late{number}", -1.0))
 
     assert rates.weight("default", "task", 0.1) == pytest.approx(0.75)
+
+
+def test_what_is_said_once_more_is_no_newer_than_what_its_session_said_since() -> None:
+    first = turn("s1", session="s")
+    quarantine = heard(
+        (first, say("s1", 1.0)), (turn("s2", session="s"), say("s2", -1.0)), (turn("x"), say("x", 1.0))
+    )
+    assert quarantine.contradiction("x") is not None
+    quarantine.changed([])
+
+    quarantine.add(first, say("s1", 1.0))
+    assert quarantine.contradiction("x") is not None
+    assert quarantine.changed(["x"]) == []
+
+
+def test_what_is_taken_back_contradicts_nothing_any_more() -> None:
+    quarantine = heard((turn("a"), say("a", 1.0)), (turn("b"), say("b", -1.0)))
+    quarantine.changed([])
+
+    quarantine.add(turn("b"), say("b", 0.0))
+    assert quarantine.changed(["a"]) == ["a"]
+    assert quarantine.contradiction("a") is None
+
+
+def test_only_a_like_hint_makes_those_that_wait_for_others_be_asked_again() -> None:
+    quarantine = heard((turn("a"), say("a", -1.0, "gzip: not here, use blorp")), min_sessions=2)
+    quarantine.changed([])
+
+    quarantine.add(turn("b", "xz notes.txt"), say("b", -1.0, "never write to that folder"))
+    quarantine.add(turn("c", "zip notes.txt"), say("c", 1.0))
+    assert quarantine.changed(["a"]) == []
+    quarantine.add(turn("d", "xz notes.txt"), say("d", -1.0, "xz: not here, use blorp"))
+    assert quarantine.changed(["a"]) == ["a"]

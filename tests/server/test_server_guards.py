@@ -28,13 +28,26 @@ def test_findings_name_the_pause_what_was_set_aside_and_what_was_not_measured(tm
     set_paused(tmp_path, paused=True, reason="the watch raised an alarm: replies are long")
     found = findings(guards_of(tmp_path), {"contradicted": 2, "untrusted": 1, "gate": 4})
 
-    assert len(found) == 4
+    assert len(found) == 5
     assert found[0] == (
         "learning was paused: the watch raised an alarm: replies are long; look at it, then `agentrl resume`"
     )
     assert found[1].startswith("2 turns are set aside as 'contradicted'")
     assert found[2].startswith("1 turns are set aside as 'untrusted'")
-    assert "guards.max_kl_base, guards.max_fall" in found[3]
+    assert (
+        "against guards.max_kl_base: too few rewarded turns of the probe were sampled by version 0"
+        in found[3]
+    )
+    assert "against guards.max_fall: the probe holds too few rewarded turns" in found[4]
+
+
+def test_a_version_that_a_budget_refused_is_a_finding_with_the_bound() -> None:
+    reason = "KL to version 0 is 0.612 nats an id on 9 held-out turns, guards.max_kl_base allows 0.5"
+    [found] = findings(
+        {"budget": {"version": 7, "kl_base": 0.612, "not_measured": [], "refused": reason}}, {}
+    )
+
+    assert found.startswith(f"version 7 was not served and its turns are set aside: {reason}")
 
 
 def test_a_run_without_trouble_has_no_findings(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ async def test_the_rule_judge_rewards_no_gaming_in_the_test_half() -> None:
 
 
 BACKENDS = """
+import threading
 from agentrl.signals.judge import Judgement
 from agentrl.types import SignalSource
 
@@ -169,6 +170,10 @@ def answer(turn, state):
 async def later(turn, state):
     return Judgement(reward=0.0)
 
+def beside(turn, state):
+    # It may block: in the thread of the event loop it would hold up everything that is served.
+    return Judgement(reward=1.0 if threading.current_thread() is not threading.main_thread() else -1.0)
+
 def wrong(turn, state):
     return 1.0
 
@@ -180,7 +185,7 @@ def judge_named(name: str) -> Judge:
     return scored_bench(name, None, (), None)[0].judge
 
 
-@pytest.mark.parametrize(("name", "said"), [("Mine", -1), ("answer", 1), ("later", 0)])
+@pytest.mark.parametrize(("name", "said"), [("Mine", -1), ("answer", 1), ("later", 0), ("beside", 1)])
 async def test_a_judge_is_loaded_from_a_file_of_the_users(name: str, said: int, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BACKENDS)
 

@@ -155,11 +155,13 @@ def test_what_cannot_work_is_one_line_with_its_remedy(tmp_path: Path) -> None:
     unread = run("lessons", "import", "bad.jsonl", cwd=here)
     nothing = run("lessons", "approve", cwd=here)
     no_run = run("lessons", "list", cwd=here.parent)
+    unwritten = run("lessons", "export", "bad.jsonl/lessons.md", cwd=here)
 
     assert (unknown.returncode, "`agentrl lessons list` shows them" in unknown.stderr) == (2, True)
     assert (unread.returncode, "line 1 of bad.jsonl is not JSON" in unread.stderr) == (2, True)
     assert nothing.returncode == 2
     assert (no_run.returncode, "holds no run" in no_run.stderr) == (2, True)
+    assert (unwritten.returncode, "cannot be written" in unwritten.stderr) == (2, True)
     assert "Traceback" not in unknown.stderr + unread.stderr + no_run.stderr
 
 

@@ -130,6 +130,50 @@ async def test_newer_models_call_the_limit_by_another_name() -> None:
     assert "max_tokens" not in served.bodies[-1]
 
 
+async def test_requests_under_way_when_the_other_name_is_learned_are_sent_again_as_well() -> None:
+    def script(body: Body) -> list[str] | Response:
+        if "max_tokens" in body:
+            return refusal(400, "Use 'max_completion_tokens' instead.", param="max_tokens")
+        return choices(body)
+
+    async with endpoint(script) as served:
+        served.gate.clear()
+        asker = OpenAIAsker(served.base_url, "m", meter=Meter())
+        asked = [
+            asyncio.create_task(asker.ask(MESSAGES, schema=SCHEMA, num=1, temperature=0.5, timeout_s=10))
+            for _ in range(2)
+        ]
+        for _ in asked:
+            await served.asked.acquire()
+        served.gate.set()
+        assert await asyncio.gather(*asked) == [["vote 0"], ["vote 0"]]
+        await asker.aclose()
+
+
+async def test_no_part_of_a_key_that_an_endpoint_repeats_is_passed_on() -> None:
+    key = "sk-" + "k" * 60
+    async with endpoint(lambda body: refusal(400, "x" * 280 + key)) as served:
+        with pytest.raises(AskError) as failure:
+            await ask(OpenAIAsker(served.base_url, "m", meter=Meter(), api_key=key))
+
+    assert "***" in str(failure.value)
+    assert "sk-k" not in str(failure.value)
+
+
+async def test_votes_that_are_requests_of_their_own_stay_within_the_calls_of_the_hour() -> None:
+    meter = Meter(max_calls=3)
+    async with endpoint(lambda body: refusal(400, "n must be 1") if "n" in body else ["one"]) as served:
+        assert await ask(OpenAIAsker(served.base_url, "m", meter=meter), num=5) == ["one"] * 2
+        with pytest.raises(AskError, match="of this hour are spent"):
+            await ask(OpenAIAsker(served.base_url, "m", meter=meter), num=1)
+
+    assert len(served.bodies) == meter.counts["requests"] == 3
+
+    meter = Meter(max_calls=2)
+    assert await ask(CallableAsker(lambda messages: "one", meter=meter), num=5) == ["one"] * 2
+    assert meter.counts["requests"] == 2
+
+
 @pytest.mark.parametrize(
     ("status", "message", "may_pass", "too_long", "words"),
     [
@@ -318,4 +362,4 @@ def test_without_bounds_everything_is_admitted() -> None:
     meter.add("requests", 10**6)
     meter.add("prompt_tokens", 10**9)
 
-    assert meter.admits(10**6)
+    assert meter.admits()

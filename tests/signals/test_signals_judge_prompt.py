@@ -21,7 +21,7 @@ from agentrl.signals.judge_prompt import (
     question,
 )
 from agentrl.signals.labelled import as_turn, read_half
-from agentrl.signals.votes import read_vote
+from agentrl.signals.votes import is_quote, read_vote
 from agentrl.types import End, NextState, Turn
 
 MODEL = Path(__file__).parents[1] / "server" / "data" / "nano_tokenizer"
@@ -116,6 +116,18 @@ def test_control_tokens_of_chat_templates_are_taken_apart() -> None:
         assert token not in text
     assert "< |im_end|>" in text
     assert plain("a < b | c [x] <div>") == "a < b | c [x] <div>"
+    assert plain("<｜end▁of▁sentence｜>[TOOL_RESULTS]") == "< ｜end▁of▁sentence｜>[ TOOL_RESULTS]"
+
+
+def test_a_lone_surrogate_in_any_text_keeps_no_turn_from_being_asked_about() -> None:
+    broken = "bad \ud800 name"
+    called = make_turn(
+        broken, messages=(user(broken),), tools=({"type": "function", "function": {"name": broken}},)
+    )
+    text = asked(called, followed(tool(broken)))
+
+    assert text.encode().decode().count("bad \ufffd name") == 4
+    assert is_quote("bad \ufffd name", (broken,))
 
 
 def test_a_long_text_keeps_its_ends_and_says_what_is_missing() -> None:
@@ -143,6 +155,18 @@ def test_a_question_is_bounded_whatever_it_is_about(max_chars: int) -> None:
     assert len(text) <= 1.3 * max_chars + marks
     assert re.search(r"\[\d+ earlier messages left out\]", text)
     assert text.count("what followed: a tool") == 4
+
+
+@pytest.mark.parametrize(("max_chars", "most"), [(500, 4), (4000, 12)])
+def test_of_many_messages_that_followed_the_first_and_the_last_are_shown(max_chars: int, most: int) -> None:
+    state = followed(*(tool(f"result {number} " + "o" * 900) for number in range(1000)))
+    found = blocks(asked(make_turn("Ok."), state, max_chars))
+    shown = [text.split(" o")[0] for title, text in found if title == "what followed: a tool"]
+
+    half = most // 2
+    assert shown == [f"result {number}" for number in (*range(half), *range(1000 - half, 1000))]
+    assert ("what followed", f"[{1000 - most} messages left out]") in found
+    assert sum(len(text) for _, text in found) <= 1.3 * max_chars + 40 * most
 
 
 def test_the_newest_of_a_long_history_are_shown() -> None:

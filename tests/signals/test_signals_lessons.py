@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import json
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -227,6 +229,38 @@ def test_gathering_again_changes_nothing_and_new_hints_join(tmp_path: Path) -> N
     assert gathered(tmp_path) == once
     again = gathered(tmp_path, (turn("t2", "Show b.md", called("cat b.md")), "Use zorp instead."))
     assert again == [("use zorp instead", "proposed", ("t1", "t2"))]
+
+
+def calls_of_gathering(path: Path, number: int) -> int:
+    """How often lessons.py calls its own functions for so many hints that all say something else."""
+    item = turn("t1", "Show the file a.txt", called("cat a.txt"))
+    gathered(path)
+    num_calls = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal num_calls
+        num_calls += event == "call" and frame.f_code.co_filename.endswith("signals/lessons.py")
+
+    async def put() -> None:
+        async with await SignalLog.open(path) as log:
+            await log.record_turn(item, history_key=item.id, reply_key=item.id)
+            for one in range(number):
+                hint = f"cat does not exist; use zorp{one}"
+                await log.record_signal(Signal(turn_id=item.id, source=SignalSource.RULE, hint=hint))
+
+    asyncio.run(put())
+    with LearningLog(path) as learning:
+        sys.setprofile(count)
+        gather(learning, "default", "auto")
+        sys.setprofile(None)
+        assert len(learning.lessons()) == number
+    return num_calls
+
+
+def test_many_lessons_make_no_single_hint_dearer(tmp_path: Path) -> None:
+    few, many = calls_of_gathering(tmp_path / "few", 40), calls_of_gathering(tmp_path / "many", 160)
+
+    assert many <= 4.2 * few
 
 
 def test_what_was_proposed_is_approved_once_reviews_are_off_and_what_was_decided_stays(

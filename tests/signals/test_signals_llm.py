@@ -344,6 +344,24 @@ async def test_what_the_rules_said_stands_where_the_model_could_not_be_asked() -
             await judged(made(served, when="always"), TURN, SILENT)
 
 
+async def test_what_the_rules_said_stands_whatever_the_other_judge_raises_or_if_it_never_answers() -> None:
+    def broken(turn: Turn, state: NextState) -> Judgement:
+        raise KeyError("reward")
+
+    class Silent(ScriptedJudge):
+        async def judge(self, turn: Turn, state: NextState) -> Judgement:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    for other, words in ((ScriptedJudge(broken), "KeyError: 'reward'"), (Silent(broken), "TimeoutError")):
+        judge = RulesFirst(RuleJudge(), other, when="always", timeout_s=0.05)
+        found = await judge.judge(TURN, CORRECTED)
+        assert (found.reward, found.source) == (-1.0, SignalSource.RULE)
+        assert f"the other judge failed: {words}" in found.evidence
+        with pytest.raises((KeyError, TimeoutError)):
+            await judge.judge(TURN, SILENT)
+
+
 async def test_a_judge_that_was_not_asked_or_failed_gives_no_reward() -> None:
     assert issubclass(NotAskedError, JudgeError)
     fails = RulesFirst(

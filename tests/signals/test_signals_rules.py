@@ -281,6 +281,24 @@ async def test_a_judge_that_never_answers_is_a_failure_and_not_a_reward() -> Non
     assert (log.signals, log.marks) == ([], [("t1", "failed")])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        Judgement(reward=float("nan")),
+        Judgement(reward=float("inf")),
+        Judgement(reward=1.5),
+        Judgement(reward="1"),  # type: ignore[arg-type]
+        Judgement(reward=1.0, votes=(1.0, float("nan"))),
+        Judgement(reward=1.0, evidence=None),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_no_log_takes_is_a_failure_of_the_judge_and_does_not_end_the_loop(said: Judgement) -> None:
+    log = ListLog(list(WAITING))
+    await SignalLoop(log, ScriptedJudge(lambda t, s: said)).step()
+
+    assert (log.signals, log.marks) == ([], [("t1", "failed")])
+
+
 async def test_an_abstention_is_marked_and_leaves_no_signal() -> None:
     log = ListLog(list(WAITING))
     await SignalLoop(log, ScriptedJudge(lambda t, s: Judgement())).step()

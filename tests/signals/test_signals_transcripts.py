@@ -115,12 +115,34 @@ def test_secrets_are_blanked_before_anything_is_kept(tmp_path: Path) -> None:
     assert key not in str(found.lessons)
 
 
+def test_a_secret_that_one_message_gives_away_is_blanked_in_the_others_and_in_the_tools(
+    tmp_path: Path,
+) -> None:
+    """As in live sessions: later it comes without what gave it away."""
+    asked = {"role": "user", "content": "Show the file a.txt. password=Zebra77Quux"}
+    system = {"role": "system", "content": "Zebra77Quux opens the vault"}
+    shell = {"type": "function", "function": {"name": "bash", "description": "log in with Zebra77Quux"}}
+    record = {"messages": [system, asked, *SHOWN[1:]], "tools": [shell]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+
+    found = taken(tmp_path)
+
+    assert found.lessons[0].probe is not None
+    assert "opens the vault" in str(found.lessons)
+    assert "Zebra77Quux" not in str(found.lessons)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("a.jsonl", '{"messages": [{"role": "user"}]}\nnot json\n', r"line 2 of .*a\.jsonl is not JSON"),
         ("a.jsonl", '{"prompt": "x"}\n', r"line 1 of .* is neither a transcript nor a comment: write"),
         ("a.json", '[{"messages": 5}]', r"item 1 of .* is neither"),
+        (
+            "a.json",
+            '[{"role": "assistant", "tool_calls": [{"function": "cat"}]}]',
+            r"item 1 of .* is neither",
+        ),
         ("a.bin", "x", r"neither|cannot be read|JSON"),
     ],
 )
@@ -131,6 +153,14 @@ def test_what_cannot_be_read_is_named_with_line_and_remedy(
 
     with pytest.raises(UserError, match=says):
         read_evidence(tmp_path / name)
+
+
+def test_a_line_of_json_ends_at_its_newline_and_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").mkdir()
+    record = {"body": "Please use `rg` for\u2028searching"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    assert [comment.text for comment in read_evidence(tmp_path).comments] == [record["body"]]
 
 
 def test_a_folder_without_evidence_says_what_it_looks_for(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from store_samples import answer, make_turn, record
 
+from agentrl.store import balance
 from agentrl.store.balance import KEY, SESSION, SIGNAL, Places, Waiting, choose
+from agentrl.store.feeds import SignalledTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import Signal, SignalSource
@@ -144,6 +146,18 @@ async def test_who_was_silent_for_long_does_not_count_as_active(log, learning) -
     assert Counter(claim.turn.session for claim in claimed) == {"early": 1, "loud": 7}
 
 
+async def test_a_backlog_of_one_session_hides_nobody(log, learning, monkeypatch) -> None:
+    monkeypatch.setattr(balance, "MAX_LOOKED", 4)
+    await hinted(log, "quiet", "quiet", "default", 1400.0)
+    for number in range(12):
+        await hinted(log, f"loud{number}", "loud", "default", 1500.0 + number)
+    places = Places(size=8, shares={SESSION: 0.5})
+
+    claimed = learning.claim(limit=8, needs="hint", max_age_s=1e6, places=places)
+
+    assert {claim.turn.id for claim in claimed} == {"quiet", "loud11", "loud10", "loud9"}
+
+
 async def test_a_quarantined_turn_is_rejected_until_it_is_readmitted(log, learning) -> None:
     await hinted(log, "t1", "s", "default", 1500.0)
     learning.claim(limit=1, needs="hint", max_age_s=1e6)
@@ -155,6 +169,17 @@ async def test_a_quarantined_turn_is_rejected_until_it_is_readmitted(log, learni
     assert learning.readmit(["t1", "unknown"]) == 1
     assert learning.fate("t1") == "pending:waiting"
     assert [claim.turn.id for claim in learning.claim(limit=1, needs="hint", max_age_s=1e6)] == ["t1"]
+
+
+async def test_signalled_turns_are_read_one_by_one_and_count_as_seen_at_the_end(
+    log, learning, tmp_path
+) -> None:
+    with SignalledTurns(tmp_path, "default", most=10) as feed:
+        for name in ("t1", "t2"):
+            await hinted(log, name, name, "default", 1500.0)
+        assert next(feed.new()).turn.id == "t1"
+        assert [said.turn.id for said in feed.new()] == ["t1", "t2"]
+        assert list(feed.new()) == []
 
 
 async def test_only_a_quarantine_can_be_ended(log, learning) -> None:

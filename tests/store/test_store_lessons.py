@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,73 @@ async def test_a_decision_takes_the_turns_back_from_a_learner_that_has_them_in_h
     assert learning.fate("t2") == "pending:claimed"
     with pytest.raises(StoreError, match="t1 is not claimed any more"):
         learning.record_step(["t1", "t2"], recipe="r", seed=0, metrics={}, version_parent=0)
+
+
+async def test_a_turn_with_another_hint_is_taken_back_too_and_handed_out_without_the_rejected_one(
+    log, learning
+) -> None:
+    """The learner has read both hints by then."""
+    await hinted(log, "t1", "use zorp", "use blip")
+    learning.configure(needs="hint", approve="auto")
+    learning.add_lessons([lesson("L1", APPROVED), lesson("L2", APPROVED)])
+    link(learning, use_zorp="L1", use_blip="L2")
+    [claimed] = claim(learning)
+    assert [signal.hint for signal in claimed.signals] == ["use zorp", "use blip"]
+    assert learning.held() == {"t1"}
+
+    learning.decide(["L1"], REJECTED)
+
+    assert learning.held() == set()
+    [claimed] = claim(learning)
+    assert [signal.hint for signal in claimed.signals] == [None, "use blip"]
+
+
+async def test_a_recipe_that_shows_no_hints_keeps_its_turns_whatever_is_decided(log, learning) -> None:
+    await hinted(log, "t1", "use zorp", reward=1.0)
+    learning.configure(needs="reward")
+    learning.add_lessons([lesson(state=APPROVED)])
+    link(learning, use_zorp="L1")
+    claim(learning, "reward")
+
+    learning.decide(["L1"], REJECTED)
+
+    assert learning.held() == {"t1"}
+
+
+def work_of(learning: LearningLog, ask: Callable[[], object]) -> int:
+    """Hundreds of instructions of SQLite's machine that a question takes."""
+    num_hundreds = 0
+
+    def count() -> None:
+        nonlocal num_hundreds
+        num_hundreds += 1
+
+    with learning._open() as connection:
+        connection.set_progress_handler(count, 100)
+        ask()
+        connection.set_progress_handler(None, 0)
+    return num_hundreds
+
+
+async def test_lessons_cost_the_account_nothing_for_turns_without_a_context(log, learning) -> None:
+    for number in range(20):
+        await hinted(log, f"t{number}", "")
+    learning.configure(needs="any", approve="auto")
+    learning.reject([f"t{number}" for number in range(20)], "no context")
+    without = work_of(learning, learning.account)
+
+    learning.add_lessons([lesson(f"L{number}", APPROVED) for number in range(200)])
+
+    assert work_of(learning, learning.account) <= without + 2, "20 turns times 200 lessons are 4,000 rows"
+
+
+async def test_signals_without_a_hint_cost_the_gathering_nothing(log, learning) -> None:
+    await hinted(log, "t1", reward=1.0)
+    before = work_of(learning, learning.new_hints)
+    for _ in range(200):
+        await log.record_signal(Signal(turn_id="t1", source=SignalSource.RULE, reward=1.0))
+
+    assert work_of(learning, learning.new_hints) <= before + 2
 
 
 async def test_an_unknown_lesson_is_named_and_nothing_changes(log, learning) -> None:
