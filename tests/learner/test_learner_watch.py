@@ -48,8 +48,8 @@ def test_the_same_behaviour_raises_no_alarm() -> None:
     ("newest", "name"),
     [
         (turns(num_sampled=70), "reply_ids"),
-        (turns(num_sampled=5), "reply_ids"),
-        (turns(surprise=1.5), "entropy"),
+        (turns(num_sampled=1), "reply_ids"),
+        (turns(surprise=2.6), "entropy"),
         (turns(surprise=0.001), "entropy"),
         (mixed(0.5, {"asks": True}), "questions"),
         (mixed(0.5, {"edited": True}), "edits"),
@@ -63,7 +63,8 @@ def test_a_change_beyond_the_bounds_raises_its_alarm(newest: list[Behaviour], na
     "newest",
     [
         turns(num_sampled=40),  # twice as long
-        turns(surprise=0.7),
+        turns(num_sampled=5),  # somebody asked for brief answers
+        turns(surprise=1.5),  # unsure, as in the middle of learning another command
         turns(surprise=0.02),  # surer, and still choosing
         mixed(0.15, {"asks": True}),  # 15 points more are no 20
     ],
