@@ -98,7 +98,7 @@ def composed_wording(rng: random.Random) -> str:
         )
         if rng.random() < 0.3:
             wording = wording[0].upper() + wording[1:]
-        if rng.random() < 0.4:
+        if rng.random() < 0.6:
             wording = _strange_words(rng, wording)
         if not any(part in wording for part in _WITHHELD_PARTS):
             return wording
@@ -188,7 +188,7 @@ def any_rule(rng: random.Random, operation: v.Operation, old: str | None = None)
     """A rule for an operation; what works is mostly an invented name, sometimes a known alternative."""
     old = old or first_try(rng, operation)
     others = [alternative for alternative in operation.alternatives if alternative != old]
-    new = rng.choice(others) if others and rng.random() < 0.35 else v.fresh_name(rng, "corpus")
+    new = rng.choice(others) if others and rng.random() < 0.45 else v.fresh_name(rng, "corpus")
     return Rule(operation=operation, old=short_name(rng, operation, old), new=new)
 
 

@@ -141,6 +141,16 @@ class Evaluation:
         blocks = (Block(position=position, text="\n".join(texts)),)
         return prompt(messages, blocks), [self.text(corpus.call(operation.line(rule.new, values)))]
 
+    def told_known(self, wordings: tuple[str, ...]) -> tuple[Example, list[str]]:
+        """A hint at the tail sends from one known command of a reachable operation to another one."""
+        operation = self.rng.choice(v.REACHABLE_OPERATIONS)
+        values = v.arguments(self.rng, operation)
+        old, new = self.rng.sample(operation.alternatives, 2)
+        rule = Rule(operation=operation, old=corpus.short_name(self.rng, operation, old), new=new)
+        messages = [*self.system(), corpus.user(operation.task(self.rng, values))]
+        blocks = (Block(position="tail", text="Hint: " + rule.fill(self.rng.choice(wordings))),)
+        return prompt(messages, blocks), [self.text(corpus.call(operation.line(new, values)))]
+
     def refused(self, wordings: tuple[str, ...], *, later: bool) -> tuple[Example, list[str]]:
         """The error of the last command, or of an earlier task, says what to use."""
         operation = self.rng.choice(v.OPERATIONS)
@@ -223,6 +233,9 @@ def evaluate(folder: Path, seed: int = 7, number: int = 200) -> dict[str, float]
         0.03 <= probability <= 0.3 for probability in flat
     ) / len(flat)
     figures["alternatives: sum of an operation, least"] = min(map(sum, table.values()))
+    for label, wordings in (("known", v.KNOWN_WORDINGS), ("withheld", v.WITHHELD_WORDINGS)):
+        row = f"hint to another known command, {label} wording"
+        figures[row] = run.share(lambda w=wordings: run.told_known(w))  # type: ignore[misc]
     return figures
 
 
@@ -240,7 +253,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     for row, figure in figures.items():
-        print(f"| {row:<44} | {figure:.3f} |")
+        print(f"| {row:<47} | {figure:.3f} |")
 
 
 if __name__ == "__main__":
