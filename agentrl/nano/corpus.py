@@ -41,7 +41,8 @@ _REASONS = (
     "{old} was disabled", "{old} does not work here", "no {old} here", "do not run {old}", "not {old}",
     "cannot run {old}",
     "the command {old} is not allowed", "command '{old}' not found", "this shell has no {old}", "`{old}` refused",
-    "this machine does not have {old}",
+    "this machine does not have {old}", "denied: {old}", "{old}: denied",
+    "{old} is against the policy", "no policy allows {old}",
 )  # fmt: skip
 _ADVICE = (
     "use {new}", "use {new} instead", "please use {new}", "try {new}", "try {new} instead", "run {new}", "run `{new}`",
@@ -49,7 +50,9 @@ _ADVICE = (
     "the right command is {new}", "the command to use is {new}", "this machine has {new}", "it has {new}",
     "here it is {new}",
     "you can use {new} for this", "its new name is {new}", "allowed: {new}", "see {new}", "we have {new}",
-    "{new} can be used",
+    "{new} can be used", "everybody here asks for {new}", "the owner asks for {new}", "ask for {new}",
+    "allowed is {new}",
+    "what is allowed: {new}", "the policy is {new}", "the policy of this machine is to use {new}",
 )  # fmt: skip
 _JOINS = ("; ", ", ", ". ", ": ", ", but ", " (", ", so ", "\n", " - ")
 
