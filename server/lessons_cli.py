@@ -135,7 +135,10 @@ def import_(
     scope: Scope = "default",
     json_: AsJson = False,
 ) -> None:
-    """Learn lessons from transcripts of other agents and from review comments, past the gates of live hints."""
+    """Learn lessons from transcripts of other agents, past the gates of live hints, and from review comments.
+
+    Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`.
+    """
     from server.cli import show as show_data
     from server.lessons_pages import take
 

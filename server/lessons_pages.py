@@ -105,6 +105,7 @@ async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
     return {
         "imported": [_row(lesson) for lesson in taken.lessons],
         "num_known": taken.num_known,
+        "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),
         "hints": dict(taken.outcomes),
         "num_kept_for_export": len(taken.lessons) - num_taught,
         "why_kept": (

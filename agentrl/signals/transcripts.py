@@ -55,6 +55,8 @@ NOTHING: Final = Completion(
 """Transcripts hold text and no sampled ids."""
 NO_ADVICE: Final = "no_advice"
 """Counted beside the gates: a comment that says nothing of what should be done."""
+BLANKED: Final = "secret"
+"""Likewise: a comment that holds a secret, which with a placeholder in its place teaches nothing."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,11 @@ class Taken:
 async def lessons_from(
     evidence: Evidence, *, scope: str, state: LessonState, known: Sequence[Lesson] = ()
 ) -> Taken:
-    """The lessons in it, which begin in `state`; what `known` says already is counted and left out."""
+    """The lessons in it; what `known` says already is counted and left out.
+
+    Those of transcripts begin in `state`: they passed the gates for text that nobody vouches for. Those of comments are
+    proposed, whatever the run approves by itself: a comment may send anywhere, and who wrote it is not known.
+    """
     taken = Taken()
     redactor = Redactor()
     for number, transcript in enumerate(evidence.transcripts):
@@ -86,14 +92,17 @@ async def lessons_from(
             _add(taken, lesson_of(item, state), turn, known)
     for comment in evidence.comments:
         secrets = redactor.secrets([comment.request, comment.text])
-        text, _ = redactor.text(comment.text, known=secrets)
+        text, spans = redactor.text(comment.text, known=secrets)
+        if spans:
+            taken.outcomes[BLANKED] += 1
+            continue
         advice = _advice(text, taken.outcomes)
         if advice is not None:
             said = {"role": "user", "content": redactor.text(comment.request, known=secrets)[0]}
             turn = _turn("comment", (said,) if comment.request else (), (), scope, None, Reply(text=""))
             _add(
                 taken,
-                lesson_of(NewHint(signal=0, hint=advice, turn=turn, next_state=None), state),
+                lesson_of(NewHint(signal=0, hint=advice, turn=turn, next_state=None), LessonState.PROPOSED),
                 turn,
                 known,
             )
@@ -117,7 +126,7 @@ def _advice(text: str, outcomes: Counter[str]) -> str | None:
     if said is None:
         outcomes[NO_ADVICE] += 1
         return None
-    # The operator gave the file, as a user gives a correction; what hides something is refused all the same.
+    # It waits for somebody to approve it; what hides something from that reader is refused all the same.
     passage = admit([Candidate(text=said, origin="correction", trusted=True)], Case())
     outcomes[passage.refused[0].gate if passage.refused else ACCEPTED] += 1
     return as_hint(passage.accepted[0]) if passage.accepted else None

@@ -103,7 +103,7 @@ def test_a_json_export_comes_in_again_elsewhere_with_the_words_of_its_request(tm
     [row] = lessons("import", "in.json", cwd=two)["imported"]
 
     there = {"text": "cat: command not found; use zorp instead", "situation": "_ file show the"}
-    assert (row["text"], row["state"]) == (there["text"], "approved")
+    assert (row["text"], row["state"]) == (there["text"], "proposed")
     found = lessons("show", row["id"], cwd=two)
     assert {name: found[name] for name in there} == there
 
