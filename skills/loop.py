@@ -25,7 +25,7 @@ from agentrl.config import SkillsConfig
 from agentrl.signals.injection import hides
 from agentrl.store.episodes import Episode, Episodes
 from agentrl.teacher.recall import request_words
-from agentrl.text.redaction import MIN_KNOWN, PLACEHOLDER
+from agentrl.text.redaction import is_blanked
 from skills.bank import SkillBank, Source
 from skills.library import SKILLS_FOLDER, Draft, Origin, SkillLibrary
 from skills.skill_file import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SkillError, SkillState
@@ -197,7 +197,7 @@ def fault_of(draft: Draft) -> str | None:
             f"the skill is too long: at most {MAX_NAME} characters of name, {MAX_DESCRIPTION} of description and "
             f"{MAX_BODY} of text"
         )
-    if PLACEHOLDER * MIN_KNOWN in f"{draft.description}\n{draft.body}":
+    if is_blanked(f"{draft.description}\n{draft.body}"):
         return "what redaction left of a secret"
     return hides(f"{draft.name}\n{draft.body}")
 

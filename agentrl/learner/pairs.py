@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from agentrl.recipes.eligibility import GREEDY, GREEDY_PARTNER
 from agentrl.teacher.contexts import preferred_of
-from agentrl.text.redaction import MIN_KNOWN, PLACEHOLDER
+from agentrl.text.redaction import is_blanked
 from agentrl.types import Signal, TrainingSample, Turn
 
 
@@ -139,7 +139,7 @@ def _written(claim: PairClaim, name: str, writer: Writer, max_len: int) -> Train
     text = preferred_of(claim.signals) if claim.turn.id == name else None
     if text is None:
         return "no partner"
-    if PLACEHOLDER * MIN_KNOWN in text:
+    if is_blanked(text):
         return "redacted sample"
     reply = (*writer.encode_plain(text), writer.stop_ids[0])
     if len(claim.turn.prompt_ids) + len(reply) > max_len:

@@ -248,3 +248,8 @@ def _joined(found: list[Found]) -> list[Found]:
 
 
 _BUILT_IN = Redactor()
+
+
+def is_blanked(text: str) -> bool:
+    """Whether redaction left placeholders in the text: what it says stands on something that nobody can read."""
+    return PLACEHOLDER * MIN_KNOWN in text
