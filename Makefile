@@ -4,8 +4,10 @@
 # make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
 # make check       format, lint, types, import floors
 # make bench       timings on this machine; make bench-learning learning curves of the methods
-#                  (hours; resumable; ARGS="--methods grpo --seeds 0"); make bench-poisoning what poisoned sessions
-#                  teach with and without guards (likewise; ARGS="--arms guarded"); make bench-gpu where there is a GPU
+#                  (an hour; resumable; ARGS="--methods grpo --seeds 0 --jobs 2"); make bench-poisoning what poisoned
+#                  sessions teach with and without guards (likewise); make bench-memory rules in the weights against
+#                  rules in the prompt (likewise; ARGS="--rules 200"); make bench-personalisation users with habits
+#                  (likewise; ARGS="--seeds 0 1"); make bench-gpu where there is a GPU
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +19,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check bench bench-learning bench-poisoning bench-gpu clean
+.PHONY: install demo test test-all check bench bench-learning bench-poisoning bench-memory bench-personalisation bench-gpu clean
 
 install: $(INSTALLED)
 
@@ -44,6 +46,12 @@ bench-learning: $(INSTALLED)
 
 bench-poisoning: $(INSTALLED)
 	$(BIN)/python -m bench.poisoning $(ARGS)
+
+bench-memory: $(INSTALLED)
+	$(BIN)/python -m bench.memory $(ARGS)
+
+bench-personalisation: $(INSTALLED)
+	$(BIN)/python -m bench.personalisation $(ARGS)
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m bench.gpu

@@ -5,17 +5,21 @@ agentrl serve MODEL --config run.toml --set engine.max_running=8 --set learn.rec
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from agentrl.errors import ConfigError
 from agentrl.types import Purpose, SignalSource
 
 Precision = Literal["auto", "fp32", "bf16"]
+CLOSE = 0.75
+"""Least likeness, of 1, of a name that may have been meant."""
 
 
 class Section(BaseModel):
@@ -51,6 +55,9 @@ class ServerConfig(Section):
     max_tokens: int = Field(default=1024, gt=0)
     """Most ids of one reply when the client names no limit, and the clamp when it names a larger one."""
     on_store_failure: Literal["refuse", "serve_unrecorded"] = "refuse"
+    redact_patterns: tuple[str, ...] = ()
+    """Regular expressions of secrets of your own, kept from disk like those that are known; where one has groups, only
+    what these matched. One that does not compile or takes too long is refused at the start."""
 
 
 class EngineConfig(Section):
@@ -175,8 +182,9 @@ class SkillsConfig(Section):
     write: Literal["auto", "always", "never"] = "auto"
     """Write skills from episodes that have ended; auto = where the recipe shows skills to the teacher."""
     summariser: str = "rules"
-    """Who writes them: rules, or "path/file.py:Name" or "module:Name" of a function `ask(messages) -> str` that asks a
-    model, async or not, or of a class with `async def summarise(self, episode)`."""
+    """Who writes them: rules; self, the model that is served, or self@NUMBER, a version of it that stays; or
+    "path/file.py:Name" or "module:Name" of a function `ask(messages) -> str` that asks a model, async or not, or of a
+    class with `async def summarise(self, episode)`."""
     review: bool = False
     """A new or imported skill is shown to no teacher until `agentrl skills approve`; an approved one keeps its text."""
     mean_of: Literal["groups", "source"] = "groups"
@@ -318,8 +326,47 @@ def explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
-        lines.append(f"{name}: {item['msg']} (got {item.get('input')!r})")
+        if item["type"] == "extra_forbidden":
+            known = [*known_settings(), *(one for one in Config.model_fields if one not in known_settings())]
+            near = nearest(".".join(part for part in item["loc"] if isinstance(part, str)), known)
+            guess = f": did you mean {' or '.join(near)}? " if near else "; "
+            lines.append(f"{name} is no setting{guess}`agentrl settings` lists all")
+        else:
+            lines.append(f"{name}: {item['msg']} (got {item.get('input')!r})")
     return "; ".join(lines)
+
+
+def known_settings(section: type[BaseModel] | None = None, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting under its dotted name, in the order of the sections; those of tuples of sections among them."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in (section or Config).model_fields.items():
+        inner = sections_in(field.annotation)
+        for one in inner:
+            found |= known_settings(one, f"{prefix}{name}.")
+        if not inner:
+            found[prefix + name] = field
+    return found
+
+
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The groups of settings that a value of this type may be made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections_in(part)]
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three known names that may have been meant: those whose last part is most like this one's."""
+
+    def likeness(one: str) -> tuple[float, float]:
+        own, other = name.rpartition(".")[2], one.rpartition(".")[2]
+        return (
+            difflib.SequenceMatcher(None, own, other).ratio(),
+            difflib.SequenceMatcher(None, name, one).ratio(),
+        )
+
+    close = [one for one in known if likeness(one)[0] >= CLOSE]
+    return sorted(close, key=likeness, reverse=True)[:3]
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -21,7 +21,7 @@ from agentrl.errors import ConfigError
 from envs.protocol import Environment
 
 ENTRY_POINTS = "agentrl.environments"
-BUILT_IN = {"terminal": "envs.terminal:Terminal"}
+BUILT_IN = {"terminal": "envs.terminal:Terminal", "personal": "envs.personal:Personal"}
 _METHODS = ("task", "reset", "step", "aclose")
 
 Factory = Callable[..., Environment]
@@ -31,7 +31,7 @@ def load_environment(spec: str) -> Factory:
     """The environment's class, or a function that makes one.
 
     Args:
-        spec: "terminal", "path/file.py:Class", "module:Class", or the name of an entry point in the group
+        spec: "terminal", "personal", "path/file.py:Class", "module:Class", or the name of an entry point in the group
             "agentrl.environments".
 
     Raises:

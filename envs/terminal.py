@@ -74,6 +74,8 @@ class Terminal:
         self._num_commands = 0
         self._first_try = False
         self._passed = False
+        self._did_it: list[bool | None] = []
+        """For each reply, whether its commands did the task; None where it had none, or the task was done before."""
 
     def task(self, split: Split, index: int) -> Task:
         """Every operation comes once in each round of as many tasks as there are operations."""
@@ -90,6 +92,7 @@ class Terminal:
         assert self._task is not None
         self._num_steps = self._num_commands = 0
         self._first_try = self._passed = False
+        self._did_it = []
         if self._shell is None:
             self._shell = await open_shell(
                 self.shell_kind,
@@ -104,7 +107,9 @@ class Terminal:
     async def step(self, reply: Reply) -> StepResult:
         assert self._task is not None, "reset comes before step"
         self._num_steps += 1
+        was_done = self._passed
         messages = [await self._answer(call) for call in reply.tool_calls]
+        self._did_it.append(None if was_done or not reply.tool_calls else self._passed)
         done = (
             not reply.tool_calls
             or self._num_steps >= self.max_steps
@@ -156,6 +161,7 @@ class Terminal:
             "withheld": rule.withheld if rule is not None else False,
             "success": self._passed,
             "first_try": self._first_try,
+            "did_it": list(self._did_it),
             "num_steps": self._num_steps,
             "shell": str(self._shell.kind),
         }

@@ -14,6 +14,7 @@ import typer
 import agentrl
 from agentrl.errors import AgentRLError
 from server.lessons_cli import lessons_app, progress
+from server.settings_pages import settings
 
 app = typer.Typer(
     name="agentrl",
@@ -35,6 +36,7 @@ skills_app = typer.Typer(
 app.add_typer(skills_app, name="skills")
 app.add_typer(lessons_app, name="lessons")
 app.command()(progress)
+app.command()(settings)
 judge_app = typer.Typer(help="Judges: what says how good a turn was.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
@@ -111,20 +113,23 @@ def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
 def demo(
     seed: Annotated[int, typer.Option(help="Draws the house rules, the tasks and the samples.")] = 0,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept.")] = None,
+    judge: Annotated[
+        str, typer.Option(help="rules, or self: the policy judges too, and the report compares both.")
+    ] = "rules",
     json_: AsJson = False,
     set_: Set = None,
 ) -> None:
     """Watch a model learn the house rules of a shell while agents use it (a few minutes)."""
     from server.demo import run_demo
 
-    asyncio.run(run_demo(seed, run_dir=run_dir, as_json=json_, overrides=set_ or []))
+    asyncio.run(run_demo(seed, run_dir=run_dir, as_json=json_, overrides=set_ or [], judge=judge))
 
 
 @app.command()
 def rollout(
     base_url: Annotated[str, typer.Option(help="The endpoint, for example http://127.0.0.1:8765/v1.")],
     env: Annotated[
-        str, typer.Option(help="terminal, path/file.py:Class, module:Class or an entry point.")
+        str, typer.Option(help="terminal, personal, path/file.py:Class, module:Class or an entry point.")
     ] = "terminal",
     model: Annotated[str, typer.Option(help="Model name; name@7 pins a version.")] = "nano",
     api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="API key.")] = "none",
@@ -141,7 +146,7 @@ def rollout(
         list[str] | None,
         typer.Option("--env-set", help="An argument of the environment: --env-set max_steps=1."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws tasks and, for terminal, the house rules.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws tasks, and the house rules or the user.")] = 0,
     json_: AsJson = False,
     lines: Annotated[bool, typer.Option("--lines", help="One JSON line an episode, as it ends.")] = False,
 ) -> None:
@@ -172,11 +177,17 @@ def rollout(
 
 
 @app.command()
-def status(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
-    """Turns, learning, versions and latency of a run."""
+def status(
+    run_dir: RunDir = DEFAULT_RUN,
+    all_: Annotated[bool, typer.Option("--all", help="Everything, every version with its figures.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Turns, learning, versions and latency of a run, in short; --json holds everything."""
     from server.inspect import status_of
+    from server.status import short
 
-    show(status_of(run_dir), as_json=json_)
+    found = status_of(run_dir)
+    show(found if json_ or all_ else short(found), as_json=json_)
 
 
 @versions_app.callback(invoke_without_command=True)

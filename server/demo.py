@@ -6,7 +6,7 @@
     control    a second server with learning off: as many turns, then held-out tasks again
 
 The agents are a process of their own (`agentrl rollout`), ordinary clients of the server's HTTP port. The report goes
-into the run folder.
+into the run folder. With `--judge self` the policy also judges what its agents did (`server.demo_judges`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from agentrl.store.learning_log import LearningLog
 from envs.house_rules import HouseRules
 from server.demo_agents import play
 from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_training, served_since
+from server.demo_judges import RULES, SELF, SETTINGS, Truths, compared, refuse_other_judges
 from server.demo_probability import reachable_probabilities
 from server.demo_screen import Screen
 from server.report import FAMILIES, Outcome, Play, draw_curves, page
@@ -60,15 +61,18 @@ OVERRIDES: dict[str, Any] = {
 """What a model of two million parameters bears and a large one does not."""
 
 
-async def run_demo(seed: int, *, run_dir: Path | None, as_json: bool, overrides: Sequence[str]) -> None:
+async def run_demo(
+    seed: int, *, run_dir: Path | None, as_json: bool, overrides: Sequence[str], judge: str = RULES
+) -> None:
     """Plays the demo and prints where the report is; with `as_json` the report's figures on standard output."""
+    refuse_other_judges(judge)
     folder = run_dir or free_folder(Path("runs") / f"demo-seed{seed}")
     if (folder / "config.json").exists():
         raise ConfigError(
             f"{folder} holds a run already, and a demo begins with an empty log: name another folder"
         )
     screen = Screen()
-    report = await Demo(seed, folder, screen, overrides).run()
+    report = await Demo(seed, folder, screen, overrides, judge=judge).run()
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -88,11 +92,15 @@ def free_folder(wanted: Path) -> Path:
 class Demo:
     """One demo. `run` returns the report's figures."""
 
-    def __init__(self, seed: int, folder: Path, screen: Screen, overrides: Sequence[str]) -> None:
+    def __init__(
+        self, seed: int, folder: Path, screen: Screen, overrides: Sequence[str], *, judge: str = RULES
+    ) -> None:
         self.seed = seed
         self.folder = folder
         self.screen = screen
         self.overrides = overrides
+        self.judges_itself = judge == SELF
+        self.truths = Truths()
         self.rules = HouseRules.draw(seed)
         self.plays: list[Play] = []
         self.shell = ""
@@ -122,6 +130,8 @@ class Demo:
             "reachable_probability": learning["reachable_probability"],
             "account": learning["account"],
         }
+        if self.judges_itself:
+            report["judges"] = learning["judges"]
         self._write(report, outcome, learning["served_at_s"])
         return report
 
@@ -139,6 +149,7 @@ class Demo:
             learn__enabled=learn,
             learn__seed=self.seed,
             learn__overrides=OVERRIDES,
+            **(SETTINGS if learn and self.judges_itself else {}),
         )
 
     async def _with_learning(self) -> dict[str, Any]:
@@ -154,6 +165,7 @@ class Demo:
             await self._drain(lambda: runtime.versions.newest)
             newest = runtime.versions.newest
             after = await self._measure(runtime, f"nano@{newest}", "after")
+            judges = await self._judges(runtime, newest) if self.judges_itself else None
             capacity = await runtime.engine.capacity()
             precision = runtime.engine.precision
         with LearningLog(self.folder, read_only=True) as log:
@@ -181,7 +193,18 @@ class Demo:
                 "pending": account.pending,
             },
             "served_at_s": served_since(versions, start_s),
+            "judges": judges,
         }
+
+    async def _judges(self, runtime: Runtime, newest: int) -> dict[str, Any]:
+        self.screen.judging()
+        return await compared(
+            runtime.log,
+            self.truths,
+            runtime.config,
+            base_url=runtime.base_url,
+            versions=sorted({0, newest}),
+        )
 
     @asynccontextmanager
     async def _resumed(self) -> AsyncIterator[None]:
@@ -228,6 +251,9 @@ class Demo:
             num_turns += line["num_turns"]
             latencies.extend(1000 * value for value in line["latencies_s"])
             at_s = time.perf_counter() - start
+            rule = self.rules.rule(line["rule"]) if "rule" in line else None
+            if rule is not None:
+                self.truths.note(line["session"], rule.new, line["did_it"])
             self.plays.append(Play(at_s=at_s, family=line["family"], is_first_try=line["first_try"]))
             recent = {family: self._recent(family) for family in FAMILIES}
             self.screen.played(
@@ -244,6 +270,8 @@ class Demo:
             temperature=1.0,
             purpose="train",
             split="train",
+            # An episode that ends with the right command shows its outcome to nobody: there is nothing to judge by.
+            env_options={"end_on_success": False} if self.judges_itself else None,
         )
         return num_turns
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from envs.house_rules import Family, HouseRules
+from server.demo_judges import HEADINGS, rows
 from server.report import FAMILIES
 from server.statistics import Share
 
@@ -76,6 +77,9 @@ class Screen:
         mean = sum(recent.values()) / len(recent)
         self._advance("learning while serving", round(mean * 100), 100, text)
 
+    def judging(self) -> None:
+        self._console.print("asking the rules and the policy about the turns of the learning phase")
+
     def trouble(self, error: str | None) -> None:
         self._console.print(f"[red]{error}[/]")
 
@@ -93,6 +97,11 @@ class Screen:
             f"feedback to serving p50 {delay['p50']} s, p95 {delay['p95']} s; latency p50 "
             f"{latency['learning']['p50']} ms while learning, {latency['idle']['p50']} ms with learning off"
         )
+        if "judges" in report:
+            judges = Table(*HEADINGS, box=None, pad_edge=False)
+            for row in rows(report["judges"]):
+                judges.add_row(*row)
+            self._console.print(judges)
         self._console.print(f"report: {folder / 'report' / 'report.md'}")
 
     def _advance(self, stage: str, done: int, total: int, text: str) -> None:

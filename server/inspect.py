@@ -20,6 +20,7 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import PolicyVersion
 from server.guard_pages import findings, guards_of
+from server.judge_reach import unreachable
 from server.run_files import ask_server, existing_run, settings_of
 from server.skills_pages import skills_of_turn
 
@@ -141,8 +142,12 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
     run = existing_run(run_dir)
     settings = settings_of(run)
     live = ask_server(run, "/v1/status")
+    silent = unreachable(settings.judge)
+    judge = {} if silent is None else {"judge": silent}
     if not has_learned(run, settings.policy):
-        return {"account": None, "finding": why_no_learner(live, is_enabled=settings.learn.enabled)}
+        return (
+            {"account": None} | judge | {"finding": why_no_learner(live, is_enabled=settings.learn.enabled)}
+        )
     recipe = load_recipe(settings.learn.recipe, settings.learn.overrides)
     with learning_log(run) as log:
         account = log.account(settings.policy)
@@ -161,6 +166,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         "backlog": {reason: asdict(turns) for reason, turns in waiting.items()},
         "left_out": left_out(account, recipe),
         "guards": findings(guards_of(run), account.rejected),
+        **judge,
         "finding": first_unmet(
             account,
             waiting,
@@ -246,7 +252,8 @@ def backlog_finding(waiting: Backlog, recipe: Recipe) -> str:
     number = known[reason].num_turns
     texts = {
         "judge": "wait for the judge: it is behind",
-        "approval": "have hints that wait for approval: `agentrl lessons` shows them",
+        "approval": "wait for the approval of hints, their own or those of like turns: `agentrl lessons list --state "
+        "proposed` shows them",
         "group": f"wait for their group: recipe {recipe.name!r} compares groups of {recipe.group_size} episodes that "
         f"ended with a reward, and too few have: play them with `agentrl rollout --group-size {recipe.group_size}`",
         "partner": f"have no partner: recipe {recipe.name!r} compares two answers to one prompt: ask again and go on "

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from agentrl.config import Backend, load_config
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, JudgeError
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.signals.labelled import Half, LabelledTurn, as_turn, read_half
+from agentrl.signals.meter import SAMPLED_TOKENS
 from server.auth import judge_key
 from server.judge_figures import Verdict, calibrated, cost, summary
+from server.judge_reach import unreachable
 from server.judges import Bench, make_bench
 from server.run_files import ask_server, server_url, settings_of
 from server.run_folder import read_secret
@@ -43,6 +45,7 @@ async def run_score(
 
     Raises:
         ConfigError: there is no such half or judge, or its settings cannot work.
+        JudgeError: the model that is to judge did not answer once.
     """
     if half not in get_args(Half):
         raise ConfigError(f"there is no half {half!r}; it is one of {', '.join(get_args(Half))}")
@@ -55,6 +58,11 @@ async def run_score(
         found = await verdicts(bench.judge, items, timeout_s=bench.timeout_s, at_once=at_once)
     finally:
         await bench.aclose()
+    failed = [each.judgement.evidence for each in found if each.failed]
+    if failed and bench.meter is not None and not bench.meter.counts[SAMPLED_TOKENS]:
+        raise JudgeError(
+            f"the judge answered none of {len(failed)} questions, so there is nothing to score: {failed[0]}"
+        )
     score = {"backend": name, "half": half} | summary(found) | {"cost": cost(bench.meter, len(found))}
     return score if calibrate is None else score | {"calibration": calibrated(found, calibrate)}
 
@@ -87,6 +95,9 @@ def scored_bench(
             update={"judge": settings.judge.model_copy(update={"min_agreement": 0.0})}
         )
     url, key = ("", "") if run_dir is None or name != "self" else own_door(run_dir)
+    silent = unreachable(settings.judge)
+    if silent is not None:
+        raise JudgeError(silent)
     bench = make_bench(settings, own_url=lambda: url, own_key=key, with_rules=not alone)
     return bench, 1 if bench.meter is None else settings.judge.max_concurrent
 

@@ -20,6 +20,7 @@ from agentrl.signals.rules import RuleJudge
 from agentrl.signals.threads import Beside
 from agentrl.types import JSON, NextState, SignalSource, Turn
 from envs.loading import load_object
+from server.judge_reach import can_be_sent, unsendable
 
 Answer = Judgement | Awaitable[Judgement]
 Told = Callable[[str, int], None]
@@ -136,14 +137,14 @@ def make_bench(
     )
 
 
-def own_headers() -> dict[str, str]:
+def own_headers(priority: str = "judge") -> dict[str, str]:
     """What the server asks itself: behind every request of a user, apart from every conversation, a session for some
     minutes, so that neither sessions nor open turns pile up."""
-    session = f"judge-{int(time.time() // SESSION_S)}"
+    session = f"{priority}-{int(time.time() // SESSION_S)}"
     return {
         "X-Purpose": "off",
         "X-Turn-Type": "side",
-        "X-Priority": "judge",
+        "X-Priority": priority,
         "X-Session-Id": session,
     }
 
@@ -260,6 +261,8 @@ def _key(settings: JudgeConfig) -> str | None:
             f"judge.api_key_env names {settings.api_key_env}, which the environment lacks: set it, or leave the "
             "setting out where the endpoint wants no key"
         )
+    if not can_be_sent(key):
+        raise ConfigError(unsendable(settings))
     return key
 
 

@@ -90,7 +90,8 @@ def reject(
     scope: Scope = "default",
     json_: AsJson = False,
 ) -> None:
-    """Let lessons never be taught; the turns that brought nothing else are set aside with that reason."""
+    """Let lessons never be taught; the turns that brought nothing else are set aside with that reason. Says which
+    versions have learned one already."""
     _change(run_dir, scope, names, LessonState.REJECTED, reason, as_json=json_)
 
 
@@ -158,7 +159,6 @@ def _change(
 ) -> None:
     from server.lessons_pages import change
 
-    said = change(run_dir, scope, names, state, reason)
-    typer.echo(
-        json.dumps({"changed": names, "state": state.value}) if as_json else said or "nothing is proposed"
-    )
+    found = change(run_dir, scope, names, state, reason)
+    said = found.pop("said")
+    typer.echo(json.dumps(found) if as_json else said or "nothing is proposed")

@@ -20,9 +20,10 @@ from agentrl.signals.transcripts import lessons_from
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
+from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState
 from server.run_files import settings_of
-from server.skills_pages import library_of
+from server.skills_pages import library_of, turns_taught
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
 
@@ -42,7 +43,12 @@ _FOR_SKILL = {
 
 
 def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any]:
-    """The lessons of a scope with what they came from and whether the newest version asked holds them."""
+    """The lessons of a scope with what they came from and whether the newest version asked holds them.
+
+    Raises:
+        UserError: nobody has such a scope.
+    """
+    _require_scope(run_dir, scope)
     wanted = None if state is None else LessonState(state)
     rows = [_row(lesson) for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
     return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
@@ -68,7 +74,9 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     }
 
 
-def change(run_dir: Path, scope: str, names: Sequence[str], state: LessonState, reason: str = "") -> str:
+def change(
+    run_dir: Path, scope: str, names: Sequence[str], state: LessonState, reason: str = ""
+) -> dict[str, Any]:
     """Gives lessons a state; all or none of those of hints. Raises UserError where one is not there."""
     known = lessons_of(run_dir, scope)
     found = [_find(known, name) for name in names]
@@ -79,11 +87,68 @@ def change(run_dir: Path, scope: str, names: Sequence[str], state: LessonState, 
         if lesson.origin == "skill":
             name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
             library_of(run_dir, scope).change(name, _FOR_SKILL[state])
+    learned = {} if state is LessonState.APPROVED else _learned(run_dir, found)
     of_skills_now = _OF_SKILL[_FOR_SKILL[state]].value
-    return "\n".join(
-        f"{lesson.id} is {of_skills_now if lesson.origin == 'skill' else state.value}: {lesson.text}"
-        for lesson in found
+    said = []
+    for lesson in found:
+        said.append(
+            f"{lesson.id} is {of_skills_now if lesson.origin == 'skill' else state.value}: {lesson.text}"
+        )
+        if lesson.id in learned:
+            said.append(_stays(learned[lesson.id], run_dir))
+    return {"changed": list(names), "state": state.value, "learned": learned, "said": "\n".join(said)}
+
+
+def _learned(run_dir: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, Any]]:
+    """By lesson the served versions that were trained on it, and the newest version from before them."""
+    config = settings_of(run_dir)
+    found = {}
+    with LearningLog(run_dir) as log:
+        for lesson in lessons:
+            if lesson.state is LessonState.PROPOSED and config.learn.approve == "review":
+                continue  # nothing was taught that nobody had approved
+            if lesson.origin == "skill":
+                name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
+                taught, sources = turns_taught(run_dir, lesson.scope, name), []
+            else:
+                taught, sources = list(lesson.turn_ids), [lesson.id, *lesson.turn_ids]
+            versions = log.learned_from(taught, sources, config.policy)
+            if versions:
+                found[lesson.id] = {
+                    "versions": versions,
+                    "rollback": _restorable(log, config.policy, versions[0]),
+                }
+    return found
+
+
+def _restorable(log: LearningLog, policy: str, number: int) -> int:
+    """The newest version before this one whose files are still there; the model itself always is."""
+    version = log.version(policy, number)
+    while version is not None and version.parent is not None:
+        version = log.version(policy, version.parent)
+        if version is not None and version.path:
+            return version.number
+    return 0
+
+
+def _stays(learned: dict[str, Any], run_dir: Path) -> str:
+    versions = learned["versions"]
+    many = len(versions) > 1
+    names = f"{'versions' if many else 'version'} {', '.join(map(str, versions[:8]))}{' ..' * (len(versions) > 8)}"
+    return (
+        f"  {names} {'were' if many else 'was'} trained on it already; those weights stay. To be rid of it: `agentrl "
+        f"rollback {learned['rollback']} --run-dir {run_dir}` serves version {learned['rollback']} again and sets "
+        "aside everything learned since"
     )
+
+
+def _require_scope(run_dir: Path, scope: str) -> None:
+    config = settings_of(run_dir)
+    with LearningLog(run_dir) as log:
+        known = log.scopes(config.policy)
+    known |= {"default", *(key.scope for key in config.server.api_keys)}
+    if scope not in known and not library_of(run_dir, scope).all():
+        raise UserError(f"nobody has the scope {scope!r}: this run has {', '.join(sorted(known))}")
 
 
 def proposed(run_dir: Path, scope: str) -> list[str]:
@@ -96,7 +161,8 @@ async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
     config = settings_of(run_dir)
     known = lessons_of(run_dir, scope)
     state = state_of(config.learn.approve)
-    taken = await lessons_from(read_evidence(path), scope=scope, state=state, known=known)
+    redactor = own_redactor(config.server.redact_patterns)
+    taken = await lessons_from(read_evidence(path), scope=scope, state=state, known=known, redactor=redactor)
     with LearningLog(run_dir) as log:
         log.add_lessons(taken.lessons, policy=config.policy)
     option = hint_option(load_recipe(config.learn.recipe, config.learn.overrides))

@@ -180,7 +180,10 @@ def _of_learning(found: dict[str, Any] | None) -> list[str]:
     lines = [
         f"learning is {found['verdict']}: {found['effect']:+.2f} ({1 - ALPHA:.0%} interval {found['low']:+.2f} to "
         f"{found['high']:+.2f}, valid at every look)",
-        f"  learning {_points(learning)}, control {_points(control)}",
+        f"  learning {_points(learning)}, control {_points(control)}" + _difference(learning, control),
+        "  the interval is of the mean effect on a conversation: however often you look, it misses it in "
+        f"{ALPHA:.0%} of runs at most, and so it is wider than one for a single look; the figure before it weighs a "
+        "conversation by its arm's share and comes near the rates' difference with many",
     ]
     lines += [
         f"  after {row['conversations']}: {row['effect']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), since the "
@@ -194,6 +197,12 @@ def _of_learning(found: dict[str, Any] | None) -> list[str]:
     if found["num_waiting"]:
         lines.append(f"  {found['num_waiting']} wait for a conversation that began before them and goes on")
     return lines
+
+
+def _difference(learning: dict[str, Any], control: dict[str, Any]) -> str:
+    if learning["mean"] is None or control["mean"] is None:
+        return ""
+    return f": a difference of {learning['mean'] - control['mean']:+.2f}"
 
 
 def _points(arm: dict[str, Any]) -> str:

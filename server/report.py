@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.demo_judges import HEADINGS, rows
 from server.statistics import Share
 
 FAMILIES = ("unknown", "reachable")
@@ -103,7 +104,21 @@ def page(report: dict[str, Any], rules: Sequence[str], note: str) -> str:
         cells = (report[family][name] for name in ("before", "control", "after"))
         shown = (f"{cell['success']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells)
         lines.append(f"| {family} | {' | '.join(shown)} |")
+    if "judges" in report:
+        lines += ["", *judges_table(report["judges"])]
     lines += ["", note, "", "![curves](curves.png)", "", "## House rules", ""]
     lines += [f"- {rule}" for rule in rules]
     lines += ["", "## Figures", "", "```json", json.dumps(report, indent=2), "```", ""]
     return "\n".join(lines)
+
+
+def judges_table(judges: dict[str, Any]) -> list[str]:
+    """What every judge said of the same turns of the learning phase, against what the house knows of them."""
+    return [
+        "Judges against the house, on turns of the learning phase (accuracy: of the turns that got a reward; coverage: "
+        "the share of turns that got one). The rules and each version of the policy were asked afresh and alone.",
+        "",
+        f"| {' | '.join(HEADINGS)} |",
+        "|" + "---|" * len(HEADINGS),
+        *(f"| {' | '.join(row)} |" for row in rows(judges)),
+    ]

@@ -29,8 +29,11 @@ from agentrl.recipes.files import refuse_missing_files
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
+from agentrl.store.database import LEARNING_NAME
+from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
+from agentrl.text.own_patterns import own_redactor, refuse_slow
 from agentrl.text.renderer import load_renderer
 from server.app import Api, create_app
 from server.auth import Keyring, judge_key, operator_key, refuse_open_address
@@ -38,6 +41,7 @@ from server.conversations import Conversations
 from server.feedback import Feedback
 from server.gateway import Gateway
 from server.guard_pages import guards_of, numbers
+from server.judge_reach import warn_unreachable
 from server.judges import Bench, make_bench
 from server.learner_child import LearnerChild
 from server.listener import Listener
@@ -50,7 +54,7 @@ from server.redacted import SessionRedactor
 from server.run_files import remove_server_file, write_server_file
 from server.run_folder import refuse_another_model, run_secret
 from server.sampler import Sampler
-from server.skills_loop import skill_loop, writes_skills
+from server.skills_loop import own_model, own_writer, skill_loop, writes_skills
 from server.status import Status
 from server.versions import Versions
 from server.wire.errors import Refused
@@ -141,6 +145,8 @@ class Runtime:
             recipe = load_recipe(config.learn.recipe, config.learn.overrides)
             refuse_missing_files(recipe)
             refuse(config, recipe)
+        rules = own_redactor(config.server.redact_patterns)
+        await asyncio.to_thread(refuse_slow, config.server.redact_patterns)
         model_path = model_folder(config.model)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)
@@ -155,14 +161,15 @@ class Runtime:
         stack.push_async_callback(bench.aclose)
         self.versions = Versions(config, model_path=model_path, metrics=self.metrics)
         stack.callback(self.versions.close)
+        await asyncio.to_thread(upgrade, run_dir)
         number, path = await self.versions.begin()
-        self._refuse_unknown_judge()
+        self._refuse_unknown_versions()
         self.engine = await self._make_engine(model_path, config, number, path)
         stack.push_async_callback(self.engine.aclose)
         await self.versions.attach(self.engine)
 
         lineage = Lineage(secret)
-        redactor = SessionRedactor(renderer)
+        redactor = SessionRedactor(renderer, rules=rules)
         recall = Recall()
         serve_unrecorded = config.server.on_store_failure == "serve_unrecorded"
         outcomes = Outcomes(self.log, redactor, self.metrics, serve_unrecorded=serve_unrecorded)
@@ -195,8 +202,6 @@ class Runtime:
         stack.push_async_callback(self.gateway.aclose)
 
         self._own(self.versions.follow, "versions")
-        if writes_skills(config):
-            self._own(skill_loop(run_dir, config).run, "skills")
         self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
         learner = self._start_learner(run_dir)
         status = Status(
@@ -222,7 +227,9 @@ class Runtime:
         await listener.start()
         self.base_url = listener.base_url
         logger.info("serving %s at %s", config.served_name, self.base_url)
-        # Behind the listener: the judge may be this server's own model.
+        # Behind the listener: the judge, and who writes skills, may be this server's own model.
+        if writes_skills(config):
+            self._write_skills(run_dir, secret)
         signals = SignalLoop(
             self.log,
             bench.judge,
@@ -232,6 +239,8 @@ class Runtime:
             counted=lambda outcome: self.metrics.hints.labels(outcome).inc(),
         )
         self._own(signals.run, "signals")
+        if self._judge is None:
+            self._own(lambda: warn_unreachable(config.judge), "judge's endpoint")
         write_server_file(run_dir, base_url=self.base_url, pid=os.getpid(), key=operator_key(secret))
         stack.callback(remove_server_file, run_dir)
 
@@ -245,14 +254,22 @@ class Runtime:
             told=lambda what, number: self.metrics.judge.labels(what).inc(number),
         )
 
-    def _refuse_unknown_judge(self) -> None:
-        """Raises ConfigError where the served model is to judge as a version that there is not."""
-        settings = self.config.judge
-        if settings.backend == "self" and settings.model:
+    def _refuse_unknown_versions(self) -> None:
+        """Raises ConfigError where the served model is to judge, or to write skills, as a version that there is not."""
+        settings, writer = self.config.judge, own_model(self.config)
+        asked = {"judge.model": settings.model if settings.backend == "self" else ""}
+        asked["skills.summariser"] = writer or ""
+        for name, model in asked.items():
             try:
-                self.versions.resolve(settings.model)
+                self.versions.resolve(model or self.config.served_name)
             except Refused as error:
-                raise ConfigError(f"judge.model cannot be asked: {error}") from error
+                raise ConfigError(f"{name} cannot be asked: {error}") from error
+
+    def _write_skills(self, run_dir: Path, secret: bytes) -> None:
+        own = own_writer(self.config, own_url=lambda: self.base_url + "/v1", own_key=judge_key(secret))
+        if own is not None:
+            self._stack.push_async_callback(own.aclose)
+        self._own(skill_loop(run_dir, self.config, own).run, "skills")
 
     def _start_learner(self, run_dir: Path) -> LearnerChild | None:
         if not self.config.learn.enabled:
@@ -277,6 +294,13 @@ class Runtime:
 async def local_engine(model_path: Path, config: Config, number: int, path: Path) -> Engine:
     """The local engine in a child process, serving `number` from `path` at first."""
     return await LocalProcessEngine.start(model_path, config.engine, number=number, path=path)
+
+
+def upgrade(run_dir: Path) -> None:
+    """Brings learning.db of an earlier release up to date. A learner would too late, or never where learning is off:
+    until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done."""
+    if (run_dir / LEARNING_NAME).is_file():
+        LearningLog(run_dir).close()
 
 
 def model_folder(model: str) -> Path:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from agentrl.config import Config
 from agentrl.errors import ConfigError
 from agentrl.recipes.recipe import load_recipe
+from agentrl.signals.asker import OpenAIAsker
+from agentrl.signals.meter import Meter
 from agentrl.signals.threads import Beside
 from agentrl.types import JSON
 from envs.loading import load_object
+from server.judges import own_headers
 from skills.llm import LlmSummariser
 from skills.loop import SkillLoop
 from skills.summarise import RuleSummariser, Summariser, SummariserError
+
+SELF = "self"
+MAX_TOKENS = 800
+"""Of a skill that the served model writes."""
+TIMEOUT_S = 120.0
 
 
 def writes_skills(config: Config) -> bool:
@@ -25,26 +34,65 @@ def writes_skills(config: Config) -> bool:
     return config.learn.enabled and load_recipe(config.learn.recipe, config.learn.overrides).shows_skills
 
 
-def skill_loop(run_dir: Path, config: Config) -> SkillLoop:
-    """The loop of a run. Raises ConfigError where there is no such summariser."""
+def skill_loop(run_dir: Path, config: Config, own: OpenAIAsker | None = None) -> SkillLoop:
+    """The loop of a run. Raises ConfigError where there is no such summariser.
+
+    Args:
+        own: asks the model that is served, where it is that which writes.
+    """
     return SkillLoop(
         run_dir,
         policy=config.policy,
         settings=config.skills.model_copy(update={"review": config.reviews_skills}),
-        summariser=summariser(config.skills.summariser),
+        summariser=summariser(config.skills.summariser, own),
     )
 
 
-def summariser(name: str) -> Summariser:
+def own_model(config: Config) -> str | None:
+    """The served model as clients name it, where it writes the skills."""
+    name, at, number = config.skills.summariser.partition("@")
+    return config.served_name + at + number if name == SELF else None
+
+
+def own_writer(config: Config, *, own_url: Callable[[], str], own_key: str) -> OpenAIAsker | None:
+    """What asks the served model for skills; None where others write them.
+
+    Args:
+        own_url: of our own server, up to and with /v1; asked when a question is asked.
+        own_key: what our own server knows itself by.
+    """
+    model = own_model(config)
+    if model is None:
+        return None
+    return OpenAIAsker(
+        own_url,
+        model,
+        meter=Meter(),
+        api_key=own_key,
+        max_tokens=MAX_TOKENS,
+        form="text",
+        headers=partial(own_headers, "summariser"),
+        is_local=True,
+    )
+
+
+def summariser(name: str, own: OpenAIAsker | None = None) -> Summariser:
     """A summariser by name; see `skills.summariser` in the settings.
+
+    Args:
+        own: asks the model that is served.
 
     Raises:
         ConfigError: there is nothing of that name, or it cannot write skills.
     """
     if name == "rules":
         return RuleSummariser()
+    if own is not None:
+        return LlmSummariser(answering(own))
     if ":" not in name or "://" in name:
-        raise ConfigError(f"no summariser is named {name!r}: write rules, path/file.py:Name or module:Name")
+        raise ConfigError(
+            f"no summariser is named {name!r}: write rules, self, self@NUMBER, path/file.py:Name or module:Name"
+        )
     found = load_object(name, "summariser", is_summariser)
     if is_summariser(found):
         return cast(Summariser, found())
@@ -53,6 +101,16 @@ def summariser(name: str) -> Summariser:
             f"{name} is neither a function `ask(messages) -> str` nor a class with `async def summarise(self, episode)`"
         )
     return LlmSummariser(asking(found))
+
+
+def answering(own: OpenAIAsker) -> Callable[[Sequence[JSON]], Awaitable[str]]:
+    """The served model as `skills.llm.Ask`: its likeliest answer."""
+
+    async def asked(messages: Sequence[JSON]) -> str:
+        [text] = await own.ask(messages, schema={}, num=1, temperature=0.0, timeout_s=TIMEOUT_S)
+        return text
+
+    return asked
 
 
 def is_summariser(value: object) -> bool:

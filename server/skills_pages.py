@@ -8,7 +8,7 @@ from typing import Any
 
 from server.run_files import existing_run, settings_of
 from skills.bank import BANK_NAME, SkillBank
-from skills.figures import figures, of_turn, outcomes
+from skills.figures import figures, of_turn, outcomes, taught_turns
 from skills.library import SKILLS_FOLDER, SkillLibrary
 from skills.skill_file import SkillFile, SkillState
 
@@ -59,6 +59,14 @@ def skills_of_turn(run_dir: Path, turn_id: str) -> dict[str, Any]:
         return {"taught_with": [], "written_from": []}
     with closing(SkillBank(root_of(run_dir))) as bank:
         return of_turn(bank, turn_id)
+
+
+def turns_taught(run_dir: Path, scope: str, name: str) -> list[str]:
+    """The turns that a skill was chosen for as the teacher's context."""
+    if not (root_of(run_dir) / BANK_NAME).is_file():
+        return []
+    with closing(SkillBank(root_of(run_dir))) as bank:
+        return taught_turns(bank, scope, name)
 
 
 def row(skill: SkillFile) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,48 @@ def learning_report(log: LearningLog, policy: str) -> JSON:
     except AgentRLError as error:
         return {"account": None, "versions": [], "lessons": {}, "learning_error": str(error)}
     return {"account": account, "versions": versions, "lessons": lessons}
+
+
+NEWEST = 3
+"""Versions that the short report names."""
+
+
+def short(report: JSON) -> JSON:
+    """The report for a screen: of the versions how many and the newest, of the counts their sums and what is not zero.
+
+    `agentrl status --all` prints the whole, `agentrl versions` a row for every version.
+    """
+    found = {name: value for name, value in report.items() if name not in ("versions", "engine", "guards")}
+    for name in ("counts", "hints", "judge", "lessons"):
+        if name in found:
+            kept = {one: value for one, value in (found[name] or {}).items() if value and "." not in one}
+            found[name] = kept
+    serving = report.get("serving")
+    if isinstance(serving, dict):
+        found["serving"] = serving | {"models": len(serving["models"]), "resident": len(serving["resident"])}
+    account = report.get("account")
+    if account is not None:
+        found["account"] = {
+            name: {one: number for one, number in value.items() if number}
+            if isinstance(value, dict)
+            else value
+            for name, value in account.items()
+        }
+    versions = report.get("versions") or []
+    if versions:
+        states = Counter(version["state"] for version in versions)
+        newest = {str(version["number"]): _line(version) for version in versions[-NEWEST:]}
+        found["versions"] = {"num": len(versions), **states, "newest": newest}
+    guards = report.get("guards") or {}
+    if guards.get("paused"):
+        found["learning_paused"] = guards.get("paused_because") or True
+    return found | {"more": "`agentrl status --all`, `agentrl versions`, `agentrl doctor`"}
+
+
+def _line(version: JSON) -> str:
+    served = version["served_at"]
+    at = "" if served is None else time.strftime(", served from %Y-%m-%d %H:%M:%S on", time.localtime(served))
+    return f"{version['state']}, {version['num_steps']} steps{at}"
 
 
 def version_report(version: PolicyVersion) -> JSON:

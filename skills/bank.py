@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from agentrl.closing import Closing
 from agentrl.errors import StoreError
 from agentrl.store.database import connect, writing
 from agentrl.store.migrations import Migration, migrate, run
@@ -98,7 +99,7 @@ _MEAN: dict[MeanOf, str] = {
 }
 
 
-class SkillBank:
+class SkillBank(Closing):
     """The statistics of a run's skills. `close` is idempotent.
 
     Args:
@@ -311,9 +312,3 @@ class SkillBank:
 
     def close(self) -> None:
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

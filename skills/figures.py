@@ -31,6 +31,13 @@ def figures(bank: SkillBank, scope: str, name: str) -> dict[str, Any]:
     }
 
 
+def taught_turns(bank: SkillBank, scope: str, name: str) -> list[str]:
+    """The turns that a skill was chosen for as the teacher's context."""
+    sql = """SELECT DISTINCT u.turn_id FROM uses u JOIN selections s ON s.id = u.selection
+             WHERE s.scope = ? AND s.name = ? ORDER BY u.turn_id"""
+    return [row["turn_id"] for row in bank.rows(sql, (scope, name))]
+
+
 def outcomes(bank: SkillBank) -> dict[str, int]:
     """What came of the episodes, counted."""
     sql = "SELECT outcome, count(*) AS n FROM episodes GROUP BY 1 ORDER BY 1"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+from agentrl.closing import Closing
 from agentrl.config import SkillsConfig
 from agentrl.signals.lessons import of_skill
 from agentrl.store.account import SET_ASIDE
@@ -46,7 +46,7 @@ def first_turn(log: LogReader, skill: SkillFile) -> Turn | None:
     return log.turn(skill.turn_ids[0]) if skill.turn_ids else None
 
 
-class BankSource:
+class BankSource(Closing):
     """`agentrl.teacher.contexts.SkillSource`. `close` is idempotent.
 
     Args:
@@ -167,9 +167,3 @@ class BankSource:
     def close(self) -> None:
         self._forget()
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -1,5 +1,6 @@
 """The command line as a process, the way a user meets it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "explain",
         "doctor",
         "skills",
+        "settings",
     ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
@@ -45,6 +47,16 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_the_settings_are_listed_with_their_defaults_and_what_they_do(tmp_path: Path) -> None:
+    said = run("settings", "votes", cwd=tmp_path)
+    assert said.stdout == "judge.votes = 3\n    Answers to one question.\n"
+    rows = json.loads(run("settings", "--json", cwd=tmp_path).stdout)
+    assert rows["server.api_keys.key"]["default"] is None
+    assert rows["engine.max_running"]["default"] == 16
+    nothing = run("settings", "zorp", cwd=tmp_path)
+    assert (nothing.returncode, "no setting has 'zorp' in its name" in nothing.stderr) == (2, True)
 
 
 def test_help_loads_no_torch(tmp_path: Path) -> None:

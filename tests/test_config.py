@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.config import load_config, write_config
+from agentrl.config import known_settings, load_config, write_config
 from agentrl.errors import ConfigError
 
 
@@ -34,6 +34,37 @@ def test_recipe_overrides_keep_their_dotted_names() -> None:
 def test_a_wrong_name_or_value_is_refused_by_name(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("engine.max_runing=3", "engine.max_runing is no setting: did you mean engine.max_running? "),
+        ("max_running=3", "max_running is no setting: did you mean engine.max_running? "),
+        ("sever.port=1", "sever is no setting: did you mean server? "),
+        ("judge.vote=3", "did you mean judge.votes? "),
+        ("zorp.blip=1", "zorp is no setting; `agentrl settings` lists all"),
+        ("server.api_keys=[{key='12345678', scpe='x'}]", "did you mean server.api_keys.scope? "),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_known_ones_and_where_all_stand(
+    override: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, [override])
+
+    assert said in str(raised.value)
+    assert str(raised.value).endswith("`agentrl settings` lists all")
+
+
+def test_every_setting_is_known_by_its_dotted_name_and_says_what_it_does_or_is_plain() -> None:
+    known = known_settings()
+
+    assert {"model", "server.api_keys.scope", "engine.max_running", "judge.votes", "guards.trust"} <= set(
+        known
+    )
+    assert "server" not in known
+    assert known["judge.votes"].description == "Answers to one question."
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

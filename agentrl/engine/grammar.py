@@ -47,6 +47,8 @@ MAX_REASON = 200
 """Characters of an error of llguidance's that may repeat the whole text."""
 MAX_STATES = 50_000
 """Of one grammar's lexer, at one to two kB each; an expression that needs more is refused, or ends its reply."""
+MAX_TOKEN_BYTES = 255
+"""Of one id's text, as its vocabulary writes it; llguidance ends the process over longer ones."""
 OPTIONS: JsonCompileOptions = {
     # A keyword that is not enforced would be a promise that is not kept.
     "lenient": False,
@@ -255,9 +257,10 @@ def read_tokenizer(folder: Path, vocab_size: int) -> LLTokenizer:
     if (settings["decoder"] or {}).get("type") == "Metaspace":
         settings["decoder"] = spaces_for(settings["decoder"]["replacement"])
     hide_controls(settings, {i for i, t in tokenizer.get_added_tokens_decoder().items() if is_control(t)})
+    hide_long(settings)
     size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     # llguidance wants an id of its own for the end. Ours differ by request, so its id is one that no model has.
-    end = {"id": size, "content": f"<|end of grammar {size}|>", "special": True}
+    end = {"id": size, "content": f"<|end of grammar {size} {secrets.token_hex(8)}|>", "special": True}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     settings["added_tokens"].append(end | plain)
     return LLTokenizer(json.dumps(settings), n_vocab=max(vocab_size, size + 1), eos_token=size)
@@ -271,6 +274,29 @@ def spaces_for(mark: str) -> JSON:
         {"type": "Fuse"},
     ]
     return {"type": "Sequence", "decoders": steps}
+
+
+def hide_long(settings: JSON) -> None:
+    """Makes control tokens, in a tokenizer.json, of ids that stand for more text than llguidance can follow.
+
+    Whole sentences that are one id in a small vocabulary: in a grammar's reply they are spelled in smaller ones.
+    """
+    model, secret = settings["model"], secrets.token_hex(8)
+    if not isinstance(model["vocab"], dict):
+        return
+    long = {name: i for name, i in model["vocab"].items() if len(name.encode()) > MAX_TOKEN_BYTES}
+    if not long:
+        return
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges", ())]
+    model["merges"] = [pair for pair in pairs if "".join(pair) not in long]
+    for name, i in long.items():
+        del model["vocab"][name]
+        hidden = f"<|long {i} {secret}|>"  # which no text holds, as with `hide_controls`
+        model["vocab"][hidden] = i
+        settings["added_tokens"].append(
+            {"id": i, "content": hidden, "special": True, "single_word": False}
+            | {"lstrip": False, "rstrip": False, "normalized": False}
+        )
 
 
 def hide_controls(settings: JSON, controls: Collection[int]) -> None:

@@ -6,19 +6,17 @@ No torch here: the server reads it too.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from agentrl.files import replace_json
 from agentrl.types import JSON
 
 FILE = "guards.json"
 
 
 def write_report(run_dir: Path, report: JSON) -> None:
-    """Replaces the report; readers see the old one or the new one whole."""
-    part = run_dir / f"{FILE}.part"
-    part.write_text(json.dumps(report), encoding="utf-8")
-    os.replace(part, run_dir / FILE)
+    """Replaces the report."""
+    replace_json(run_dir / FILE, report)
 
 
 def read_report(run_dir: Path) -> JSON:

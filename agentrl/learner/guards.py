@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from agentrl.closing import Closing
 from agentrl.config import Config
 from agentrl.learner.alarm import Alarm, Watch
 from agentrl.learner.budget import Budget, unmeasured
@@ -69,7 +69,7 @@ class Weighed:
     """The largest part of the update that one session, key and source has; only where there are several."""
 
 
-class Guards:
+class Guards(Closing):
     """A context manager: it holds readers of the log.
 
     Args:
@@ -128,14 +128,6 @@ class Guards:
                 controlled=config.learn.control_share > 0,
                 since=since,
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._stack.close()

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentrl.errors import LearnerError
+from agentrl.files import replace_json
 from agentrl.learner.pack import Row
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import RewardedTurns
@@ -122,10 +122,8 @@ class HeldOut:
             self.sampled.pop(oldest, None)
         if turns:
             # the file first: after a crash in between the turns come here once more
-            part = self._path.with_suffix(".part")
             data = {"rows": _data(self.rows), "anchors": _data(self.anchors), "sampled": self.sampled}
-            part.write_text(json.dumps(data), encoding="utf-8")
-            os.replace(part, self._path)
+            replace_json(self._path, data)
             log.reject([turn.id for turn in turns], REASON)
 
     def _anchor(self, turn_id: str) -> None:

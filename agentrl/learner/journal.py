@@ -10,8 +10,9 @@ import json
 import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
+
+from agentrl.closing import Closing
 
 HEARTBEAT_S = 2.0
 """A learner without a line for much longer than this and its slowest step hangs."""
@@ -21,7 +22,7 @@ KEPT = 3
 """Older files that stay."""
 
 
-class Journal:
+class Journal(Closing):
     """Events: ready, step, dropped, version, rollback, paused, resumed, housekeeping, heartbeat, failed, stopped."""
 
     def __init__(self, path: Path, stream: IO[str] | None = None, *, max_bytes: int = MAX_BYTES) -> None:
@@ -62,14 +63,6 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def rotated(path: Path, max_bytes: int = MAX_BYTES) -> bool:

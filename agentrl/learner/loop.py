@@ -33,16 +33,17 @@ from agentrl.learner.hints import hint_option
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.offline import Drawn
+from agentrl.learner.remembering import Remembering
 from agentrl.learner.replay import Beside
 from agentrl.learner.trainer import Trainer
 from agentrl.signals.lessons import gather
-from agentrl.store.account import SET_ASIDE
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.version_log import Probe
 from agentrl.store.versions import VersionStore, prune
-from agentrl.types import Lesson, LessonState, PolicyVersion, TrainingSample, VersionState
+from agentrl.teacher import contexts
+from agentrl.types import PolicyVersion, TrainingSample, VersionState
 
 POLL_S = 0.05
 """How often an idle loop looks whether the files have changed."""
@@ -100,14 +101,21 @@ class LearnLoop:
         self._log = log
         self._versions = versions
         self._rewarded = rewarded
-        self._hinted = hinted
         self._journal = journal
         self._beside = beside
         self._probes = probes
         self._guards = guards
-        self._decided: object = None
-        """Which decisions on lessons the memory of hints has followed."""
-        self._imported: list[Lesson] = []
+        self._memory = None
+        if builder.memory is not None:
+            self._memory = Remembering(
+                builder.memory,
+                hinted,
+                log,
+                policy=config.policy,
+                similarity=contexts.similarity(self._recipe.context),
+                in_review=self._learn.approve == "review",
+                guards=guards,
+            )
         self._num_live = self._recipe.batch.turns_per_step - self._recipe.num_beside
         """Claimed turns of a full step."""
         self._clock = clock
@@ -235,9 +243,8 @@ class LearnLoop:
         else:
             checkpoint.load(self._trainer, self._run_dir / version.path)
         self._unpublished.clear()
-        if self._builder.memory is not None:
-            self._builder.memory.clear()
-            self._hinted.rewind()
+        if self._memory is not None:
+            self._memory.restart()
         if self._builder.stage is not None:
             self._builder.stage.clear()
         self._base = version.number
@@ -277,20 +284,16 @@ class LearnLoop:
     def _listen(self) -> None:
         """Lets the guards hear what was said; hints that they believe again are remembered again."""
         freed = [] if self._guards is None else self._guards.listen()
-        memory = self._builder.memory
-        for claim in self._log.records(freed) if freed and memory is not None else ():
-            for signal in claim.signals:
-                if signal.hint and memory is not None:
-                    memory.add(claim.turn, signal.hint)
+        if freed and self._memory is not None:
+            self._memory.add(self._log.records(freed))
 
     def _believed(self, claims: list[Claimed]) -> list[Claimed]:
         """What the guards let through; the hints of the others are shown to nobody."""
         if self._guards is None:
             return claims
         sifted = self._guards.sift(claims)
-        if self._builder.memory is not None:
-            for turn in sifted.disbelieved:
-                self._builder.memory.forget(turn)
+        if self._memory is not None:
+            self._memory.forget(sifted.disbelieved)
         return sifted.kept
 
     def _is_due(self) -> bool:
@@ -324,9 +327,11 @@ class LearnLoop:
         began = self._clock()
         claims, self._hand = self._hand, []
         self._journal.stage("build")
-        self._remember()
+        if self._memory is not None:
+            self._memory.update()
         built = self._builder.build(claims, newest_version=self._base)
-        rejected = self._reject(built.dropped)
+        dropped = built.dropped if self._memory is None else self._memory.put_off(built.dropped, claims)
+        rejected = self._reject(dropped)
         drawn = self._draw() if built.samples or not self._num_live else Drawn()
         own: Sequence[TrainingSample] = built.samples
         shares: dict[str, float] = {}
@@ -387,28 +392,6 @@ class LearnLoop:
         if not drawn.samples:
             self._beside.skip()
         return drawn
-
-    def _remember(self) -> None:
-        """Feeds the memory; a hint whose turn was set aside with a version is not to be taught again (law 8), nor one
-        whose lesson nobody approved or that was rejected or retired."""
-        memory = self._builder.memory
-        if memory is None:
-            return
-        decided = self._log.decided(self._policy)
-        if decided != self._decided:
-            self._decided = decided
-            memory.clear()
-            self._hinted.rewind()
-            approved = self._log.bare_lessons(self._policy, LessonState.APPROVED)
-            self._imported = [lesson for lesson in approved if lesson.origin == "import"]
-        for lesson in self._imported:
-            memory.learn(lesson)
-        for scope, session, reward in self._hinted.outcomes():
-            memory.ended(scope, session, reward)
-        for turn, hint in self._hinted.new():
-            believed = self._guards is None or self._guards.believes(turn, hint)
-            if believed and self._log.fate(turn.id) not in SET_ASIDE and self._log.may_teach(turn.id, hint):
-                memory.add(turn, hint)
 
     def _publish(self) -> None:
         began = self._clock()

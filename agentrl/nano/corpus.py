@@ -8,7 +8,6 @@ skill in the context, whatever its name; and a short reply once the command has 
 import json
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +73,7 @@ _ANY_WORDS = tuple(
 _WITHHELD_PARTS = tuple(part for part in map(_between, v.WITHHELD_WORDINGS) if len(part) > 8)
 
 
-def _strange_words(rng: random.Random, wording: str) -> str:
+def strange_words(rng: random.Random, wording: str) -> str:
     """The wording with one to three of its words replaced or joined by any others."""
     words = wording.split(" ")
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -102,13 +101,15 @@ def composed_wording(rng: random.Random) -> str:
         if rng.random() < 0.3:
             wording = wording[0].upper() + wording[1:]
         if rng.random() < 0.6:
-            wording = _strange_words(rng, wording)
+            wording = strange_words(rng, wording)
         if not any(part in wording for part in _WITHHELD_PARTS):
             return wording
 
 
-def error_wording(rng: random.Random) -> str:
-    """A wording of an error that says what to use: one of the known ones or a composed one."""
+def error_wording(rng: random.Random, *, held_out: bool = False) -> str:
+    """A wording of an error that says what to use: one of the known ones or a composed one, or a withheld one."""
+    if held_out:
+        return rng.choice(v.WITHHELD_WORDINGS)
     return composed_wording(rng) if rng.random() < 0.65 else rng.choice(v.KNOWN_WORDINGS)
 
 
@@ -187,24 +188,35 @@ def short_name(rng: random.Random, operation: v.Operation, command: str) -> str:
     return command.split()[0]
 
 
-def any_rule(rng: random.Random, operation: v.Operation, old: str | None = None) -> Rule:
+def any_rule(
+    rng: random.Random, operation: v.Operation, old: str | None = None, half: v.Half = "corpus"
+) -> Rule:
     """A rule for an operation; what works is mostly an invented name, sometimes a known alternative."""
     old = old or first_try(rng, operation)
     others = [alternative for alternative in operation.alternatives if alternative != old]
-    new = rng.choice(others) if others and rng.random() < 0.45 else v.fresh_name(rng, "corpus")
+    new = rng.choice(others) if others and rng.random() < 0.45 else v.fresh_name(rng, half)
     return Rule(operation=operation, old=short_name(rng, operation, old), new=new)
 
 
 def hint_text(rng: random.Random, rule: Rule) -> str:
-    """A hint: mostly the sentence of an error, otherwise a paraphrase."""
+    """A hint: mostly the sentence of an error, otherwise a paraphrase; sometimes the whole error as feedback."""
+    if rng.random() < 0.08:
+        return f"Feedback: {failed(rng, rule.fill(error_wording(rng)))['content']}"
     return "Hint: " + rule.fill(error_wording(rng) if rng.random() < 0.65 else rng.choice(v.HINT_WORDINGS))
 
 
 def skill_text(rng: random.Random, rule: Rule, wording: str | None = None) -> str:
     """A skill: its name and a body of a heading, a list or a sentence."""
     name = rng.choice(
-        (rule.operation.key, rule.operation.key.replace("_", "-"), rule.operation.doing.replace(" ", "-"))
+        (
+            rule.operation.key,
+            rule.operation.key.replace("_", "-"),
+            rule.operation.doing.replace(" ", "-"),
+            f"use-{rule.new.replace(' ', '')}",
+        )
     )
+    if wording is None and rng.random() < 0.25:
+        wording = f'Run `{{new}}` instead of `{{old}}`. The tool said: "{error_wording(rng)}"'
     if wording is None:
         draw = rng.random()
         wording = (
@@ -213,6 +225,14 @@ def skill_text(rng: random.Random, rule: Rule, wording: str | None = None) -> st
             else error_wording(rng)
         )
     return f"Skill: {name}\n{rule.fill(wording)}"
+
+
+def solution_text(rng: random.Random, line: str) -> str:
+    """The right command itself, as a reference, another episode or an expert shows it."""
+    made = f"bash({json.dumps({'command': line})})"
+    return rng.choice(("Reference solution: {}", "Correct solution: {}", "Expert trace:\n{}")).format(
+        rng.choice((line, made))
+    )
 
 
 def knowledge_blocks(rng: random.Random, rules: list[Rule]) -> tuple[Block, ...]:
@@ -273,14 +293,19 @@ def plain(rng: random.Random) -> Example:
 
 
 def hinted(rng: random.Random) -> Example:
-    """One to three hints or skills, of which one applies."""
+    """One to three hints or skills, seldom up to twelve, of which one applies."""
     operation = any_operation(rng)
     values = v.arguments(rng, operation)
     rule = any_rule(rng, operation)
-    rules = [rule, *other_rules(rng, operation, rng.choice((0, 1, 1, 2, 2, 2)))]
+    number = rng.choice((0, 1, 1, 2, 2, 2)) if rng.random() < 0.94 else rng.randint(3, 11)
+    rules = [rule, *other_rules(rng, operation, number)]
     rng.shuffle(rules)
-    messages = [*opening(rng), user(operation.task(rng, values)), call(operation.line(rule.new, values))]
-    return _example("hinted", messages, knowledge_blocks(rng, rules), tools=_some_tools(rng, messages))
+    line = operation.line(rule.new, values)
+    messages = [*opening(rng), user(operation.task(rng, values)), call(line)]
+    blocks = knowledge_blocks(rng, rules)
+    if rng.random() < 0.06:
+        blocks = (Block(position=rng.choice(POSITIONS), text=solution_text(rng, line)),)
+    return _example("hinted", messages, blocks, tools=_some_tools(rng, messages))
 
 
 def distracted(rng: random.Random) -> Example:
@@ -413,21 +438,3 @@ def short(rng: random.Random) -> Example:
     example = _example("short", messages, blocks)
     tools = example.tools if rng.random() < 0.3 else None
     return Example(kind="short", messages=messages, tools=tools, blocks=blocks, trained=example.trained)
-
-
-KINDS: dict[Callable[[random.Random], Example], float] = {
-    plain: 0.12,
-    hinted: 0.50,
-    distracted: 0.10,
-    refused: 0.16,
-    remembered: 0.10,
-    hinted_later: 0.06,
-    stuck: 0.04,
-    # Cheap ones go on among the others: they hold more names to copy per token.
-    short: 0.10,
-}
-
-
-def example(rng: random.Random) -> Example:
-    """One example of a kind drawn by its weight."""
-    return rng.choices(tuple(KINDS), weights=tuple(KINDS.values()))[0](rng)

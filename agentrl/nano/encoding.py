@@ -33,6 +33,10 @@ class Example:
     trained: frozenset[int]
 
 
+_FIXED = re.compile("(" + "|".join(map(re.escape, sorted(nano_tokenizer.FIXED, key=len, reverse=True))) + ")")
+_CHUNK = re.compile(r" ?[^ \n]+|[ \n]")
+
+
 class Encoder:
     """Token ids and loss mask of an example, equal to those of renderers' Qwen3Renderer with the blocks put in."""
 
@@ -60,18 +64,14 @@ class Encoder:
         return ids
 
     def text(self, text: str) -> list[int]:
-        """Ids of ordinary text. No token goes on past a space or newline, so words are encoded apart and cached."""
-        if text in nano_tokenizer.FIXED:
-            return self._whole(text)
+        """Ids of ordinary text.
+
+        Beside the fixed sentences no token goes on past a space or newline, so words are encoded apart and cached.
+        """
         ids: list[int] = []
-        for line, newline in re.findall(r"([^\n]*)(\n?)", text):
-            if line.startswith(("[exit code ", "(no output)")):
-                ids += self._whole(line)
-            else:
-                for chunk in re.findall(r" ?[^ ]+| ", line):
-                    ids += self._whole(chunk)
-            if newline:
-                ids += self._whole("\n")
+        for number, part in enumerate(_FIXED.split(text)):
+            for chunk in [part] if number % 2 else _CHUNK.findall(part):
+                ids += self._whole(chunk)
         return ids
 
     def encode(self, example: Example) -> tuple[list[int], list[bool]]:

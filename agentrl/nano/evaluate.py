@@ -1,34 +1,58 @@
 """The model card's figures: `python -m agentrl.nano.evaluate [--weights DIR] [--number N]`.
 
 Replies are decoded greedily and compared whole. Names come from the half that training cannot have drawn, and withheld
-wordings never occurred in the corpus. For reachable operations the exact probability of each known command is computed.
+wordings never occurred in the corpus. For reachable operations the exact probability of each known command is computed,
+for habits that of each value of an axis. Verdicts are compared field by field.
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
-from agentrl.nano import corpus, weights_dir
+from agentrl.nano import corpus, judging, styled, weights_dir
+from agentrl.nano import habits as h
 from agentrl.nano import vocabulary as v
 from agentrl.nano.corpus import Rule
 from agentrl.nano.encoding import POSITIONS, Block, Encoder, Example, Message, Position
 from agentrl.nano.tokenizer import control_ids
 
-_LONGEST_REPLY = 48
+_LONGEST_REPLY = 96
+_AT_ONCE = 27
+"""Continuations whose log-probabilities are computed together."""
+_NUM_TOPICS = 8
+"""Requests over which the probabilities of habits are averaged."""
+
+_JUDGED: dict[str, tuple[Callable[[random.Random], judging.Case], str]] = {
+    "directed error": (lambda rng: judging.directed(rng, held_out=True), "error"),
+    "bare error": (judging.refused, "error"),
+    "outage": (lambda rng: judging.outage(rng, held_out=True), "infrastructure"),
+    "progress": (lambda rng: judging.ran(rng, held_out=True), "progress"),
+    "no error": (lambda rng: judging.ran(rng, held_out=True), "no_error"),
+    "correction": (lambda rng: judging.answered(rng, held_out=True), "correction"),
+    "praise": (lambda rng: judging.answered(rng, held_out=True), "praise"),
+    "new task": (lambda rng: judging.answered(rng, held_out=True), "new_task"),
+}
+"""Turns to be judged: what draws them, and the kind of verdict that is kept."""
 
 
-def prompt(messages: list[Message], blocks: tuple[Block, ...] = ()) -> Example:
+def prompt(
+    messages: list[Message],
+    blocks: tuple[Block, ...] = (),
+    tools: list[dict[str, Any]] | None = corpus.BASH_TOOLS,
+) -> Example:
     """A prompt as an example: the empty last message stands for the reply to come."""
     return Example(
         kind="prompt",
         messages=[*messages, corpus.say("")],
-        tools=[v.BASH_TOOL],
+        tools=tools,
         blocks=blocks,
         trained=frozenset(),
     )
@@ -64,11 +88,34 @@ def replies(model: Qwen3ForCausalLM, prompts: list[list[int]], end: int, pad: in
 def log_probability(model: Qwen3ForCausalLM, ids: list[int], continuations: list[list[int]]) -> list[float]:
     """Log-probability at temperature 1 of each continuation of one prompt."""
     found = []
-    for continuation in continuations:
-        logits = model(torch.tensor([ids + continuation])).logits[0, len(ids) - 1 : -1].float()
-        picked = logits.log_softmax(-1)[torch.arange(len(continuation)), torch.tensor(continuation)]
-        found.append(float(picked.sum()))
+    for first in range(0, len(continuations), _AT_ONCE):
+        group = continuations[first : first + _AT_ONCE]
+        longest = max(map(len, group))
+        # No id looks at those after it, so what fills up the shorter ones changes nothing.
+        rows = torch.tensor([ids + each + [0] * (longest - len(each)) for each in group])
+        logits = model(rows).logits[:, len(ids) - 1 : -1].float().log_softmax(-1)
+        for row, each in zip(logits, group, strict=True):
+            found.append(float(row[torch.arange(len(each)), torch.tensor(each)].sum()))
     return found
+
+
+def notes(topic: h.Topic) -> dict[str, h.Style]:
+    """Every note on a topic, and its style."""
+    found = {}
+    for values in itertools.product(*h.AXES.values()):
+        style = dict(zip(h.AXES, values, strict=True))
+        for seed in range(8):  # of two openings, both
+            found[h.note(random.Random(seed), topic, style)] = style
+    return found
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The JSON object of a reply; empty where it is none."""
+    try:
+        found = json.loads(text.removesuffix("<|im_end|>"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Evaluation:
@@ -97,11 +144,14 @@ class Evaluation:
     def share(self, case: Callable[[], tuple[Example, list[str]]]) -> float:
         """Share of `number` drawn cases whose greedy reply is one of the acceptable texts."""
         cases = [case() for _ in range(self.number)]
-        answers = replies(
-            self.model, [prompt_ids(self.encoder, example) for example, _ in cases], self.end, self.pad
-        )
-        decoded = [self.tokenizer.decode(answer, skip_special_tokens=False) for answer in answers]
+        decoded = self.answers([example for example, _ in cases])
         return sum(text in accepted for text, (_, accepted) in zip(decoded, cases, strict=True)) / self.number
+
+    def answers(self, prompts: list[Example]) -> list[str]:
+        """The greedy replies as texts, with their closing token."""
+        ids = [prompt_ids(self.encoder, example) for example in prompts]
+        found = replies(self.model, ids, self.end, self.pad)
+        return [self.tokenizer.decode(answer, skip_special_tokens=False) for answer in found]
 
     def text(self, message: Message) -> str:
         return str(self.tokenizer.decode(self.encoder.reply(message), skip_special_tokens=False))
@@ -187,6 +237,92 @@ class Evaluation:
         messages.append(corpus.worked(self.rng, operation))
         return prompt(messages), [self.text(corpus.say(reply)) for reply in v.SUCCESS_REPLIES]
 
+    def judged(self, name: str) -> dict[str, float]:
+        """Turns of one name of `_JUDGED`: shares of verdicts that are right in kind, reward, hint, and as a whole."""
+        draw, kind = _JUDGED[name]
+        cases: list[judging.Case] = []
+        while len(cases) < self.number:
+            case = draw(self.rng)
+            cases += [case] if case.answer["kind"] == kind else []
+        said = self.answers([prompt(judging.judge_question(case), tools=None) for case in cases])
+        pairs = [(read_object(text), case.answer) for text, case in zip(said, cases, strict=True)]
+        figures = {
+            field: sum(got.get(field, ...) == due[field] for got, due in pairs) / self.number
+            for field in ("kind", "reward", "hint")
+        }
+        whole = (
+            text == self.text(corpus.say(json.dumps(case.answer)))
+            for text, case in zip(said, cases, strict=True)
+        )
+        return figures | {"exact JSON": sum(whole) / self.number}
+
+    def skills(self) -> dict[str, float]:
+        """Skills of episodes: exact, and naming the command that works or should have been used."""
+        cases = [judging.skill_case(self.rng, held_out=True) for _ in range(self.number)]
+        said = self.answers([prompt(messages, tools=None) for messages, _ in cases])
+        exact = [
+            text == self.text(corpus.say(json.dumps(due))) for text, (_, due) in zip(said, cases, strict=True)
+        ]
+        teaching = [
+            (read_object(text), due) for text, (_, due) in zip(said, cases, strict=True) if due["name"]
+        ]
+        right = [got.get("golden_workflow") == due["golden_workflow"] for got, due in teaching]
+        return {"exact JSON": sum(exact) / len(exact), "names the right command": sum(right) / len(right)}
+
+    def wished(self, position: Position, wordings: tuple[str, ...]) -> tuple[Example, list[str]]:
+        """A hint asks for a value of one axis; notes with it in any style do."""
+        topic = h.topic(self.rng)
+        axis = self.rng.choice(tuple(h.AXES))
+        value = self.rng.choice(h.AXES[axis])
+        wish = h.wish(self.rng, self.rng.choice(wordings), value, styled.other(self.rng, axis, value))
+        messages = [*self.assistant(), corpus.user(topic.request(self.rng))]
+        found = [text for text, style in notes(topic).items() if style[axis] == value]
+        blocks = (Block(position=position, text=f"Hint: {wish}"),)
+        return prompt(messages, blocks, tools=None), self.said(found)
+
+    def corrected(self, wordings: tuple[str, ...], *, whole: bool, later: bool) -> tuple[Example, list[str]]:
+        """The user corrects a note: the next one obeys. `whole`: and keeps the rest; `later`: on the next topic too."""
+        topic, style = h.topic(self.rng), h.any_style(self.rng)
+        axis = self.rng.choice(tuple(h.AXES))
+        value = styled.other(self.rng, axis, style[axis])
+        wanted = style | {axis: value}
+        messages = [
+            *self.assistant(),
+            corpus.user(topic.request(self.rng)),
+            corpus.say(h.note(self.rng, topic, style)),
+            corpus.user(h.wish(self.rng, self.rng.choice(wordings), value, style[axis])),
+        ]
+        if later:
+            messages.append(corpus.say(h.note(self.rng, topic, wanted)))
+            topic = h.topic(self.rng)
+            messages.append(corpus.user(topic.request(self.rng)))
+        found = [
+            text for text, its in notes(topic).items() if (its == wanted if whole else its[axis] == value)
+        ]
+        return prompt(messages, tools=None), self.said(found)
+
+    def assistant(self) -> list[Message]:
+        return [{"role": "system", "content": h.ASSISTANT_SYSTEM}]
+
+    def said(self, texts: list[str]) -> list[str]:
+        return [self.text(corpus.say(text)) for text in texts]
+
+    def habits(self, num_topics: int = _NUM_TOPICS) -> dict[str, float]:
+        """The probability of each value of an axis where nobody has said anything, and of all notes together."""
+        found = dict.fromkeys([value for values in h.AXES.values() for value in values] + ["any"], 0.0)
+        for _ in range(num_topics):
+            topic = h.topic(self.rng)
+            table = notes(topic)
+            ids = prompt_ids(
+                self.encoder, prompt([*self.assistant(), corpus.user(topic.request(self.rng))], tools=None)
+            )
+            options = [self.encoder.reply(corpus.say(text)) for text in table]
+            chances = torch.tensor(log_probability(self.model, ids, options)).exp().tolist()
+            for style, chance in zip(table.values(), chances, strict=True):
+                for value in ("any", *style.values()):
+                    found[value] += chance / num_topics
+        return found
+
     def alternatives(self) -> dict[str, list[float]]:
         """For each reachable operation, the probability of each known command, averaged over wordings."""
         table = {}
@@ -236,6 +372,28 @@ def evaluate(folder: Path, seed: int = 7, number: int = 200) -> dict[str, float]
     for label, wordings in (("known", v.KNOWN_WORDINGS), ("withheld", v.WITHHELD_WORDINGS)):
         row = f"hint to another known command, {label} wording"
         figures[row] = run.share(lambda w=wordings: run.told_known(w))  # type: ignore[misc]
+    return figures | learned_beside(run)
+
+
+def learned_beside(run: Evaluation) -> dict[str, float]:
+    """The figures of what is no terminal work: verdicts, skills and habits, by their row names."""
+    figures: dict[str, float] = {}
+    for name in _JUDGED:
+        figures |= {f"judge, {name}: {what}": figure for what, figure in run.judged(name).items()}
+    figures |= {f"skill written: {what}": figure for what, figure in run.skills().items()}
+    for label, wordings in (("known", h.KNOWN_WISHES), ("withheld", h.WITHHELD_WISHES)):
+        for position in POSITIONS:
+            row = f"wish as a hint, {label} wording, {position}"
+            figures[row] = run.share(lambda p=position, w=wordings: run.wished(p, w))  # type: ignore[misc]
+        for what, whole, later in (
+            ("obeyed", False, False), ("and the rest kept", True, False), ("kept in a later note", True, True),
+        ):  # fmt: skip
+            row = f"correction, {label} wording, {what}"
+            figures[row] = run.share(lambda w=wordings, a=whole, b=later: run.corrected(w, whole=a, later=b))  # type: ignore[misc]
+    habits = run.habits()
+    figures["habits: all notes together"] = habits.pop("any")
+    figures["habits: least probable value"] = min(habits.values())
+    figures["habits: most probable value"] = max(habits.values())
     return figures
 
 

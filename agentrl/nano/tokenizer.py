@@ -1,9 +1,9 @@
 """Nano's tokenizer: a byte-level BPE with Qwen3's control tokens and very few ids per prompt.
 
-The fixed sentences of the Qwen3 tool preamble and of the demo agent are kept whole by the pre-tokenizer and merged
-fully by BPE itself, so a plain copy without added tokens compresses them just as well. Three rules keep the ids of a
-text independent of what stands around it: a newline outside a fixed sentence is a token of its own; a word that may
-be an invented name never takes the space before it with it; known command names are one token each.
+The fixed sentences of the Qwen3 tool preamble, of the agents and of a judge's questions are kept whole by the
+pre-tokenizer and merged fully by BPE itself, so a plain copy without added tokens compresses them just as well. Three
+rules keep the ids of a text independent of what stands around it: a newline outside a fixed sentence is a token of its
+own; a word that may be an invented name never takes the space before it with it; known commands are one token each.
 """
 
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from agentrl.nano import vocabulary
+from agentrl.nano import habits, vocabulary
+from agentrl.signals import judge_prompt, skill_prompt
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -50,6 +51,42 @@ FIXED = (
     CALL_CLOSING,
     "[exit code ",
     "(no output)",
+    habits.ASSISTANT_SYSTEM,
+    # The questions of a judge and of a summariser, and the frames of their answers.
+    judge_prompt.SYSTEM,
+    "The mark is ",
+    " tools that the agent has",
+    "bash(command): Run a command in the shell.",
+    " before: the system",
+    " before: the agent",
+    " before: a tool",
+    " before: the user",
+    " the turn that is judged",
+    " what followed: a tool",
+    " what followed: the user",
+    'calls bash {"command": "',
+    "Judge the turn.",
+    '{"evidence": "',
+    '", "kind": "',
+    '", "fault": "',
+    '", "reward": ',
+    ', "hint": "',
+    ', "hint": null}',
+    '"}',
+    skill_prompt.SYSTEM,
+    "Reward of the episode: ",
+    ". Look first at what the agent did wrong.",
+    ". Look first at how it got there.",
+    "<episode>",
+    "</episode>",
+    "] agent ran: ",
+    "] tool answered: ",
+    "] agent said: ",
+    '{"name": "',
+    '", "description": "',
+    '", "success_analysis": "", "mistake_analysis": ["',
+    '"], "golden_workflow": ["',
+    '"]}',
 )
 ENDINGS = (".txt", ".md", ".csv", ".log", ".dat", ".html", ".sh", ".c")
 # Merges that fewer invented names than this share would spend vocabulary on single names.
@@ -134,8 +171,18 @@ def _words() -> list[str]:
     texts += [
         *vocabulary.SUCCESS_REPLIES,
         vocabulary.FAILURE_REPLY,
-        "Hint Skill system user assistant No such file install",
+        "Hint Skill Feedback system user assistant No such file install request end",
+        "Reference solution Correct Expert trace The tool said",
     ]
+    texts += [
+        *habits.WISHES,
+        *habits.REQUESTS,
+        *habits.THINGS,
+        *habits.THANKS,
+        habits.WELCOME,
+        *habits.words(),
+    ]
+    texts += [*judge_prompt.KINDS, *judge_prompt.FAULTS, "null"]
     for operation in vocabulary.OPERATIONS:
         texts += [*operation.wordings, operation.doing]
     found = set(re.findall(r"[A-Za-z]+", re.sub(r"\{\w+\}", "", " ".join(texts))))

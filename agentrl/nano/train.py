@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from agentrl.nano import corpus, tokenizer, vocabulary
+from agentrl.nano import corpus, mixture, tokenizer, vocabulary
 from agentrl.nano.encoding import Encoder, Example
 
 _AVERAGED = 0.999  # of the average stays at each step: about the last thousand steps count
@@ -142,7 +142,7 @@ def probes(seed: int, number: int = 64) -> dict[str, list[Example]]:
         "remembered": [],
     }
     while min(map(len, sets.values())) < number:
-        example = corpus.example(rng)
+        example = mixture.example(rng)
         hints = sum(block.text.count("Hint: ") + block.text.count("Skill: ") for block in example.blocks)
         key = {"plain": "usual", "hinted": "hint" if hints == 1 else "three" if hints == 3 else ""}.get(
             example.kind, example.kind
@@ -234,7 +234,7 @@ def train(rank: int, plan: Plan, meeting: str) -> None:
     encoder = Encoder(tokens)
     weights = token_weights(tokens)
     held_out = probes(seed=999_983) if rank == 0 else {}
-    lessons = [batches(rng, encoder, plan.tokens, draw) for draw in (corpus.short, corpus.example)]
+    lessons = [batches(rng, encoder, plan.tokens, draw) for draw in (corpus.short, mixture.example)]
     if rank == 0:
         print(
             json.dumps({"parameters": model.num_parameters(), "vocabulary": tokens.get_vocab_size()}),
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the weights; the state stands beside it"
     )
-    parser.add_argument("--steps", type=int, default=16_000, help="60 to 80 minutes on two idle cores")
+    parser.add_argument("--steps", type=int, default=20_000, help="an hour or more on two idle cores")
     parser.add_argument(
         "--first-lessons", type=int, default=4_000, help="steps on short examples at the start"
     )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentrl.config import put
+from agentrl.config import put, sections_in
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.rules import conflicts
@@ -385,9 +385,29 @@ def _explain(name: str, error: ValidationError) -> str:
             lines.append(_unknown(f"option of {where}:", str(item["ctx"]["tag"]), known))
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             lines.append(_unknown("setting", where, list(Recipe.model_fields)))
+        elif item["type"] == "extra_forbidden":
+            parent = ".".join(str(part) for part in item["loc"][:-1])
+            known = [f"{parent}.{name}" for name in _siblings(item["loc"])]
+            lines.append(
+                _unknown("setting", where, known)
+                if known
+                else f"unknown setting {where!r}: {parent} has no settings"
+            )
         else:
             lines.append(f"{where}: {item['msg']} (got {item.get('input')!r})")
     return f"recipe {name!r}: " + "; ".join(lines)
+
+
+def _siblings(loc: Sequence[int | str]) -> list[str]:
+    """The settings that stand where an unknown one was given."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        chosen = [m for m in models if "name" in m.model_fields and m.model_fields["name"].default == part]
+        inside = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = chosen or [section for annotation in inside for section in sections_in(annotation)]
+    return [name for model in models for name in model.model_fields if name != "name"]
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -77,10 +77,10 @@ def gather(log: LessonLog, policy: str, approve: Approve) -> None:
     gathered is not gathered again.
 
     Args:
-        approve: "auto" begins lessons as approved and approves what was proposed. "review" begins them as proposed,
-            and only texts of one form are one lesson: other words are not what somebody read and approved.
+        approve: "auto" begins lessons as approved and approves hints that were proposed. "review" begins them as
+            proposed, and only texts of one form are one lesson: other words are not what somebody read and approved.
     """
-    if approve == "auto" and log.lesson_counts(policy)["proposed"]:
+    if approve == "auto":
         log.approve_proposed(policy)
     known: defaultdict[tuple[str, ...], list[Lesson]] | None = None
     while hints := log.new_hints(policy, limit=BATCH):
@@ -160,8 +160,9 @@ def _probe(turn: Turn, check: JSON) -> JSON:
 
 
 def lesson_id(scope: str, form: str) -> str:
-    """The same on every machine, so that a hint that is gathered twice makes one lesson."""
-    return "L" + hashlib.sha256(f"lesson\0{scope}\0{form}".encode()).hexdigest()[:8]
+    """The same on every machine, so that a hint that is gathered twice makes one lesson. Lessons of earlier releases
+    keep their shorter ids, the same digits cut off sooner: what is of their form is merged into them."""
+    return "L" + hashlib.sha256(f"lesson\0{scope}\0{form}".encode()).hexdigest()[:16]
 
 
 def merged_into(lesson: Lesson, known: Iterable[Lesson], *, in_other_words: bool = True) -> Lesson | None:

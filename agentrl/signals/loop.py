@@ -1,12 +1,13 @@
 """The signal loop: turns whose next state is known go to the judge, what it says goes to the log.
 
-    log.unjudged() -> judge.judge(turn, next state) -> gates -> log.record_signal() -> log.mark_judged()
+    log.unjudged() -> judge.judge(turn, next state) -> gates -> log.mark_judged(signals)
           ^                  |                           └ a refused hint is left out; the reward stays
           |                  └ JudgeError or time-out: mark_judged(outcome="failed"); the log hands the turn
           └── log.answered()              out again until max_attempts, then counts it as failed for good
 
 A failure is never a signal (law 6). The loop holds no state that matters: kill it at any point and what was not marked
-is judged again. Turns are judged side by side, so that one that waits for a model holds up none that does not.
+is judged again, and nothing of it stands in the log twice. Turns are judged side by side, so that one that waits for
+a model holds up none that does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -41,9 +42,11 @@ class JudgedLog(Protocol):
 
     async def unjudged(self, limit: int, besides: Collection[str], /) -> list[tuple[Turn, NextState]]: ...
 
-    async def record_signal(self, signal: Signal, /) -> None: ...
-
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None: ...
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
+    ) -> None:
+        """Records one attempt of the judge, and with it what it said: both or neither."""
+        ...
 
     async def turn(self, turn_id: str, /) -> Turn | None: ...
 
@@ -136,10 +139,10 @@ class SignalLoop:
         if judgement.reward is None and judgement.hint is None:
             await self._log.mark_judged(turn.id, "abstained", refusal or judgement.evidence[:MAX_DETAIL])
             return
-        await self._log.record_signal(self._signal(turn, judgement))
+        signals = [self._signal(turn, judgement)]
         if judgement.reward is not None and judgement.reward > 0:
-            await self._teach_parent(turn)
-        await self._log.mark_judged(turn.id, "judged", refusal)
+            signals += await self._of_parent(turn)
+        await self._log.mark_judged(turn.id, "judged", refusal, signals)
 
     def _gated(self, turn: Turn, state: NextState, judgement: Judgement) -> tuple[Judgement, str]:
         """The judgement with its hint as a teacher may be shown it, or without; and what was refused and why.
@@ -160,24 +163,25 @@ class SignalLoop:
         why = "; ".join(f"hint refused by {item.gate}: {item.reason}" for item in passage.refused)
         return replace(judgement, hint=hint), why
 
-    async def _teach_parent(self, turn: Turn) -> None:
+    async def _of_parent(self, turn: Turn) -> list[Signal]:
         """A turn that was shown to have worked after one that failed without a way out: its own is the way out."""
         way_out = of_parent(turn)
         parent = None if way_out is None or turn.parent is None else await self._log.turn(turn.parent)
         if way_out is None or parent is None or parent.purpose is not Purpose.TRAIN:
-            return
+            return []
         passage = admit([way_out], case_of(parent))
         self._counted(ACCEPTED if passage.accepted else passage.refused[0].gate)
-        if passage.accepted:
-            await self._log.record_signal(
-                Signal(
-                    turn_id=parent.id,
-                    source=SignalSource.RULE,
-                    hint=as_hint(passage.accepted[0]),
-                    evidence=f"turn {turn.id} did the same in another way, and it worked",
-                    created_at=time.time(),
-                )
+        if not passage.accepted:
+            return []
+        return [
+            Signal(
+                turn_id=parent.id,
+                source=SignalSource.RULE,
+                hint=as_hint(passage.accepted[0]),
+                evidence=f"turn {turn.id} did the same in another way, and it worked",
+                created_at=time.time(),
             )
+        ]
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -71,15 +71,20 @@ class Taken:
 
 
 async def lessons_from(
-    evidence: Evidence, *, scope: str, state: LessonState, known: Sequence[Lesson] = ()
+    evidence: Evidence,
+    *,
+    scope: str,
+    state: LessonState,
+    known: Sequence[Lesson] = (),
+    redactor: Redactor | None = None,
 ) -> Taken:
-    """The lessons in it; what `known` says already is counted and left out.
+    """The lessons in it; what `known` says already is counted and left out. `redactor` has the run's rules.
 
     Those of transcripts begin in `state`: they passed the gates for text that nobody vouches for. Those of comments are
     proposed, whatever the run approves by itself: a comment may send anywhere, and who wrote it is not known.
     """
     taken = Taken()
-    redactor = Redactor()
+    redactor = redactor or Redactor()
     for number, transcript in enumerate(evidence.transcripts):
         heard, offered = list(transcript.messages), list(transcript.tools)
         # Later a secret may come without what gave it away.
@@ -146,10 +151,10 @@ class _Steps:
         del limit
         return [step for turn_id, step in self._steps.items() if turn_id not in besides]
 
-    async def record_signal(self, signal: Signal, /) -> None:
-        self.signals.append(signal)
-
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None:
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
+    ) -> None:
+        self.signals += signals
         del turn_id, outcome, detail
 
     async def turn(self, turn_id: str, /) -> Turn | None:

@@ -7,6 +7,7 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     apart     control         a conversation of the control arm; not accepted
     trained                   in a step of a version that serves or served and was not rolled back
     rejected  (recorded)      set aside by the gate, a rollback, the learner, or age
+    pending   review          could only be shown another turn's hint, which waits for approval (recorded)
     pending   claimed         in the learner's hands, or in a step whose version does not serve yet
     rejected  side            a title, a summary: no turn of the agent's task
     rejected  error           ended in a typed error
@@ -35,7 +36,8 @@ waiting. Once a turn is older than the age limit, `LearningLog.expire` records i
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agentrl.store.database import reading, scalar
@@ -55,6 +57,9 @@ class Reason(StrEnum):
     NO_CONTEXT = "no context"
     """Nothing to show the teacher. A signal that comes later makes the turn claimable again, and so does a lesson that
     is approved or imported later."""
+    REVIEW = "review"
+    """A note and no rejection, the turn is pending: what it could be shown, another turn's hint, waits for approval.
+    Every decision on a lesson wipes it out (`LessonLog.decide`)."""
     NO_HINT = "no_hint"
     NO_REWARD = "no_reward"
     JUDGE_FAILED = "judge_failed"
@@ -71,6 +76,12 @@ class Reason(StrEnum):
 
 SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
+
+REVOCABLE = f"('{Reason.NO_CONTEXT}', '{Reason.REVIEW}')"
+"""As SQL, the reasons of turns that may be claimed again all the same."""
+
+NO_END = 2**62
+"""Above the seq of any turn."""
 
 PENDING = ("open", "unjudged", "review", "waiting", "claimed")
 """The kinds of pending, in the order a turn goes through them."""
@@ -113,7 +124,8 @@ whose lesson has not been made yet is a proposed one."""
 _HINTED = "s.hint <> ''"
 _BARRED = f"""g.approve IS NOT NULL AND {_has(_HINTED)}
     AND NOT {_has(f"{_HINTED} AND {TAUGHT.format(turn='t.id', approve='g.approve')}")}"""
-_STANDS = f"{_HINTED} AND {_LESSON.format(turn='t.id')} = '{{state}}'"
+STANDS = f"{_HINTED} AND {_LESSON.format(turn='t.id')} = '{{state}}'"
+"""Whether a hint (signal `s` of turn `t`) belongs to a lesson of the state that is to be filled in."""
 _LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
     LEFT JOIN versions v ON v.policy = p.policy AND v.number = p.version
     WHERE u.turn_id = t.id AND p.voided_at IS NULL AND {condition})"""
@@ -131,7 +143,9 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
     WHEN t.arm <> 'learning' THEN 'apart:' || t.arm
     WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
-    WHEN r.turn_id IS NOT NULL AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND {_NEWS})
+    WHEN r.reason = '{Reason.REVIEW}' AND g.approve = 'review' THEN 'pending:review'
+    WHEN r.reason <> '{Reason.REVIEW}'
+        AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND t.seq > coalesce(g.settled, 0) AND {_NEWS})
         THEN 'rejected:' || r.reason
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
     WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'
@@ -145,8 +159,8 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN coalesce(g.needs, 'any') = 'any' AND n.turn IS NOT NULL
         AND EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
     WHEN {_BARRED} THEN CASE
-        WHEN {_has(_STANDS.format(state="proposed"))} THEN 'pending:review'
-        WHEN {_has(_STANDS.format(state="rejected"))} THEN 'rejected:{Reason.LESSON_REJECTED}'
+        WHEN {_has(STANDS.format(state="proposed"))} THEN 'pending:review'
+        WHEN {_has(STANDS.format(state="rejected"))} THEN 'rejected:{Reason.LESSON_REJECTED}'
         ELSE 'rejected:{Reason.LESSON_RETIRED}' END
     WHEN CASE coalesce(g.needs, 'any')
         WHEN 'hint' THEN {_has("s.hint <> ''")} WHEN 'reward' THEN {_HAS_REWARD}
@@ -180,23 +194,45 @@ def fate_of(connection: sqlite3.Connection, turn_id: str) -> str | None:
     return None if fate is None else str(fate).rstrip(":")
 
 
-def account(connection: sqlite3.Connection, policy: str | None = None) -> Account:
-    """Counts every turn of both files, in one snapshot; of one line of versions when `policy` is given."""
-    where, values = ("", ()) if policy is None else (" WHERE policy = ?", (policy,))
-    accept = "purpose = 'train' AND arm = 'learning'"
+@dataclass(slots=True)
+class Counted:
+    """The turns of one line up to a seq of log.db whose fates stand, counted once."""
+
+    until: int = 0
+    unsettled: int = 0
+    """`settings.unsettled` when they were counted; once it has moved, one of them may have another fate."""
+    accepted: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+
+
+_IN_FLIGHT = """SELECT min(t.seq) FROM turns t WHERE t.id IN (
+    SELECT turn_id FROM claims WHERE policy = :policy
+    UNION SELECT u.turn_id FROM steps p JOIN step_turns u ON u.step = p.id WHERE p.policy = :policy
+        AND p.version IS NULL AND p.voided_at IS NULL
+    UNION SELECT u.turn_id FROM versions v JOIN steps p ON p.policy = v.policy AND p.version = v.number
+        JOIN step_turns u ON u.step = p.id
+        WHERE v.policy = :policy AND v.state = 'candidate' AND p.voided_at IS NULL)"""
+"""The first turn that is claimed, or in a step whose version has not been decided on."""
+
+
+def account(
+    connection: sqlite3.Connection, policy: str | None = None, counted: Counted | None = None
+) -> Account:
+    """Counts every turn of both files, in one snapshot; of one line of versions when `policy` is given.
+
+    Args:
+        counted: of that line, from an earlier call or new. What stands in it is not counted again; turns that have
+            reached their end meanwhile are added to it. The result is the same.
+    """
     with reading(connection):
-        # Counted on its own and not as the sum of the fates: a turn that no line of the table fits shows up.
-        accepted = scalar(
-            connection,
-            f"SELECT count(*) FROM turns {where or ' WHERE 1'} AND {accept}",  # noqa: S608
-            values,
-        )
-        rows = connection.execute(
-            f"SELECT fate, count(*) FROM fates {where} GROUP BY fate ORDER BY fate",  # noqa: S608
-            values,
-        ).fetchall()
+        if policy is None or counted is None:
+            accepted, fates = _count(connection, policy, 0, NO_END)
+        else:
+            _extend(connection, policy, counted)
+            accepted, fates = _count(connection, policy, counted.until, NO_END)
+            accepted, fates = accepted + counted.accepted, fates + counted.fates
     tables: dict[str, dict[str, int]] = {"trained": {}, "rejected": {}, "pending": {}, "apart": {}}
-    for fate, number in rows:
+    for fate, number in sorted(fates.items()):
         name, _, detail = fate.partition(":")
         tables[name][detail] = number
     return Account(
@@ -206,3 +242,37 @@ def account(connection: sqlite3.Connection, policy: str | None = None) -> Accoun
         pending={kind: tables["pending"].get(kind, 0) for kind in PENDING},
         apart=tables["apart"],
     )
+
+
+def _extend(connection: sqlite3.Connection, policy: str, counted: Counted) -> None:
+    """Adds the turns that have reached their end since. A turn has where it is settled and nobody has it in hand; what
+    changes its fate later goes through `lines.unsettle`."""
+    row = connection.execute("SELECT settled, unsettled FROM settings WHERE policy = ?", (policy,)).fetchone()
+    if row is None:
+        return
+    if row["unsettled"] != counted.unsettled:
+        counted.until, counted.unsettled, counted.accepted = 0, row["unsettled"], 0
+        counted.fates.clear()
+    in_flight = scalar(connection, _IN_FLIGHT, {"policy": policy})
+    until = row["settled"] if in_flight is None else min(row["settled"], in_flight - 1)
+    if until > counted.until:
+        accepted, fates = _count(connection, policy, counted.until, until)
+        counted.accepted += accepted
+        counted.fates += fates
+        counted.until = until
+
+
+def _count(
+    connection: sqlite3.Connection, policy: str | None, after: int, until: int
+) -> tuple[int, Counter[str]]:
+    """Accepted turns with after < seq <= until, and how many of all turns there have each fate."""
+    where = "seq > :after AND seq <= :until AND (:policy IS NULL OR policy = :policy)"
+    values = {"after": after, "until": until, "policy": policy}
+    # Counted on its own and not as the sum of the fates: a turn that no line of the table fits shows up.
+    accepted = scalar(
+        connection,
+        f"SELECT count(*) FROM turns WHERE {where} AND purpose = 'train' AND arm = 'learning'",  # noqa: S608
+        values,
+    )
+    rows = connection.execute(f"SELECT fate, count(*) FROM fates WHERE {where} GROUP BY fate", values)  # noqa: S608
+    return int(accepted), Counter(dict(map(tuple, rows)))

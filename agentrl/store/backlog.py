@@ -2,7 +2,7 @@
 
     next_state   nothing followed yet
     judge        the judge may still add to it
-    approval     its hints wait for approval
+    approval     its hints wait for approval, or those of like turns do
     group        the recipe compares groups, and too few episodes of this one have ended with a reward
     partner      the recipe compares answers, and there is no other to the same prompt
     step         may be claimed as it is: the learner has not taken it yet

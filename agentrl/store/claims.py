@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import balance, records
-from agentrl.store.account import Reason
+from agentrl.store.account import REVOCABLE, Reason
 from agentrl.store.balance import Places
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import taught_signals
@@ -182,9 +182,9 @@ def take(
             f"""INSERT INTO claims SELECT :id, :policy, {_USED.format(id=":id")} + 1, :now
                 WHERE {_USED.format(id=":id")} < :uses
                 AND NOT EXISTS (SELECT 1 FROM claims WHERE turn_id = :id)
-                AND NOT EXISTS (SELECT 1 FROM rejections WHERE turn_id = :id AND reason <> :revocable)
+                AND NOT EXISTS (SELECT 1 FROM rejections WHERE turn_id = :id AND reason NOT IN {REVOCABLE})
                 RETURNING use""",  # noqa: S608
-            {"id": turn_id, "policy": policy, "now": now, "uses": uses, "revocable": Reason.NO_CONTEXT},
+            {"id": turn_id, "policy": policy, "now": now, "uses": uses},
         ).fetchone()
         if row is not None:
             taken[turn_id] = row["use"]
@@ -240,14 +240,27 @@ def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str,
     Raises:
         StoreError: the log has no such turn.
     """
+    for row in connection.execute("SELECT policy FROM settings").fetchall():
+        unsettle(connection, row["policy"], turn_ids)
     for turn_id in turn_ids:
         records.seq_of(connection, turn_id)
         connection.execute("DELETE FROM claims WHERE turn_id = ?", (turn_id,))
         connection.execute(
-            """INSERT INTO rejections VALUES (:id, :reason, NULL, :now) ON CONFLICT (turn_id) DO UPDATE
-               SET reason = :reason, created_at = :now WHERE reason = :revocable""",
-            {"id": turn_id, "reason": str(reason), "now": now, "revocable": Reason.NO_CONTEXT},
+            f"""INSERT INTO rejections VALUES (:id, :reason, NULL, :now) ON CONFLICT (turn_id) DO UPDATE
+               SET reason = :reason, created_at = :now WHERE reason IN {REVOCABLE}""",  # noqa: S608
+            {"id": turn_id, "reason": str(reason), "now": now},
         )
+
+
+def reconsider(connection: sqlite3.Connection, policy: str) -> None:
+    """Sets the turns free that wait for the approval of another turn's hint, in an open write transaction."""
+    freed = connection.execute(
+        """DELETE FROM rejections WHERE reason = ? AND EXISTS
+           (SELECT 1 FROM turns t WHERE t.id = turn_id AND t.policy = ?) RETURNING turn_id""",
+        (Reason.REVIEW, policy),
+    ).fetchall()
+    if freed:
+        unsettle(connection, policy, [row["turn_id"] for row in freed])
 
 
 def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
@@ -280,10 +293,11 @@ def settle(connection: sqlite3.Connection, policy: str, oldest: float) -> tuple[
     """
     settled = int(scalar(connection, "SELECT settled FROM settings WHERE policy = ?", (policy,)) or 0)
     rows = connection.execute(
-        "SELECT id, fate FROM fates WHERE seq > ? AND policy = ? AND received_at < ? "
+        "SELECT id, fate FROM fates f WHERE seq > ? AND policy = ? AND received_at < ? "
         "AND fate NOT IN ('trained:', 'pending:claimed') AND fate NOT LIKE 'apart:%' "
-        "AND id NOT IN (SELECT turn_id FROM rejections)",
-        (settled, policy, oldest),
+        "AND (fate LIKE 'pending:%' OR NOT EXISTS "
+        "(SELECT 1 FROM rejections r WHERE r.turn_id = f.id AND r.reason <> ?))",
+        (settled, policy, oldest, Reason.REVIEW),
     ).fetchall()
     reasons = {}
     for row in rows:

@@ -50,6 +50,7 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
         if turn is None:
             raise StoreError(f"the log has no turn {turn_id}")
         state = records.read_next_state(connection, turn_id)
+        fate = fate_of(connection, turn_id)
         return {
             "turn": describe(turn),
             "history": _history(connection, turn_id),
@@ -67,7 +68,7 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
                 "WHERE h.turn_id = ? ORDER BY l.created_at, l.id",
                 turn_id,
             ),
-            "fate": fate_of(connection, turn_id),
+            "fate": fate,
             "claimed_at": next(
                 (
                     row["claimed_at"]
@@ -75,6 +76,7 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
                 ),
                 None,
             ),
+            # what was written down may count no more: a later signal or a decision has set the turn free
             "rejection": next(
                 iter(
                     _rows(
@@ -82,6 +84,8 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
                         "SELECT reason, version, created_at FROM rejections WHERE turn_id = ?",
                         turn_id,
                     )
+                    if not (fate or "").startswith("pending:")
+                    else ()
                 ),
                 None,
             ),

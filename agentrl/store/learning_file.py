@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
+from agentrl.closing import Closing
 from agentrl.errors import StoreError
-from agentrl.store.account import define_fates
+from agentrl.store.account import Counted, define_fates
 from agentrl.store.database import (
     LEARNING_NAME,
     LOG_NAME,
@@ -24,7 +24,7 @@ from agentrl.store.database import (
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
 
 
-class LearningFile:
+class LearningFile(Closing):
     """A context manager; `close` is idempotent and later calls raise StoreError.
 
     Any thread may call; calls on one object wait for each other.
@@ -62,6 +62,8 @@ class LearningFile:
         except BaseException:
             connection.close()
             raise
+        self._counted: dict[str, Counted] = {}
+        """By policy, the turns whose fate stands."""
         self._connection: sqlite3.Connection | None = connection
         self._read_only = read_only
 
@@ -70,12 +72,6 @@ class LearningFile:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import claims, lines, pairs
-from agentrl.store.account import Account, Reason, account, fate_of
+from agentrl.store.account import REVOCABLE, Account, Counted, Reason, account, fate_of
 from agentrl.store.backlog import Backlog, backlog
 from agentrl.store.balance import Places
 from agentrl.store.claims import Claimed, Needs
@@ -217,22 +217,31 @@ class LearningLog(LessonLog):
         """
         now = self._clock()
         self._follow(policy)
-        with self._reading() as connection:
-            reasons, settled = claims.settle(connection, policy, now - max_age_s)
-        with self._writing() as connection:
-            # A turn may have been claimed since it was read; then it is the learner's.
-            connection.executemany(
-                "INSERT OR IGNORE INTO rejections SELECT ?, ?, NULL, ? "
-                "WHERE NOT EXISTS (SELECT 1 FROM claims WHERE turn_id = ?)",
-                [(turn_id, reason, now, turn_id) for turn_id, reason in reasons.items()],
-            )
-            connection.execute("UPDATE settings SET settled = ? WHERE policy = ?", (settled, policy))
+        with self._lock:
+            with self._reading() as connection:
+                reasons, settled = claims.settle(connection, policy, now - max_age_s)
+                seen = scalar(connection, "PRAGMA main.data_version")
+            with self._writing() as connection:
+                # A turn may have been claimed since it was read; then it is the learner's.
+                connection.executemany(
+                    f"""INSERT INTO rejections SELECT ?1, ?2, NULL, ?3
+                        WHERE NOT EXISTS (SELECT 1 FROM claims WHERE turn_id = ?1) ON CONFLICT (turn_id) DO UPDATE
+                        SET reason = ?2, created_at = ?3 WHERE reason IN {REVOCABLE}""",  # noqa: S608
+                    [(turn_id, reason, now) for turn_id, reason in reasons.items()],
+                )
+                # Where another process wrote meanwhile, it may have given turns back: they are looked at the next time.
+                if scalar(connection, "PRAGMA main.data_version") == seen:
+                    connection.execute("UPDATE settings SET settled = ? WHERE policy = ?", (settled, policy))
         return sum(reason == Reason.EXPIRED for reason in reasons.values())
 
     def account(self, policy: str | None = None) -> Account:
-        """Counted from the raw tables of both files, in one snapshot; of all lines or of one."""
+        """Counted from the raw tables of both files, in one snapshot; of all lines or of one.
+
+        Of one line what this object has counted once it does not count again, as long as it stands.
+        """
         with self._open() as connection:
-            return account(connection, policy)
+            counted = None if policy is None else self._counted.setdefault(policy, Counted())
+            return account(connection, policy, counted)
 
     def backlog(
         self, policy: str = "default", *, needs: Needs, group_size: int, max_age_s: float, uses: int = 1

@@ -11,6 +11,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import claims, lesson_rows, records
+from agentrl.store.account import Reason
 from agentrl.store.codec import storable, to_json
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import NewHint
@@ -85,6 +86,7 @@ class LessonLog(VersionLog):
                 ).rowcount
                 if not changed:
                     raise StoreError(f"there is no lesson {lesson_id}")
+            claims.reconsider(connection, policy)
             if state is LessonState.APPROVED:
                 return
             held = connection.execute(
@@ -96,12 +98,33 @@ class LessonLog(VersionLog):
             claims.free(connection, [row["turn_id"] for row in held])
 
     def approve_proposed(self, policy: str = "default") -> int:
-        """Approves what was proposed while reviews were on; returns how many lessons."""
+        """Approves what was proposed while reviews were on; returns how many lessons. What came from elsewhere goes on
+        waiting for somebody to read it: nobody vouches for it."""
+        those = "policy = ? AND state = 'proposed' AND origin <> 'import'"
+        with self._open() as connection:
+            if scalar(connection, f"SELECT 1 FROM lessons WHERE {those} LIMIT 1", (policy,)) is None:  # noqa: S608
+                return 0
         with self._writing() as connection:
+            claims.reconsider(connection, policy)
             return connection.execute(
-                "UPDATE lessons SET state = 'approved', changed_at = ? WHERE policy = ? AND state = 'proposed'",
+                f"UPDATE lessons SET state = 'approved', changed_at = ? WHERE {those}",  # noqa: S608
                 (self._clock(), policy),
             ).rowcount
+
+    def wait_for_approval(
+        self, turn_ids: Sequence[str], decided: tuple[int, float, int], policy: str = "default"
+    ) -> None:
+        """Lets claimed turns wait that could only be shown another turn's hint, which nobody has approved yet.
+
+        Args:
+            decided: what `decided` said when that was found; where something was decided since, the turns are merely
+                given back.
+        """
+        with self._writing() as connection:
+            if self.decided(policy) == decided:
+                claims.reject(connection, turn_ids, Reason.REVIEW, self._clock())
+            else:
+                claims.free(connection, turn_ids)
 
     def set_probe(self, lesson_id: str, probe: JSON) -> None:
         """Gives a lesson another probe."""
@@ -114,6 +137,11 @@ class LessonLog(VersionLog):
         """Whether a hint of a turn may be shown to a teacher."""
         with self._open() as connection:
             return lesson_rows.may_teach(connection, turn_id, hint)
+
+    def is_proposed(self, turn_id: str, hint: str) -> bool:
+        """Whether a hint of a turn waits for a decision."""
+        with self._open() as connection:
+            return lesson_rows.is_proposed(connection, turn_id, hint)
 
     def decided(self, policy: str = "default") -> tuple[int, float, int]:
         """Changes whenever the state of a lesson does, or one is imported."""
@@ -133,6 +161,37 @@ class LessonLog(VersionLog):
                 "SELECT state, count(*) FROM lessons WHERE policy = ? GROUP BY state", (policy,)
             ).fetchall()
         return dict.fromkeys((state.value for state in LessonState), 0) | {row[0]: row[1] for row in rows}
+
+    def learned_from(
+        self, turn_ids: Sequence[str], sources: Sequence[str] = (), policy: str = "default"
+    ) -> list[int]:
+        """Versions that serve or served with a step over one of these turns, ascending.
+
+        Args:
+            sources: turns or lessons; versions also count in whose steps the hint of one was shown for other turns.
+        """
+        with self._open() as connection:
+            rows = connection.execute(
+                """SELECT DISTINCT p.version FROM steps p
+                   JOIN versions v ON v.policy = p.policy AND v.number = p.version
+                   WHERE p.policy = ? AND p.voided_at IS NULL AND v.state IN ('serving', 'retired') AND (
+                       EXISTS (SELECT 1 FROM step_turns u WHERE u.step = p.id
+                           AND u.turn_id IN (SELECT value FROM json_each(?)))
+                       OR EXISTS (SELECT 1 FROM json_each(p.metrics, '$.hints_from') h
+                           WHERE h.value IN (SELECT value FROM json_each(?)))) ORDER BY p.version""",
+                (policy, to_json(list(turn_ids)), to_json(list(sources))),
+            ).fetchall()
+        return [row["version"] for row in rows]
+
+    def scopes(self, policy: str = "default") -> set[str]:
+        """The scopes that have turns or lessons."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                """SELECT DISTINCT scope FROM turns WHERE policy = :policy
+                   UNION SELECT DISTINCT scope FROM lessons WHERE policy = :policy""",
+                {"policy": policy},
+            ).fetchall()
+        return {row["scope"] for row in rows}
 
     def num_probed(self, policy: str = "default") -> dict[str, int]:
         """How many results each lesson's probe has, by lesson."""

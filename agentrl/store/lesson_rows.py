@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agentrl.store import codec, records
-from agentrl.store.account import TAUGHT
+from agentrl.store.account import STANDS, TAUGHT
 from agentrl.store.database import scalar
 from agentrl.types import Lesson, LessonState, NextState, Signal, Turn
 
@@ -51,6 +51,18 @@ def may_teach(connection: sqlite3.Connection, turn_id: str, hint: str) -> bool:
             connection,
             f"""SELECT max({TAUGHT.format(turn="t.id", approve="g.approve")}) FROM signals s
                 JOIN turns t ON t.seq = s.turn LEFT JOIN settings g ON g.policy = t.policy
+                WHERE t.id = ? AND s.hint = ?""",  # noqa: S608
+            (turn_id, hint),
+        )
+    )
+
+
+def is_proposed(connection: sqlite3.Connection, turn_id: str, hint: str) -> bool:
+    """Whether a hint of a turn waits for a decision."""
+    return bool(
+        scalar(
+            connection,
+            f"""SELECT max({STANDS.format(state="proposed")}) FROM signals s JOIN turns t ON t.seq = s.turn
                 WHERE t.id = ? AND s.hint = ?""",  # noqa: S608
             (turn_id, hint),
         )

@@ -218,11 +218,12 @@ def abandon_candidates(connection: sqlite3.Connection, policy: str, reason: str,
 
 
 def unsettle(connection: sqlite3.Connection, policy: str, turn_ids: Iterable[str]) -> None:
-    """Lets `expire` look again at turns that are pending once more."""
+    """Lets `expire` look again at turns that are pending once more, and `account` count them again. Whatever changes
+    the fate of turns that may be settled, and are in no learner's hands, calls it."""
     connection.execute(
-        """UPDATE settings SET settled = min(settled, coalesce(
-               (SELECT min(t.seq) - 1 FROM turns t JOIN json_each(?) j ON t.id = j.value), settled))
-           WHERE policy = ?""",
+        """UPDATE settings SET settled = j.before, unsettled = unsettled + 1 FROM
+               (SELECT min(t.seq) - 1 AS before FROM turns t JOIN json_each(?) j ON t.id = j.value) j
+           WHERE policy = ? AND j.before < settled""",
         (json.dumps(list(turn_ids)), policy),
     )
 
@@ -232,6 +233,12 @@ def set_aside(
 ) -> None:
     """The turns in the steps of these versions are not claimed again, and what holds one of them lets go."""
     for number in numbers:
+        rows = connection.execute(
+            """SELECT DISTINCT turn_id FROM step_turns JOIN steps ON steps.id = step
+               WHERE policy = ? AND version = ? AND voided_at IS NULL""",
+            (policy, number),
+        ).fetchall()
+        unsettle(connection, policy, [row["turn_id"] for row in rows])
         connection.execute(
             """DELETE FROM claims WHERE turn_id IN (SELECT turn_id FROM step_turns JOIN steps ON steps.id = step
                WHERE policy = ? AND version = ? AND voided_at IS NULL)""",

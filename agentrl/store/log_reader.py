@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Self
 
+from agentrl.closing import Closing
 from agentrl.errors import StoreError
 from agentrl.store import records
 from agentrl.store.database import LOG_NAME, connect, database_path
@@ -13,7 +13,7 @@ from agentrl.store.migrations import LOG, require_current
 from agentrl.types import Turn
 
 
-class LogReader:
+class LogReader(Closing):
     """What the readers of log.db have in common. `close` is idempotent; later calls raise StoreError.
 
     Args:
@@ -52,9 +52,3 @@ class LogReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -375,9 +375,16 @@ def m004_lessons_that_came_later(connection: sqlite3.Connection) -> None:
     )
 
 
+def m005_unsettled(connection: sqlite3.Connection) -> None:
+    """settings: `unsettled` counts how often the fate of a settled turn may have changed after all: whoever has counted
+    the settled turns need not count them again until it moves."""
+    run(connection, "ALTER TABLE settings ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0")
+
+
 LEARNING: tuple[Migration, ...] = (
     m001_learning,
     m002_versions,
     m003_lessons_of_hints,
     m004_lessons_that_came_later,
+    m005_unsettled,
 )

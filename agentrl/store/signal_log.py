@@ -17,7 +17,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -173,16 +173,26 @@ class SignalLog:
         """
         await self._write(partial(records.insert_signal, signal=signal))
 
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "") -> None:
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = ()
+    ) -> None:
         """Records one attempt of the judge (law 6).
 
         Args:
             turn_id: a turn that `unjudged` gave.
             outcome: "failed" hands the turn out again until `max_judge_attempts`; any other word is final.
             detail: the failure, or what an abstention rests on.
+            signals: what the judge said of it and of other turns; in one transaction, so that a stop in between
+                neither loses them nor has the turn judged twice.
         """
         attempts, now = self._max_judge_attempts, time.time()
-        await self._write(lambda connection: _mark(connection, turn_id, outcome, detail, attempts, now))
+
+        def write(connection: sqlite3.Connection) -> None:
+            for signal in signals:
+                records.insert_signal(connection, signal)
+            _mark(connection, turn_id, outcome, detail, attempts, now)
+
+        await self._write(write)
 
     # reading: by request, before the engine can begin
 

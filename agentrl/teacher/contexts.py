@@ -101,12 +101,17 @@ def chosen_hint(
             a user or an environment on this very turn stands all the same and is never outvoted.
     """
     own = hint_of(record.signals)
-    similarity = max(part.params.get("recall", 0.0) for part in context.parts)
+    likeness = similarity(context)
     trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
     is_trusted = any(signal.hint and signal.source in trusted for signal in record.signals)
-    if not similarity or memory is None or is_trusted:
+    if not likeness or memory is None or is_trusted:
         return None if own is None else Recalled(hint=own, turn_id=record.turn.id)
-    return memory.recall(record.turn, None if has_failed else own, similarity)
+    return memory.recall(record.turn, None if has_failed else own, likeness)
+
+
+def similarity(context: Named) -> float:
+    """Least likeness of requests whose hints a context recalls; 0 where it recalls none."""
+    return max(float(part.params.get("recall", 0.0)) for part in context.parts)
 
 
 def hint_of(signals: Sequence[Signal]) -> str | None:

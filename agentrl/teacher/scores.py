@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
+from agentrl.closing import Closing
 from agentrl.errors import ConfigError, ModelError
 
 HASHED = "sha256:"
@@ -51,7 +51,7 @@ class Score:
         return tuple(self.logprobs[position - self.start] for position in positions)
 
 
-class ScoreFile:
+class ScoreFile(Closing):
     """One file of scores; `create` opens it for writing, `open` for reading. Close it, or use it in `with`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, teacher: str) -> None:
@@ -119,14 +119,6 @@ class ScoreFile:
                 "again with the expected teacher into a new file, or name the file's teacher as teacher.model"
             )
         return cls(path, connection, teacher)
-
-    def __enter__(self) -> ScoreFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._connection.close()

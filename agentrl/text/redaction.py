@@ -105,7 +105,7 @@ class Redactor:
     """Rules, with the operator's own patterns behind the built-in ones.
 
     Args:
-        patterns: regular expressions by name; one with a group replaces only what the group matched.
+        patterns: regular expressions by name; one with groups replaces only what these matched.
 
     Raises:
         ConfigError: a pattern that does not compile, or that matches the empty text.
@@ -120,10 +120,10 @@ class Redactor:
         found: list[Found] = []
         for rule in self._rules:
             for match in rule.matches(text, lowered):
-                # Group 0 is the whole match; of a rule's own groups one at most took part.
-                start, end = match.span(match.lastindex or 0)
-                if end > start:
-                    found.append(Found(start=start, end=end, rule=rule.name))
+                took_part = [group for group in range(1, match.re.groups + 1) if match.start(group) >= 0]
+                for start, end in map(match.span, took_part or [0]):
+                    if end > start:
+                        found.append(Found(start=start, end=end, rule=rule.name))
         for value in known:
             at = text.find(value) if len(value) >= MIN_KNOWN else -1
             while at >= 0:
@@ -196,10 +196,12 @@ def redact_messages(messages: Sequence[JSON]) -> tuple[tuple[JSON, ...], tuple[R
 
 
 def blank(text: str, found: Iterable[Found]) -> str:
-    """`text` with a placeholder for each character of a secret."""
+    """`text` with a placeholder for each character of a secret; `found` in order, without overlap."""
+    parts, at = [], 0
     for one in found:
-        text = text[: one.start] + PLACEHOLDER * (one.end - one.start) + text[one.end :]
-    return text
+        parts += [text[at : one.start], PLACEHOLDER * (one.end - one.start)]
+        at = one.end
+    return "".join((*parts, text[at:]))
 
 
 def hidden_ids(offsets: Sequence[tuple[int, int]], found: Iterable[Found]) -> list[bool]:
@@ -222,7 +224,7 @@ def hidden_ids(offsets: Sequence[tuple[int, int]], found: Iterable[Found]) -> li
 def _own_rule(name: str, pattern: str) -> Rule:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"redaction pattern {name!r} does not compile: {error}") from error
     if compiled.match(""):
         raise ConfigError(f"redaction pattern {name!r} matches the empty text; make it match something")

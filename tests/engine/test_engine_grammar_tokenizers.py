@@ -51,6 +51,39 @@ def test_ids_of_several_letters_are_followed_too(tmp_path: Path) -> None:
     assert constraint.complete
 
 
+def page_tokenizer(folder: Path) -> None:
+    """Bytes, and runs of "a" of which ids 263 and 264 stand for 256 and 512 letters."""
+    runs = ["a" * 2**power for power in range(10)]
+    vocab = {**IDS, **{run: 255 + power for power, run in enumerate(runs) if power}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[(run, run) for run in runs[:-1]]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def test_an_id_that_stands_for_a_whole_page_is_passed_over_and_its_text_is_spelled(tmp_path: Path) -> None:
+    page_tokenizer(tmp_path)
+    constraint = Grammars(tmp_path, 265).compile(json.dumps({"const": "a" * 600})).begin([])
+
+    constraint.take(IDS['"'])
+    # 128 letters are the most
+    for _ in range(4):
+        assert np.flatnonzero(constraint.allowed()).max() == 262
+        constraint.take(262)
+    assert np.flatnonzero(constraint.allowed()).max() == 261
+
+
+@pytest.mark.parametrize("inside", ["<|long 263|>", "<|end of grammar 265|>"])
+def test_text_that_looks_like_a_hidden_id_is_spelled(tmp_path: Path, inside: str) -> None:
+    page_tokenizer(tmp_path)
+    constraint = Grammars(tmp_path, 265).compile(json.dumps({"const": inside})).begin([])
+
+    for letter in json.dumps(inside).replace(" ", "\u0120"):
+        assert np.flatnonzero(constraint.allowed()).tolist() == [IDS[letter]]
+        constraint.take(IDS[letter])
+    assert constraint.complete
+
+
 @pytest.mark.parametrize("inside", ["<tool_call>", "<|end|>"])
 def test_text_that_looks_like_a_control_token_is_spelled(tmp_path: Path, inside: str) -> None:
     controls = chat_tokenizer(tmp_path)

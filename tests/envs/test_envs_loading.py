@@ -92,7 +92,7 @@ def test_entry_points_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         load_environment("broken")
     with pytest.raises(
-        ConfigError, match=r"known are terminal, mine, broken. Otherwise write path/file.py:Class"
+        ConfigError, match=r"known are terminal, personal, mine, broken. Otherwise write path/file.py:Class"
     ):
         load_environment("other")
 

@@ -120,6 +120,20 @@ async def test_an_episode_ends_with_text_with_success_or_after_the_last_step() -
     assert (end.reward, end.done) == (1.0, True)
 
 
+async def test_it_is_known_of_each_reply_whether_its_commands_did_the_task() -> None:
+    env = Terminal(
+        rules=FREE_HOUSE, families=[Family.PLAIN], shell="simulated", max_steps=9, end_on_success=False
+    )
+    task = next(t for i in range(99) if (t := env.task("train", i)).data.operation.key == "make_directory")
+    await env.reset(task)
+    for command in ("false", f"mkdir {task.data.values['a']}", "false"):
+        await env.step(call(command))
+    end = await env.step(Reply(text="Done."))
+    assert end.info["did_it"] == [False, True, None, None]
+    await env.reset(task)
+    assert (await env.step(Reply(text="Done."))).info["did_it"] == [None]
+
+
 async def test_a_call_that_cannot_be_run_is_answered_and_not_raised() -> None:
     env = Terminal(shell="simulated", max_steps=9)
     await env.reset(env.task("train", 0))

@@ -100,13 +100,85 @@ def test_an_approval_brings_back_the_turns_that_had_nothing_to_show(tmp_path: Pa
         run.record(run.turn("tell me the same", "abd", turn_id="untold"), reward=-1.0)
         run.record(run.turn("and now for something else", "abc", turn_id="unlike"), reward=-1.0)
         learner.work()
-        assert run.account() == (3, 0, {"no context": 2}, {"review": 1})
+        assert run.account() == (3, 0, {"no context": 1}, {"review": 2}), "the unlike one waits for nothing"
+        assert learner.log.fate("untold") == "pending:review"
 
         decide(run, LessonState.APPROVED)
         learner.loop._refreshed = -float("inf")
         learner.work()
 
         assert run.account() == (3, 2, {"no context": 1}, {})
+
+
+@pytest.mark.parametrize("state", [LessonState.REJECTED, LessonState.RETIRED])
+def test_turns_that_waited_for_the_approval_of_anothers_hint_have_no_context_once_it_is_turned_down(
+    tmp_path: Path, base: Path, state: LessonState
+) -> None:
+    run = in_review(Run(tmp_path / "run", base, batch__turns_per_step=1))
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn("tell me the same", "abc", turn_id="told"), hint="say xyz")
+        run.record(run.turn("tell me the same", "abd", turn_id="untold"), reward=-1.0)
+        learner.work()
+        assert run.account() == (2, 0, {}, {"review": 2})
+
+        decide(run, state)
+        learner.loop._refreshed = -float("inf")
+        learner.work()
+
+        assert run.account() == (2, 0, {f"lesson_{state.value}": 1, "no context": 1}, {})
+
+
+def test_a_turn_waits_for_a_proposed_lesson_from_elsewhere_too(tmp_path: Path, base: Path) -> None:
+    run = in_review(Run(tmp_path / "run", base, batch__turns_per_step=1))
+    comment = Lesson(
+        id="L1",
+        text="say xyz",
+        state=LessonState.PROPOSED,
+        turn_ids=(),
+        origin="import",
+        situation=("tell", "me"),
+    )
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([comment])
+        run.record(run.turn("tell me", "abd", turn_id="untold"), reward=-1.0)
+        learner.work()
+        assert run.account() == (1, 0, {}, {"review": 1})
+
+        decide(run, LessonState.APPROVED)
+        learner.loop._refreshed = -float("inf")
+        learner.work()
+
+        assert run.account() == (1, 1, {}, {})
+
+
+def test_without_review_a_comment_from_elsewhere_goes_on_waiting_and_no_turn_waits_with_it(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    comment = Lesson(
+        id="L1",
+        text="say xyz",
+        state=LessonState.PROPOSED,
+        turn_ids=(),
+        origin="import",
+        situation=("tell", "me"),
+    )
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([comment])
+        run.record(run.turn("tell me", "abd", turn_id="untold"), reward=-1.0)
+        for _ in range(10):
+            learner.loop.once()
+
+        assert run.account() == (1, 0, {"no context": 1}, {}), "it is not claimed again and again"
+        assert [one.state for one in learner.log.lessons()] == [LessonState.PROPOSED]
+        decide(run, LessonState.APPROVED)
+        learner.loop._refreshed = -float("inf")
+        learner.work()
+
+        assert run.account() == (1, 1, {}, {})
 
 
 def test_a_decision_reaches_hints_that_are_remembered_already(tmp_path: Path, base: Path) -> None:

@@ -7,7 +7,7 @@ from renderers.qwen3 import Qwen3Renderer
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from agentrl.nano import corpus, tokenizer
+from agentrl.nano import corpus, mixture, tokenizer
 from agentrl.nano import vocabulary as v
 from agentrl.nano.encoding import Encoder, Example
 
@@ -43,7 +43,7 @@ def without_blocks(example: Example) -> Example:
 
 def test_ids_of_every_example_equal_those_of_the_qwen3_renderer(tokens, renderer):
     encoder, rng = Encoder(tokens), random.Random(0)
-    for draw in [corpus.example] * 300 + [corpus.short] * 60:
+    for draw in [mixture.example] * 300 + [corpus.short] * 60:
         example = without_blocks(draw(rng))
         prompt = renderer.render_ids(example.messages[:-1], tools=example.tools, add_generation_prompt=True)
         assert encoder.encode(example)[0] == prompt + encoder.reply(example.messages[-1])
@@ -60,7 +60,7 @@ def test_deleting_the_blocks_gives_the_ids_that_were_served(tokens):
     encoder, rng = Encoder(tokens), random.Random(1)
     checked = 0
     while checked < 100:
-        example = corpus.example(rng)
+        example = mixture.example(rng)
         if not example.blocks:
             continue
         checked += 1
@@ -81,7 +81,7 @@ def test_deleting_the_blocks_gives_the_ids_that_were_served(tokens):
 def test_the_loss_mask_covers_whole_assistant_replies_and_nothing_else(tokens):
     encoder, rng = Encoder(tokens), random.Random(2)
     for _ in range(200):
-        example = corpus.example(rng)
+        example = mixture.example(rng)
         ids, mask = encoder.encode(example)
         learned = [token for token, learn in zip(ids, mask, strict=True) if learn]
         expected = [encoder.reply(example.messages[index]) for index in sorted(example.trained)]
@@ -106,7 +106,7 @@ def test_withheld_wordings_and_names_of_the_rules_half_never_occur(tokens):
     telling = [part for part in ends if len(part) > 12 and part not in known]
     assert telling
     for _ in range(400):
-        example = corpus.example(rng)
+        example = mixture.example(rng)
         text = json.dumps(example.messages) + " ".join(block.text for block in example.blocks)
         assert not any(part in text for part in telling)
 
@@ -123,7 +123,7 @@ def test_the_prompt_of_the_terminal_agent_and_its_reply_are_short(tokens, render
 def test_a_plain_copy_without_added_tokens_encodes_text_alike(tokens):
     plain, encoder, rng = plain_copy(tokens), Encoder(tokens), random.Random(5)
     for _ in range(100):
-        for message in corpus.example(rng).messages:
+        for message in mixture.example(rng).messages:
             text = message["content"]
             assert plain.encode(text).ids == tokens.encode(text).ids == encoder.text(text)
     for text in tokenizer.FIXED:
@@ -148,7 +148,7 @@ def test_the_chat_template_renders_like_the_renderer(folder, renderer):
     wrapped = AutoTokenizer.from_pretrained(folder)
     rng = random.Random(7)
     for _ in range(60):
-        messages = corpus.example(rng).messages[:-1]
+        messages = mixture.example(rng).messages[:-1]
         for generation in (True, False):
             ids = wrapped.apply_chat_template(
                 messages, tools=[v.BASH_TOOL], add_generation_prompt=generation, return_dict=False
@@ -171,9 +171,9 @@ def test_the_chat_template_keeps_reasoning_like_the_renderer(folder, renderer, l
 
 def test_the_encoder_cache_does_not_change_ids(tokens):
     encoder = Encoder(tokens)
-    first = encoder.encode(corpus.example(random.Random(8)))
+    first = encoder.encode(mixture.example(random.Random(8)))
     assert (
-        encoder.encode(corpus.example(random.Random(8)))
+        encoder.encode(mixture.example(random.Random(8)))
         == first
-        == Encoder(tokens).encode(corpus.example(random.Random(8)))
+        == Encoder(tokens).encode(mixture.example(random.Random(8)))
     )

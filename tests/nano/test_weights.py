@@ -7,6 +7,7 @@ from renderers.qwen3 import Qwen3Renderer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentrl.nano import corpus, evaluate, tokenizer, weights_dir
+from agentrl.nano import habits as h
 from agentrl.nano import vocabulary as v
 from agentrl.nano.encoding import POSITIONS
 
@@ -14,6 +15,12 @@ from agentrl.nano.encoding import POSITIONS
 @pytest.fixture(scope="module")
 def run() -> evaluate.Evaluation:
     return evaluate.Evaluation(weights_dir(), seed=3, number=20)
+
+
+@pytest.fixture(scope="module")
+def few() -> evaluate.Evaluation:
+    """For what has long prompts."""
+    return evaluate.Evaluation(weights_dir(), seed=5, number=12)
 
 
 def test_the_weights_load_as_an_ordinary_model_folder_and_fit_16_megabytes():
@@ -56,6 +63,62 @@ def test_a_prompt_rendered_by_the_renderer_gets_the_usual_command():
     output = model.generate(torch.tensor([ids]), max_new_tokens=30, do_sample=False)[0, len(ids) :].tolist()
     (call,) = renderer.parse_response(output).tool_calls
     assert call.arguments == {"command": "cat notes.txt"}
+
+
+def test_refusals_and_outages_are_judged_as_they_are_whatever_was_invented(few):
+    for name in ("directed error", "bare error", "outage"):
+        said = few.judged(name)
+        assert said["kind"] >= 0.8
+        assert said["reward"] >= 0.8
+        assert said["hint"] >= 0.8
+
+
+def test_what_worked_after_a_refusal_is_progress_and_what_ran_at_once_is_only_no_error(few):
+    assert few.judged("progress")["reward"] >= 0.8
+    assert few.judged("no error")["reward"] >= 0.8
+
+
+def test_what_a_user_says_next_is_told_apart(few):
+    assert few.judged("correction")["kind"] >= 0.7
+    assert few.judged("praise")["kind"] >= 0.9
+    assert few.judged("new task")["kind"] >= 0.9
+
+
+def test_a_skill_names_the_command_that_worked(run):
+    skills = run.skills()
+    assert skills["exact JSON"] >= 0.8
+    assert skills["names the right command"] >= 0.8
+
+
+def test_a_wish_in_a_wording_never_seen_is_obeyed_at_every_position(few):
+    for position in POSITIONS:
+        assert few.share(lambda p=position: few.wished(p, h.WITHHELD_WISHES)) >= 0.8
+
+
+def test_a_correction_is_obeyed_and_the_rest_of_the_style_stays(few):
+    assert few.share(lambda: few.corrected(h.WITHHELD_WISHES, whole=True, later=False)) >= 0.8
+    assert few.share(lambda: few.corrected(h.WITHHELD_WISHES, whole=True, later=True)) >= 0.8
+
+
+def test_where_nobody_has_said_anything_every_value_of_a_habit_is_likely(run):
+    habits = run.habits(num_topics=1)
+    assert habits.pop("any") >= 0.9
+    assert min(habits.values()) >= 0.12
+    assert max(habits.values()) <= 0.6
+
+
+def test_a_note_has_one_style_and_the_styles_have_135_notes():
+    found = evaluate.notes(h.topic(random.Random(0)))
+    assert len(found) == 135
+    assert len({tuple(style.values()) for style in found.values()}) == 81
+
+
+def test_the_log_probability_of_a_continuation_does_not_depend_on_those_beside_it(run):
+    ids = run.encoder.text("Show the file notes.txt.")
+    ends = [run.encoder.text(text) for text in ("Show", "Show the file notes.txt.", "It is done.")]
+    together = evaluate.log_probability(run.model, ids, ends)
+    alone = [evaluate.log_probability(run.model, ids, [end])[0] for end in ends]
+    assert together == pytest.approx(alone, abs=1e-4)
 
 
 def test_evaluation_draws_names_that_training_cannot_have_drawn(run):

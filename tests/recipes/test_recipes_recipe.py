@@ -234,6 +234,15 @@ def test_unknown_and_impossible_settings_are_refused_by_name() -> None:
     assert "optim.lr cannot be set" in refused("hint_opsd", {"optim": 3, "optim.lr": 3})
 
 
+def test_an_unknown_setting_inside_an_option_is_refused_with_those_that_it_has() -> None:
+    said = refused("hint_opsd", {"optim.lrr": 1.0})
+    assert "unknown setting 'optim.lrr', did you mean 'optim.lr'? known are: optim.lr, optim.betas" in said
+    said = refused("hint_opsd", {"context.recal": 1.0})
+    assert "'context.hindsight_hint.recal', did you mean 'context.hindsight_hint.recall'?" in said
+    said = refused("hint_opsd", {"divergence.beta": 0.5})
+    assert "unknown setting 'divergence.fkl.beta': divergence.fkl has no settings" in said
+
+
 def test_a_ratio_without_a_named_denominator_is_refused() -> None:
     """Law 7: ratios name their denominator."""
     assert "offpolicy.ppo.denominator: Field required" in refused("grpo", {"offpolicy": "ppo"})

@@ -74,7 +74,7 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
             {},
             {"approval": 2, "step": 9},
             {},
-            "4 turns were trained; 2 turns have hints that wait for approval",
+            "4 turns were trained; 2 turns wait for the approval of hints",
         ),
     ],
 )

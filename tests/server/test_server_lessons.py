@@ -10,9 +10,11 @@ import pytest
 from server_house import BASH, House, calls, eventually, serving
 
 from agentrl.config import Config, load_config, write_config
+from agentrl.errors import UserError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from agentrl.types import Lesson, LessonState, Turn
+from agentrl.types import Lesson, LessonState, PolicyVersion, Turn, VersionState
+from server.lessons_pages import change, listed, take
 from server.skills_loop import skill_loop
 from skills.library import SkillLibrary
 from skills.skill_file import SkillState
@@ -106,6 +108,17 @@ def test_a_json_export_comes_in_again_elsewhere_with_the_words_of_its_request(tm
     assert (row["text"], row["state"]) == (there["text"], "proposed")
     found = lessons("show", row["id"], cwd=two)
     assert {name: found[name] for name in there} == there
+
+
+async def test_a_comment_waits_for_its_approval_whatever_the_run_approves_by_itself(tmp_path: Path) -> None:
+    run_dir = (await asyncio.to_thread(a_run, tmp_path)) / "runs" / "default"
+    said = {"comment": "use zorp instead of cat", "request": "Show the file a.txt"}
+    (tmp_path / "comments.jsonl").write_text(json.dumps(said) + "\n")
+
+    await take(run_dir, "default", tmp_path / "comments.jsonl")
+
+    for _ in range(2):
+        assert [row["state"] for row in listed(run_dir, "default")["lessons"]] == ["proposed"]
 
 
 def test_a_skill_export_is_a_skill_that_other_runs_read(tmp_path: Path) -> None:
@@ -237,6 +250,59 @@ def test_lessons_of_one_scope_are_not_shown_to_another(tmp_path: Path) -> None:
 
     assert lessons("list", cwd=here)["lessons"] == []
     assert [row["id"] for row in lessons("list", "--scope", "team", cwd=here)["lessons"]] == ["L1"]
+
+
+def test_a_scope_that_nobody_has_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    with LearningLog(here / "runs" / "default") as log:
+        log.add_lessons([Lesson(id="L1", text="x", state=LessonState.APPROVED, turn_ids=(), scope="team")])
+
+    with pytest.raises(UserError, match="nobody has the scope 'teem': this run has default, team"):
+        listed(here / "runs" / "default", "teem")
+
+
+def learned(log: LearningLog, number: int, metrics: dict, *, path: str = "") -> None:
+    """A served version with a step that was made with these hints."""
+    step = log.record_step([], recipe="r", seed=0, metrics=metrics, version_parent=number - 1)
+    log.publish(
+        PolicyVersion(
+            policy="default",
+            number=number,
+            parent=number - 1,
+            state=VersionState.CANDIDATE,
+            path=path or f"versions/{number}",
+            step_ids=(step,),
+        )
+    )
+    log.set_state("default", number, VersionState.SERVING, "because")
+
+
+@pytest.mark.parametrize("state", [LessonState.REJECTED, LessonState.RETIRED])
+def test_a_lesson_that_versions_have_learned_says_so_when_it_is_turned_down(
+    tmp_path: Path, state: LessonState
+) -> None:
+    here = a_run(tmp_path)
+    run_dir = here / "runs" / "default"
+    with LearningLog(run_dir) as log:
+        log.ensure_base("default", "base")
+        log.add_lessons(
+            [
+                Lesson(id=name, text=f"text {name}", state=LessonState.APPROVED, turn_ids=())
+                for name in ("L1", "L2")
+            ]
+        )
+        learned(log, 1, {"hints_from": {}})
+        learned(log, 2, {"hints_from": {"t1": "L2"}})
+        learned(log, 3, {"hints_from": {"t2": "L1", "t3": "L2"}})
+        log.forget_files("default", lambda versions, pins: [1])
+
+    found = change(run_dir, "default", ["L1", "L2"], state)["learned"]
+    said = change(run_dir, "default", ["L2"], state)["said"]
+
+    assert found == {"L1": {"versions": [3], "rollback": 2}, "L2": {"versions": [2, 3], "rollback": 0}}
+    assert "versions 2, 3 were trained on it already; those weights stay" in said
+    assert f"`agentrl rollback 0 --run-dir {run_dir}` serves version 0 again" in said
+    assert "trained on it" not in change(run_dir, "default", ["L2"], LessonState.APPROVED)["said"]
 
 
 @pytest.mark.parametrize("command", ["lessons", "progress"])

@@ -155,6 +155,19 @@ def test_worse_and_undecided_are_said_as_plainly() -> None:
     assert of_arms(few, config(0.5))["verdict"] == "undecided"
 
 
+def test_what_the_interval_is_of_stands_beside_rates_that_differ_from_it_at_small_numbers() -> None:
+    stream = [conversation(LEARNING, 1.0), conversation(LEARNING, 0.0), conversation(CONTROL, 0.0)] * 2
+    found = of_arms(stream, config(0.2))
+    lines = sentences({"lessons": None, "learning": found})
+
+    assert (
+        lines[2]
+        == "  learning 0.50 of 4 conversations, control 0.00 of 2 conversations: a difference of +0.50"
+    )
+    assert "however often you look, it misses it in 5% of runs at most" in lines[3]
+    assert abs(found["effect"] - 0.5) > 0.05, "which is why it is said"
+
+
 def test_without_control_conversations_there_is_nothing_to_compare_with() -> None:
     found = of_arms([conversation(LEARNING, 1.0)] * 9, config(0.0))
 

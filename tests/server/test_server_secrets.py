@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from server_house import BASH, House, calls, decode, ids, says, serving
 
+from agentrl.errors import ConfigError
 from agentrl.types import Turn
 
 KEY = "sk-abcdefghijklmnop1234"
@@ -42,6 +44,25 @@ async def test_a_secret_reaches_the_model_and_the_client_but_no_disk(tmp_path: P
         assert state is not None
         assert state.messages[0]["content"] == f"used {STARS}"
     assert KEY.encode() not in written(tmp_path)
+
+
+async def test_the_operators_own_patterns_keep_their_secrets_from_disk(tmp_path: Path) -> None:
+    patterns = [r"EMP-(\d{6})"]
+    async with serving(tmp_path, [says("Hello EMP-987654.")], server__redact_patterns=patterns) as house:
+        await house.ask("I am EMP-123456.", path="/s/a")
+        turn = await last_turn(house, "a")
+
+        assert turn.messages[-1]["content"] == "I am EMP-******."
+        assert turn.reply.text == "Hello EMP-******."
+    found = written(tmp_path)
+    assert b"123456" not in found
+    assert b"987654" not in found
+
+
+async def test_a_pattern_that_cannot_work_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"redact_patterns\[0\]"):
+        async with serving(tmp_path, [], server__redact_patterns=["(a+)+$"]):
+            pass
 
 
 async def test_placeholder_ids_are_as_many_and_listed_where_they_stand(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """New versions come into service between requests, never in one (law 4), and only after their gate (law 8)."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,17 @@ async def test_the_status_shows_versions_and_the_account(tmp_path: Path) -> None
         assert status["counts"]["turns"] == 3
         assert status["latency"]["num_turns"] == 3
         assert status["learner"]["state"] == "off"
+
+
+async def test_a_run_of_an_earlier_release_goes_on_with_the_version_that_served(tmp_path: Path) -> None:
+    async with serving(tmp_path, []):
+        pass
+    with learning(tmp_path) as log:
+        publish(log, tmp_path, 1, 0)
+        accept(log, 1)
+    with closing(sqlite3.connect(tmp_path / "learning.db")) as old, old:
+        old.execute("ALTER TABLE settings DROP COLUMN unsettled")
+        old.execute("DELETE FROM migrations WHERE name = 'm005_unsettled'")
+
+    async with serving(tmp_path, []) as house:
+        assert house.runtime.versions.newest == 1, "nothing else upgrades the file where learning is off"

@@ -3,7 +3,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -247,10 +247,10 @@ class Log:
         taken, self.waiting = self.waiting, []
         return taken
 
-    async def record_signal(self, signal: Signal, /) -> None:
-        self.signals.append(signal)
-
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None:
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
+    ) -> None:
+        self.signals += signals
         self.marks.append((turn_id, outcome, detail))
 
     async def turn(self, turn_id: str, /) -> Turn | None:

@@ -16,6 +16,7 @@ from agentrl.types import (
     Arm,
     Completion,
     FinishReason,
+    Lesson,
     LessonState,
     MatchedBy,
     Purpose,
@@ -147,7 +148,7 @@ def test_the_form_leaves_out_what_the_action_brought_along_and_keeps_what_the_le
 
 def test_lesson_ids_are_the_same_everywhere_and_differ_by_scope() -> None:
     digest = hashlib.sha256(b"lesson\0default\0use zorp").hexdigest()
-    assert lesson_id("default", "use zorp") == "L" + digest[:8]
+    assert lesson_id("default", "use zorp") == "L" + digest[:16]
     assert lesson_id("default", "use zorp") != lesson_id("team", "use zorp")
 
 
@@ -184,6 +185,24 @@ def test_hints_with_one_form_are_one_lesson_that_gathers_its_turns(tmp_path: Pat
         ("cat: a.txt: not found; use zorp", "proposed", ("t1", "t2")),
         ("cat: c.md: not found; use blip", "proposed", ("t3",)),
     ]
+
+
+def test_a_lesson_of_an_earlier_release_keeps_its_short_id_and_takes_what_is_of_its_form(
+    tmp_path: Path,
+) -> None:
+    item = turn("t1", "Show the file a.txt", called("cat a.txt"))
+    form = form_of("use zorp", item)
+    short = lesson_id("default", form)[:9]
+    gathered(tmp_path)
+    with LearningLog(tmp_path) as learning:
+        learning.add_lessons(
+            [Lesson(id=short, text="use zorp", state=LessonState.APPROVED, turn_ids=(), form=form)]
+        )
+
+    assert gathered(tmp_path, (item, "Use zorp.")) == [("use zorp", "approved", ("t1",))]
+    with LearningLog(tmp_path) as learning:
+        learning.decide([short], LessonState.RETIRED)
+        assert [(one.id, one.state) for one in learning.lessons()] == [(short, LessonState.RETIRED)]
 
 
 def test_other_words_for_the_same_thing_after_a_like_request_are_the_same_lesson(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -415,10 +416,10 @@ class Log:
     async def unjudged(self, limit: int, besides: Any, /) -> list[tuple[Turn, NextState]]:
         return [pair for name, pair in self.due.items() if name not in besides][:limit]
 
-    async def record_signal(self, signal: Signal, /) -> None:
-        self.signals.append(signal)
-
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None:
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
+    ) -> None:
+        self.signals += signals
         self.marks.append((turn_id, outcome))
         if outcome != "failed":
             del self.due[turn_id]
@@ -483,7 +484,7 @@ async def test_a_turn_whose_judge_failed_rests_before_it_is_judged_again() -> No
 
 async def test_a_log_that_fails_ends_the_run_and_leaves_no_judge_at_work() -> None:
     class Broken(Log):
-        async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None:
+        async def mark_judged(self, *_: object) -> None:
             raise OSError("disk full")
 
         async def answered(self, timeout_s: float, /) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -248,10 +248,10 @@ class ListLog:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 
-    async def record_signal(self, signal: Signal, /) -> None:
-        self.signals.append(signal)
-
-    async def mark_judged(self, turn_id: str, outcome: str, detail: str = "", /) -> None:
+    async def mark_judged(
+        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
+    ) -> None:
+        self.signals += signals
         self.marks.append((turn_id, outcome))
 
 

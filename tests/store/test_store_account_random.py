@@ -96,11 +96,13 @@ class Life:
         self.learning.ensure_base("default", "base")
         self.learning.configure(needs=self.needs)
         self.store = VersionStore(self.folder)
+        self.reader = LearningLog(self.folder, read_only=True)
 
     def run(self, coroutine):
         return self.runner.run(coroutine)
 
     def close(self) -> None:
+        self.reader.close()
         self.learning.close()
         self.run(self.log.aclose())
         self.runner.close()
@@ -397,6 +399,10 @@ class Life:
         assert {name: self.learning.fate(name) for name in self.turns} == expected
 
         account = self.learning.account()
+        assert self.learning.account("default") == account, "what was counted before is not counted again"
+        if self.draw.random() < 0.3:
+            # as a server does that asks now and then
+            assert self.reader.account("default") == account
         fates = list(expected.values())
         assert account.balanced
         assert account.accepted == sum(not fate.startswith("apart") for fate in fates)

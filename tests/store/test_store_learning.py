@@ -1,11 +1,24 @@
 """What each turn counts as, and claims, one rule a test."""
 
+from collections.abc import Callable
+
 import pytest
-from store_samples import NOW, answer, claim, hint, judged_with_hint, make_completion, make_turn, record, step
+from store_samples import (
+    NOW,
+    answer,
+    claim,
+    hint,
+    judged_with_hint,
+    learn,
+    make_completion,
+    make_turn,
+    record,
+    step,
+)
 
 from agentrl.errors import StoreError
 from agentrl.store import claims
-from agentrl.store.learning_log import Reason
+from agentrl.store.learning_log import LearningLog, Reason
 from agentrl.types import Arm, End, MatchedBy, NextState, Purpose, Signal, SignalSource, TurnKind
 
 # what each turn counts as
@@ -166,6 +179,26 @@ async def test_pending_of_every_kind_expires_but_what_the_learner_holds(log, lea
     assert learning.account().rejected == {"expired": 4}
 
 
+async def test_a_turn_that_is_given_back_while_others_expire_is_looked_at_again(log, learning, clock) -> None:
+    await judged_with_hint(log, make_turn("t1"))
+    assert claim(learning) == ["t1"]
+
+    class Meanwhile(LearningLog):
+        """Of another process, whose own write comes behind the release."""
+
+        def _writing(self):
+            learning.release(["t1"])
+            return super()._writing()
+
+    clock.now += 10_000
+    with Meanwhile(learning.path, clock=clock) as slow:
+        assert slow.expire(max_age_s=100.0) == 0
+
+    assert learning.expire(max_age_s=100.0) == 1
+    assert learning.fate("t1") == "rejected:expired"
+    assert learning.account("default") == learning.account()
+
+
 async def test_a_turn_committed_late_is_not_overlooked_by_expiry(log, learning) -> None:
     """Received first, committed last: age goes by receipt, the log by commit."""
     await judged_with_hint(log, make_turn("quick", received_at=1950.0))
@@ -297,3 +330,37 @@ async def test_a_held_turn_is_not_handed_out_again_before_its_step(log, learning
     await judged_with_hint(log, make_turn("t1"))
     assert claim(learning, uses=5) == ["t1"]
     assert claim(learning, uses=5) == []
+
+
+async def test_the_account_counts_turns_that_have_reached_their_end_once(log, learning, clock) -> None:
+    for number in range(60):
+        await judged_with_hint(log, make_turn(f"t{number}", session=f"s{number}"))
+        if number % 3 == 0:
+            await record(log, make_turn(f"e{number}", purpose=Purpose.EVAL))
+    learn(learning, 1, limit=20)
+    clock.now += 10_000
+    learning.expire(100.0)
+    first = steps_of(learning, lambda: learning.account("default"))
+
+    again = steps_of(learning, lambda: learning.account("default"))
+
+    assert again * 5 < first, "80 turns are settled"
+    assert learning.account("default") == learning.account()
+    learning.rollback("default", 0, "a fault")
+    assert learning.account("default") == learning.account()
+    assert learning.account("default").rejected == {"expired": 40, "rolled_back": 20}
+
+
+def steps_of(learning: LearningLog, ask: Callable[[], object]) -> int:
+    """Tens of instructions of SQLite's machine that a question takes."""
+    counted = 0
+
+    def count() -> None:
+        nonlocal counted
+        counted += 1
+
+    with learning._open() as connection:
+        connection.set_progress_handler(count, 10)
+        ask()
+        connection.set_progress_handler(None, 0)
+    return counted

@@ -164,6 +164,76 @@ async def test_a_turn_without_context_comes_back_for_a_lesson_that_is_approved_o
     assert learning.fate("t1") == "pending:waiting"
 
 
+async def test_a_turn_that_waits_for_the_approval_of_anothers_hint_is_pending_until_anything_is_decided(
+    log, learning
+) -> None:
+    await hinted(log, "t1", "")
+    learning.configure(needs="any", approve="review")
+    learning.add_lessons([lesson("L1"), lesson("L2")])
+    assert len(claim(learning, "any")) == 1
+    learning.wait_for_approval(["t1"], learning.decided())
+
+    assert learning.fate("t1") == "pending:review"
+    assert claim(learning, "any") == []
+    assert learning.account().pending["review"] == 1
+    assert (await log.explain("t1"))["rejection"] is None
+    learning.decide(["L2"], REJECTED)
+    assert learning.fate("t1") == "pending:waiting"
+    assert len(claim(learning, "any")) == 1
+
+
+async def test_what_was_decided_while_a_turn_was_built_is_not_missed(log, learning, clock) -> None:
+    await hinted(log, "t1", "")
+    learning.configure(needs="any", approve="review")
+    learning.add_lessons([lesson("L1")])
+    claim(learning, "any")
+    seen = learning.decided()
+    clock.now += 1
+    learning.decide(["L1"], APPROVED)
+
+    learning.wait_for_approval(["t1"], seen)
+
+    assert learning.fate("t1") == "pending:waiting"
+
+
+async def test_without_review_no_turn_waits_for_an_approval(log, learning) -> None:
+    await hinted(log, "t1", "")
+    learning.configure(needs="any", approve="review")
+    learning.add_lessons([lesson("L1")])
+    claim(learning, "any")
+    learning.wait_for_approval(["t1"], learning.decided())
+    learning.configure(needs="any", approve="auto")
+    assert learning.fate("t1") == "pending:waiting", "whatever is noted"
+    learning.configure(needs="any", approve="review")
+    assert learning.fate("t1") == "pending:review"
+
+    learning.approve_proposed()
+
+    assert learning.fate("t1") == "pending:waiting"
+
+
+async def test_what_waits_for_an_approval_expires_and_then_no_lesson_brings_it_back(
+    log, learning, clock
+) -> None:
+    for name in ("t1", "t2"):
+        await hinted(log, name, "")
+    learning.configure(needs="any", approve="review")
+    learning.add_lessons([lesson("L1"), lesson("L2")])
+    claim(learning, "any")
+    learning.wait_for_approval(["t1"], learning.decided())
+    learning.reject(["t2"], "no context")
+    clock.now += 100
+
+    assert learning.expire(50.0) == 1
+    learning.decide(["L1"], APPROVED)
+
+    assert learning.fate("t1") == "rejected:expired"
+    assert learning.fate("t2") == "rejected:no context", (
+        "too old to be claimed: nothing would end its waiting"
+    )
+    assert learning.account().balanced
+
+
 async def test_what_was_trained_stays_trained_when_its_lesson_retires(log, learning) -> None:
     await hinted(log, "t1", "use zorp")
     learning.configure(needs="hint", approve="auto")
@@ -342,6 +412,32 @@ async def test_a_lesson_knows_the_served_versions_that_hold_it_and_those_that_br
     assert learning.num_probed() == {"L1": 5}
     learning.record_probe("default", 5, Probe(name="lesson L1", passed=True))
     assert learning.lessons()[0].broken_by == (), "of one version the newest result stands"
+
+
+async def test_the_versions_that_learned_a_lesson_are_those_that_serve_or_served(log, learning) -> None:
+    for name in ("t1", "t2", "t3"):
+        await hinted(log, name, "use zorp")
+    learning.configure(needs="hint", approve="auto")
+    learning.add_lessons([lesson(state=APPROVED)])
+    for number, name, metrics, state in (
+        (1, "t1", {"hints_from": {"t1": "t9"}}, VersionState.SERVING),
+        (2, "t2", {"hints_from": {"t2": "t1"}}, VersionState.SERVING),
+        (3, "t3", {"hints_from": {"t3": "L1"}}, VersionState.REJECTED),
+    ):
+        taken = [one.turn.id for one in learning.claim(limit=10, needs="hint", max_age_s=1e9)]
+        learning.release([one for one in taken if one != name])
+        parent = learning.serving().number
+        publish(
+            learning,
+            number,
+            learning.record_step([name], recipe="r", seed=0, metrics=metrics, version_parent=parent),
+            state=state,
+        )
+
+    assert learning.learned_from(["t1"]) == [1]
+    assert learning.learned_from(["t2"], ["t1"]) == [2]
+    assert learning.learned_from(["t1"], ["t1", "L1"]) == [1, 2], "3 never served"
+    assert learning.learned_from(["t7"], ["L9"]) == []
 
 
 async def test_explain_names_the_lessons_of_a_turn(log, learning) -> None:

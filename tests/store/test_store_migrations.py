@@ -136,6 +136,7 @@ LEARNING_TABLES = {
         "settled": "INTEGER",
         "approve": "TEXT",
         "gathered": "INTEGER",
+        "unsettled": "INTEGER",
     },
     "step_turns": {"step": "INTEGER", "turn_id": "TEXT", "use": "INTEGER"},
     "steps": {

@@ -1,0 +1,121 @@
+"""What the learner remembers of the log's hints: those that the teacher may be shown, and those that wait for a word.
+
+hints of log.db ─believed─┬─may be taught─> the teacher's memory (`agentrl.teacher.recall`)
+                          └─proposed──────> withheld: whose request is like one of these waits with it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentrl.learner.build import Dropped
+from agentrl.learner.guards import Guards
+from agentrl.store.account import SET_ASIDE, Reason
+from agentrl.store.claims import Claimed
+from agentrl.store.feeds import HintedTurns
+from agentrl.store.learning_log import LearningLog
+from agentrl.teacher.recall import HintMemory
+from agentrl.types import Lesson, LessonState, Turn
+
+
+class Remembering:
+    """Keeps a memory in step with the log and with what was decided on lessons.
+
+    Args:
+        memory: the one that the builder asks.
+        similarity: least likeness of requests that hints are recalled for; 0 recalls none.
+        in_review: whether turns wait for approvals; else only imported lessons are not taught, and turns that nothing
+            else could be shown to have no context until one is approved.
+        guards: against being taught wrong; None = every hint is believed.
+    """
+
+    def __init__(
+        self,
+        memory: HintMemory,
+        hinted: HintedTurns,
+        log: LearningLog,
+        *,
+        policy: str,
+        similarity: float,
+        in_review: bool,
+        guards: Guards | None,
+    ) -> None:
+        self._memory = memory
+        self._withheld = HintMemory()
+        self._hinted = hinted
+        self._log = log
+        self._policy = policy
+        self._similarity = similarity
+        self._in_review = in_review
+        self._guards = guards
+        self._decided: tuple[int, float, int] | None = None
+        """Which decisions on lessons the memory has followed."""
+        self._imported: list[tuple[HintMemory, Lesson]] = []
+
+    def restart(self) -> None:
+        """Forgets everything; `update` reads the log anew."""
+        self._memory.clear()
+        self._withheld.clear()
+        self._hinted.rewind()
+
+    def update(self) -> None:
+        """Takes in what came since; a hint whose turn was set aside with a version is not to be taught again (law 8),
+        nor one whose lesson nobody approved or that was rejected or retired."""
+        decided = self._log.decided(self._policy)
+        if decided != self._decided:
+            self._decided = decided
+            self.restart()
+            self._imported = [
+                (memory, lesson)
+                for memory, state in (
+                    (self._memory, LessonState.APPROVED),
+                    (self._withheld, LessonState.PROPOSED),
+                )
+                for lesson in self._log.bare_lessons(self._policy, state)
+                if lesson.origin == "import"
+            ]
+        for memory, lesson in self._imported:
+            memory.learn(lesson)
+        for scope, session, reward in self._hinted.outcomes():
+            self._memory.ended(scope, session, reward)
+            self._withheld.ended(scope, session, reward)
+        for turn, hint in self._hinted.new():
+            believed = self._guards is None or self._guards.believes(turn, hint)
+            if not believed or self._log.fate(turn.id) in SET_ASIDE:
+                continue
+            if self._log.may_teach(turn.id, hint):
+                self._memory.add(turn, hint)
+            elif self._log.is_proposed(turn.id, hint):
+                self._withheld.add(turn, hint)
+
+    def add(self, claims: Sequence[Claimed]) -> None:
+        """Remembers hints that are believed again."""
+        for claim in claims:
+            for signal in claim.signals:
+                if signal.hint:
+                    self._memory.add(claim.turn, signal.hint)
+
+    def forget(self, turns: Sequence[Turn]) -> None:
+        """Forgets hints that are believed no more."""
+        for turn in turns:
+            self._memory.forget(turn)
+            self._withheld.forget(turn)
+
+    def put_off(self, dropped: Sequence[Dropped], claims: Sequence[Claimed]) -> tuple[Dropped, ...]:
+        """Lets the turns wait that have no context only because nobody has approved another turn's hint yet; returns
+        the other ones."""
+        turns = {claim.turn.id: claim.turn for claim in claims}
+        waiting = {
+            turn_id
+            for item in dropped
+            if item.reason == Reason.NO_CONTEXT and self._in_review and self._similarity
+            for turn_id in item.turn_ids
+            if self._withheld.recall(turns[turn_id], None, self._similarity) is not None
+        }
+        if not waiting:
+            return tuple(dropped)
+        assert self._decided is not None, "`update` came before the turns were built"
+        self._log.wait_for_approval(sorted(waiting), self._decided, self._policy)
+        left = [tuple(name for name in item.turn_ids if name not in waiting) for item in dropped]
+        return tuple(replace(item, turn_ids=ids) for item, ids in zip(dropped, left, strict=True) if ids)

@@ -1,0 +1,68 @@
+"""`agentrl status` in short and whole."""
+
+from pathlib import Path
+
+from server_house import MODEL, says, serving
+
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import PolicyVersion, VersionState
+from server.cli import outline
+from server.status import short
+
+
+def served(log: LearningLog, number: int) -> None:
+    log.publish(
+        PolicyVersion(
+            policy="default",
+            number=number,
+            parent=number - 1,
+            state=VersionState.CANDIDATE,
+            path=f"versions/{number}",
+            step_ids=(),
+            metrics={f"figure {one}": 0.5 for one in range(25)},
+        )
+    )
+    log.set_state("default", number, VersionState.SERVING, "passed")
+
+
+async def test_forty_versions_later_the_status_still_fits_on_a_screen_and_the_whole_is_there_too(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, lambda *_: says("Ok.")) as house:
+        await house.ask({"role": "user", "content": "Hello"})
+    with LearningLog(tmp_path) as log:
+        log.ensure_base("default", str(MODEL))
+        for number in range(1, 41):
+            served(log, number)
+    async with serving(tmp_path, lambda *_: says("Ok.")) as house:
+        whole = (await house.http.get("/v1/status")).json()
+
+    brief = short(whole)
+
+    assert len(outline(whole)) > 1000
+    assert len(outline(brief)) < 70, "\n".join(outline(brief))
+    assert (brief["versions"]["num"], brief["versions"]["serving"], brief["versions"]["retired"]) == (
+        41,
+        1,
+        40,
+    )
+    assert list(brief["versions"]["newest"]) == ["38", "39", "40"]
+    assert brief["versions"]["newest"]["40"].startswith("serving, 0 steps, served from ")
+    assert brief["account"]["accepted"] == whole["account"]["accepted"] == 1
+    assert brief["account"]["pending"] == {"open": 1}
+    assert brief["serving"] == {"newest": 40, "models": len(whole["serving"]["models"]), "resident": 1}
+
+
+def test_a_pause_stands_in_the_short_report_and_zeros_that_say_something_stay() -> None:
+    account = {"accepted": 3, "trained": 0, "rejected": {}, "pending": {"open": 3, "review": 0}, "apart": {}}
+    guards = {"paused": True, "paused_because": "an alarm", "watch": {"entropy": {"now": 1.0}}}
+
+    brief = short({"serving": 0, "account": account, "guards": guards, "versions": []})
+
+    assert brief["learning_paused"] == "an alarm"
+    assert (brief["serving"], brief["account"]["trained"], brief["account"]["pending"]) == (0, 0, {"open": 3})
+    assert "versions" not in brief
+
+
+def test_a_run_that_never_learned_has_a_short_report() -> None:
+    assert short({"server": "not running", "policy": "default", "serving": 0})["server"] == "not running"
