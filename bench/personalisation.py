@@ -65,6 +65,9 @@ OVERRIDES: dict[str, Any] = {
     # as it is, that is no reason to forget them, while what the teacher is certain of stays where it was. A live
     # teacher keeps them too, but nothing holds it, and it ran away within thirty steps.
     "target": {"name": "veto", "beta": 1.0},
+    # Even so habits faded when others were corrected. So the teacher is shown the user's other wishes too, at most one
+    # for each axis, also for turns that nobody corrected.
+    "context.standing": 4,
     # A wish changes few of a note's ids. Weighed alike, the others are a noise that AdamW makes as large as the lesson;
     # so its eps is large, too.
     "token_weight": "gap",
@@ -258,6 +261,7 @@ class Run:
                 due += scalar(
                     connection, "SELECT count(*) FROM steps WHERE version IS NULL AND voided_at IS NULL"
                 )
+                due += scalar(connection, "SELECT count(*) FROM versions WHERE state = 'candidate'")
                 newest = scalar(connection, "SELECT max(number) FROM versions WHERE served_at IS NOT NULL")
                 return not due and (newest or 0) <= self._runtime.versions.newest
 

@@ -88,8 +88,8 @@ class Built:
 
     samples: tuple[TrainingSample, ...]
     dropped: tuple[Dropped, ...]
-    recalled: dict[str, str]
-    """Turns whose teacher was shown another turn's hint -> that turn."""
+    recalled: dict[str, list[str]]
+    """Turns whose teacher was shown hints of other turns -> those turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class Builder:
             self.skills.begin()
         samples: list[TrainingSample] = []
         dropped: list[Dropped] = []
-        recalled: dict[str, str] = {}
+        recalled: dict[str, list[str]] = {}
         for group, edited in self._transformed(self._groups(claims), newest_version):
             dropped += [Dropped(turn_ids=(turn_id,), reason=reason) for turn_id, reason in edited.dropped]
             advantage_of = self._advantages(edited.members)
@@ -237,8 +237,8 @@ class Builder:
         except UserError:
             return None
 
-    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], Recalled | None]:
-        """The context's blocks, and the hint among them."""
+    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], list[Recalled]]:
+        """The context's blocks, and the hints among them."""
         recipe = self.recipe
         skills = self.skills.skills(claim.turn) if self.skills is not None else ()
         failed = claim.episode_reward is not None and claim.episode_reward <= 0
@@ -252,10 +252,19 @@ class Builder:
         hint = contexts.chosen_hint(recipe.context, record, self.memory, has_failed=failed)
         if option is not None and hint is not None and not option.may_hold_answer:
             hint = None if leaks(hint.hint, claim.signals) else hint
-        shown = None if hint is None else hint.hint
-        blocks = contexts.blocks(recipe.context, record, skills, shown, group.siblings)
-        is_shown = hint is not None and any(hint.hint in block.text for block in blocks)
-        return blocks, hint if is_shown else None
+        standing = contexts.standing_hints(recipe.context, record, self.memory, hint)
+        if option is not None and not option.may_hold_answer:
+            standing = [item for item in standing if not leaks(item.hint, claim.signals)]
+        blocks = contexts.blocks(
+            recipe.context,
+            record,
+            skills,
+            None if hint is None else hint.hint,
+            group.siblings,
+            [item.hint for item in standing],
+        )
+        hints = standing if hint is None else [*standing, hint]
+        return blocks, [item for item in hints if any(item.hint in block.text for block in blocks)]
 
     def _held_back(self, claim: Claim, blocks: Sequence[Block]) -> bool:
         """Whether a turn has no context because all its hints hold the answer."""
@@ -278,7 +287,7 @@ class Builder:
         group: _Group,
         advantage: float | None,
         newest_version: int,
-        recalled: dict[str, str],
+        recalled: dict[str, list[str]],
     ) -> TrainingSample | Dropped:
         """The sample, or why there is none; `recalled` takes down whose hint it shows."""
         recipe, turn, claimed = self.recipe, member.turn, member.claim.turn.id
@@ -300,9 +309,10 @@ class Builder:
 
         blocks: list[Block] = []
         if recipe.uses_kd:
-            blocks, hint = self._blocks(member.claim, group)
-            if hint is not None and hint.turn_id != claimed:
-                recalled[claimed] = hint.turn_id
+            blocks, hints = self._blocks(member.claim, group)
+            others = [hint.turn_id for hint in hints if hint.turn_id != claimed]
+            if others:
+                recalled[claimed] = others
             if member.confidence is not None:
                 blocks = [replace(b, text=with_confidence(b.text, member.confidence)) for b in blocks]
         case = routes.Case(

@@ -113,6 +113,7 @@ class LearnLoop:
                 log,
                 policy=config.policy,
                 similarity=contexts.similarity(self._recipe.context),
+                num_standing=contexts.num_standing(self._recipe.context),
                 in_review=self._learn.approve == "review",
                 guards=guards,
             )

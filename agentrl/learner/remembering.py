@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from agentrl.learner.build import Dropped
 from agentrl.learner.guards import Guards
+from agentrl.signals.candidates import from_judge
 from agentrl.store.account import SET_ASIDE, Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.recall import HintMemory
-from agentrl.types import Lesson, LessonState, Turn
+from agentrl.types import Lesson, LessonState, NextState, SignalSource, Turn
 
 
 class Remembering:
@@ -25,6 +26,7 @@ class Remembering:
     Args:
         memory: the one that the builder asks.
         similarity: least likeness of requests that hints are recalled for; 0 recalls none.
+        num_standing: hints of users that are shown whatever was asked; 0 = none.
         in_review: whether turns wait for approvals; else only imported lessons are not taught, and turns that nothing
             else could be shown to have no context until one is approved.
         guards: against being taught wrong; None = every hint is believed.
@@ -38,6 +40,7 @@ class Remembering:
         *,
         policy: str,
         similarity: float,
+        num_standing: int = 0,
         in_review: bool,
         guards: Guards | None,
     ) -> None:
@@ -47,6 +50,7 @@ class Remembering:
         self._log = log
         self._policy = policy
         self._similarity = similarity
+        self._num_standing = num_standing
         self._in_review = in_review
         self._guards = guards
         self._decided: tuple[int, float, int] | None = None
@@ -80,21 +84,29 @@ class Remembering:
         for scope, session, reward in self._hinted.outcomes():
             self._memory.ended(scope, session, reward)
             self._withheld.ended(scope, session, reward)
-        for turn, hint in self._hinted.new():
+        for turn, hint, source in self._hinted.new():
             believed = self._guards is None or self._guards.believes(turn, hint)
             if not believed or self._log.fate(turn.id) in SET_ASIDE:
                 continue
+            by_user = self._is_by_user(turn, hint, source)
             if self._log.may_teach(turn.id, hint):
-                self._memory.add(turn, hint)
+                self._memory.add(turn, hint, by_user=by_user)
             elif self._log.is_proposed(turn.id, hint):
-                self._withheld.add(turn, hint)
+                self._withheld.add(turn, hint, by_user=by_user)
 
     def add(self, claims: Sequence[Claimed]) -> None:
         """Remembers hints that are believed again."""
         for claim in claims:
             for signal in claim.signals:
                 if signal.hint:
-                    self._memory.add(claim.turn, signal.hint)
+                    by_user = said_by_user(signal.hint, signal.source, claim.next_state)
+                    self._memory.add(claim.turn, signal.hint, by_user=by_user)
+
+    def _is_by_user(self, turn: Turn, hint: str, source: SignalSource) -> bool:
+        if not self._num_standing:
+            return False  # nobody asks
+        [record] = self._log.records([turn.id])
+        return said_by_user(hint, source, record.next_state)
 
     def forget(self, turns: Sequence[Turn]) -> None:
         """Forgets hints that are believed no more."""
@@ -109,9 +121,9 @@ class Remembering:
         waiting = {
             turn_id
             for item in dropped
-            if item.reason == Reason.NO_CONTEXT and self._in_review and self._similarity
+            if item.reason == Reason.NO_CONTEXT and self._in_review
             for turn_id in item.turn_ids
-            if self._withheld.recall(turns[turn_id], None, self._similarity) is not None
+            if self._could_be_shown(turns[turn_id])
         }
         if not waiting:
             return tuple(dropped)
@@ -119,3 +131,17 @@ class Remembering:
         self._log.wait_for_approval(sorted(waiting), self._decided, self._policy)
         left = [tuple(name for name in item.turn_ids if name not in waiting) for item in dropped]
         return tuple(replace(item, turn_ids=ids) for item, ids in zip(dropped, left, strict=True) if ids)
+
+    def _could_be_shown(self, turn: Turn) -> bool:
+        """Whether a hint that waits for a decision would be a context for a turn."""
+        if self._withheld.standing(turn, None, self._num_standing):
+            return True
+        return bool(self._similarity) and self._withheld.recall(turn, None, self._similarity) is not None
+
+
+def said_by_user(hint: str, source: SignalSource, state: NextState | None) -> bool:
+    """Whether a hint is a user's own word: given as such, or standing in what the user answered and in no tool's
+    output."""
+    if source is SignalSource.USER:
+        return True
+    return state is not None and from_judge(hint.strip(), state).origin == "correction"

@@ -227,7 +227,11 @@ class Recipe(_Section):
             return "pair"
         if not self.uses_kd or self.kd_needs_reward:
             return "reward"
-        own_hints = isinstance(self.context, axes.HindsightHint) and self.context.recall == 0
+        own_hints = (
+            isinstance(self.context, axes.HindsightHint)
+            and self.context.recall == 0
+            and not self.context.standing
+        )
         if not self.uses_rl and own_hints:
             return "hint"
         return "any"

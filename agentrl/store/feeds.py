@@ -15,7 +15,7 @@ from agentrl.errors import StoreError
 from agentrl.store import records
 from agentrl.store.database import reading
 from agentrl.store.log_reader import LogReader
-from agentrl.types import Signal, Turn
+from agentrl.types import Signal, SignalSource, Turn
 
 _LEARNABLE = """t.policy = ? AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.error IS NULL AND t.num_sampled > 0"""
@@ -30,7 +30,7 @@ class _Feed(LogReader):
         try:
             with reading(log) as connection:
                 rows: Sequence[sqlite3.Row] = connection.execute(
-                    f"""SELECT s.id, s.hint, t.id AS turn_id, t.session FROM signals s
+                    f"""SELECT s.id, s.hint, s.source, t.id AS turn_id, t.session FROM signals s
                         JOIN turns t ON t.seq = s.turn
                         WHERE s.id > ? AND {_LEARNABLE} AND {condition} ORDER BY s.id""",  # noqa: S608
                     (self._seen, self._policy),
@@ -93,9 +93,10 @@ class HintedTurns(_Feed):
             self._seen_outcome = rows[-1]["id"]
         return [(row["scope"], row["session"], row["reward"]) for row in rows]
 
-    def new(self) -> list[tuple[Turn, str]]:
-        """Those hinted since the last call, in the order of their signals."""
-        return [(turn, row["hint"]) for row, turn in self._new("s.hint <> ''", lambda row: True)]
+    def new(self) -> list[tuple[Turn, str, SignalSource]]:
+        """Those hinted since the last call, in the order of their signals, with whose hint it is."""
+        found = self._new("s.hint <> ''", lambda row: True)
+        return [(turn, row["hint"], SignalSource(row["source"])) for row, turn in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,8 +177,8 @@ class LessonLog(VersionLog):
                    WHERE p.policy = ? AND p.voided_at IS NULL AND v.state IN ('serving', 'retired') AND (
                        EXISTS (SELECT 1 FROM step_turns u WHERE u.step = p.id
                            AND u.turn_id IN (SELECT value FROM json_each(?)))
-                       OR EXISTS (SELECT 1 FROM json_each(p.metrics, '$.hints_from') h
-                           WHERE h.value IN (SELECT value FROM json_each(?)))) ORDER BY p.version""",
+                       OR EXISTS (SELECT 1 FROM json_tree(p.metrics, '$.hints_from') h
+                           WHERE h.atom IN (SELECT value FROM json_each(?)))) ORDER BY p.version""",
                 (policy, to_json(list(turn_ids)), to_json(list(sources))),
             ).fetchall()
         return [row["version"] for row in rows]

@@ -54,6 +54,7 @@ class Beyond:
     skills: Sequence[Skill] = ()
     hint: str | None = None
     siblings: Sequence[Sibling] = ()
+    standing: Sequence[str] = ()
 
 
 class SkillSource(Protocol):
@@ -74,6 +75,7 @@ def blocks(
     skills: Sequence[Skill] = (),
     hint: str | None = None,
     siblings: Sequence[Sibling] = (),
+    standing: Sequence[str] = (),
 ) -> list[Block]:
     """The privileged blocks of one turn.
 
@@ -83,8 +85,9 @@ def blocks(
         skills: what a SkillSource chose for the turn; only the context "skill" reads it.
         hint: from `chosen_hint`; only the context "hindsight_hint" reads it.
         siblings: from `siblings_of`; only the context "sibling_success" reads them.
+        standing: from `standing_hints`; only the context "hindsight_hint" reads them.
     """
-    beyond = Beyond(skills=skills, hint=hint, siblings=siblings)
+    beyond = Beyond(skills=skills, hint=hint, siblings=siblings, standing=standing)
     return CONTEXTS[context.name](record, beyond, **context.params)
 
 
@@ -107,6 +110,25 @@ def chosen_hint(
     if not likeness or memory is None or is_trusted:
         return None if own is None else Recalled(hint=own, turn_id=record.turn.id)
     return memory.recall(record.turn, None if has_failed else own, likeness)
+
+
+def standing_hints(
+    context: Named, record: Record, memory: HintMemory | None, hint: Recalled | None
+) -> list[Recalled]:
+    """What users said before this turn that the teacher is shown beside its hint; none unless the context asks for it.
+
+    Args:
+        hint: from `chosen_hint`.
+    """
+    most = num_standing(context)
+    if not most or memory is None:
+        return []
+    return memory.standing(record.turn, None if hint is None else hint.hint, most)
+
+
+def num_standing(context: Named) -> int:
+    """How many standing hints a context shows, at most."""
+    return max(int(part.params.get("standing", 0)) for part in context.parts)
 
 
 def similarity(context: Named) -> float:
@@ -143,16 +165,19 @@ def hindsight_hint(
     *,
     position: str,
     recall: float,
+    standing: int = 0,
     choose: str = "trusted",
     may_hold_answer: bool = True,
 ) -> list[Block]:
     """`Hint: TEXT`, what somebody who had seen the next state would have said. OpenClaw-RL, arXiv 2603.10165.
 
-    Which hint that is says `chosen_hint`; what it chooses from was sifted by whoever can measure.
+    Which hint that is says `chosen_hint`; what it chooses from was sifted by whoever can measure. Standing hints are
+    blocks before it.
     """
     del choose, may_hold_answer
-    text = beyond.hint if recall > 0 else hint_of(record.signals)
-    return [] if text is None else [Block(position=position, text=f"Hint: {text}")]
+    own = beyond.hint if recall > 0 else hint_of(record.signals)
+    texts = [*(beyond.standing if standing else ()), *([] if own is None else [own])]
+    return [Block(position=position, text=f"Hint: {text}") for text in texts]
 
 
 def skill(record: Record, beyond: Beyond, *, position: str) -> list[Block]:

@@ -6,6 +6,9 @@ compared by their words, those left out that the action took over as arguments: 
 file b.md" are one request when the commands name a.txt and b.md. Only what came before a turn is recalled for it, and
 only within its scope. Which turn a recalled hint came from is recorded with the step that used it.
 
+What a user said in words may also stand for all that is asked in its scope (`standing`): a teacher who is shown one
+wish alone says of everything else that it is free, and so un-teaches the wishes before it.
+
 Retrieval of earlier experience as the teacher's context: Skill-SD, arXiv 2604.10674, with hints in place of skills.
 """
 
@@ -25,9 +28,20 @@ MAX_FAILED = 20_000
 """Episodes without success that are kept in mind."""
 MAX_VOTES = 15
 """The newest like requests that are asked: a house that changed its rules is soon believed."""
+MIN_SAME = 0.5
+"""Least share of the shorter wish's words, filler aside, that two wishes on the same matter have in common."""
 
 _WORD = re.compile(r"[^\s,;:!?()\[\]{}\"'`]+")
 _ARGUMENT = "_"
+_FILLER = frozenset((
+    "a", "again", "always", "an", "and", "answer", "answers", "any", "are", "as", "ask", "asked", "at", "be", "but",
+    "can", "could", "do", "don", "for", "from", "have", "here", "i", "in", "instead", "is", "it", "like", "me", "mean",
+    "meant", "message", "messages", "more", "must", "my", "need", "never", "no", "not", "note", "notes", "of", "on",
+    "only", "or", "please", "prefer", "rather", "replies", "reply", "said", "should", "so", "t", "text", "that", "the",
+    "them", "then", "there", "this", "to", "told", "use", "using", "want", "wanted", "what", "when", "with", "would",
+    "write", "written", "wrong", "you", "your",
+))  # fmt: skip
+"""Words of a wish that do not say what it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +58,8 @@ class _Remembered:
     session: str
     words: frozenset[str]
     hint: str
+    by_user: bool = False
+    """Whether a user said it in words."""
 
 
 class HintMemory:
@@ -65,12 +81,16 @@ class HintMemory:
             if len(self._failed) > MAX_FAILED:
                 del self._failed[next(iter(self._failed))]
 
-    def add(self, turn: Turn, hint: str) -> None:
+    def add(self, turn: Turn, hint: str, *, by_user: bool = False) -> None:
         """Remembers what was said after a turn."""
         remembered = self._scopes.setdefault(turn.scope, {})
         remembered.pop(turn.id, None)
         remembered[turn.id] = _Remembered(
-            received_at=turn.received_at, session=turn.session, words=request_words(turn), hint=hint
+            received_at=turn.received_at,
+            session=turn.session,
+            words=request_words(turn),
+            hint=hint,
+            by_user=by_user,
         )
         if len(remembered) > MAX_REMEMBERED:
             del remembered[next(iter(remembered))]
@@ -115,6 +135,30 @@ class HintMemory:
         hint = votes.most_common(1)[0][0]
         return Recalled(hint=hint, turn_id=source[hint])
 
+    def standing(self, turn: Turn, own: str | None, most: int) -> list[Recalled]:
+        """The newest hints of users from before a turn, whatever was asked, the oldest first. Of those on the same
+        matter the newest stands, and none on the matter of the turn's own.
+
+        Args:
+            own: the hint that the turn is shown anyway.
+            most: how many, at most.
+        """
+        found: list[Recalled] = []
+        matters = [] if own is None else [_matter(own)]
+        newest_first = sorted(
+            self._scopes.get(turn.scope, {}).items(), key=lambda item: item[1].received_at, reverse=True
+        )
+        for turn_id, item in newest_first:
+            if len(found) == most:
+                break
+            if not item.by_user or item.received_at >= turn.received_at or turn_id == turn.id:
+                continue
+            matter = _matter(item.hint)
+            if not any(_is_same(matter, other) for other in matters):
+                found.append(Recalled(hint=item.hint, turn_id=turn_id))
+                matters.append(matter)
+        return found[::-1]
+
 
 def request_words(turn: Turn) -> frozenset[str]:
     """The words of the newest user message, the arguments of the turn's tool calls replaced by one mark."""
@@ -136,6 +180,16 @@ def _texts(arguments: str) -> list[str]:
     except json.JSONDecodeError:
         return [arguments]
     return [str(value) for value in values.values()] if isinstance(values, dict) else [str(values)]
+
+
+def _matter(hint: str) -> frozenset[str]:
+    """What a wish is about; all of its words where it has nothing but filler."""
+    words = frozenset(word.lower() for word in _words(hint))
+    return words - _FILLER or words
+
+
+def _is_same(a: frozenset[str], b: frozenset[str]) -> bool:
+    return bool(a) and bool(b) and len(a & b) >= MIN_SAME * min(len(a), len(b))
 
 
 def alike(a: frozenset[str], b: frozenset[str]) -> float:

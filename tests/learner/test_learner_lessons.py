@@ -263,7 +263,7 @@ def test_an_imported_lesson_is_shown_to_the_teacher_of_a_like_request(tmp_path: 
     with LearningLog(run.path) as log:
         [step] = [log.step(number) for number in log.serving().step_ids]
         assert step is not None
-        assert step.metrics["hints_from"] == {"turn1": "L1"}
+        assert step.metrics["hints_from"] == {"turn1": ["L1"]}
 
 
 def lesson_in(lesson: Lesson, state: LessonState, id_: str, text: str) -> Lesson:

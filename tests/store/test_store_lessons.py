@@ -421,8 +421,8 @@ async def test_the_versions_that_learned_a_lesson_are_those_that_serve_or_served
     learning.add_lessons([lesson(state=APPROVED)])
     for number, name, metrics, state in (
         (1, "t1", {"hints_from": {"t1": "t9"}}, VersionState.SERVING),
-        (2, "t2", {"hints_from": {"t2": "t1"}}, VersionState.SERVING),
-        (3, "t3", {"hints_from": {"t3": "L1"}}, VersionState.REJECTED),
+        (2, "t2", {"hints_from": {"t2": ["t8", "t1"]}}, VersionState.SERVING),
+        (3, "t3", {"hints_from": {"t3": ["L1"]}}, VersionState.REJECTED),
     ):
         taken = [one.turn.id for one in learning.claim(limit=10, needs="hint", max_age_s=1e9)]
         learning.release([one for one in taken if one != name])

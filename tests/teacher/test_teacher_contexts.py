@@ -112,6 +112,7 @@ def test_signals_without_a_hint_are_passed_over() -> None:
     [
         axes.NoContext(),
         axes.HindsightHint(),
+        axes.HindsightHint(standing=2),
         axes.Solution(),
         axes.SkillContext(),
         axes.EnvFeedback(),

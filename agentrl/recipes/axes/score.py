@@ -31,6 +31,9 @@ class HindsightHint(Option):
     position: Position = "tail"
     recall: float = Field(default=0.0, ge=0, le=1)
     """0: the turn's own hint alone. Above: what earlier requests brought that share this part of their words."""
+    standing: int = Field(default=0, ge=0)
+    """How many of the newest corrections by users in the turn's scope are shown beside its hint, whatever they were
+    about, and to turns without a hint; for habits of one user that are to be kept while others are taught."""
     choose: Literal["trusted", "lift", "overlap"] = "trusted"
     """Of several hints of one turn. trusted: that of the most trusted source. lift: the one that moves the teacher most
     from the original to the corrected action; where none is known, as overlap. overlap: the one with which the
