@@ -26,19 +26,8 @@ from agentrl.nano.corpus import (
 from agentrl.nano.encoding import Example, Message
 from agentrl.nano.styled import other, wish_text
 from agentrl.signals import judge_prompt, skill_prompt
-from agentrl.types import (
-    Arm,
-    Completion,
-    FinishReason,
-    MatchedBy,
-    NextState,
-    Purpose,
-    Reply,
-    Sampling,
-    ToolCall,
-    Turn,
-    TurnKind,
-)
+from agentrl.signals.labelled import unsampled
+from agentrl.types import NextState, Reply, ToolCall, Turn
 
 MAX_CHARS = 12_000
 
@@ -220,36 +209,8 @@ def records(case: Case) -> tuple[Turn, NextState]:
         ToolCall(id=one["id"], name=one["function"]["name"], arguments=one["function"]["arguments"])
         for one in case.reply.get("tool_calls", ())
     )
-    completion = Completion(
-        token_ids=(),
-        logprobs=(),
-        raw_logprobs=None,
-        num_allowed=None,
-        finish_reason=FinishReason.STOP,
-        version_spans=(),
-    )
-    turn = Turn(
-        id="turn",
-        request_id="turn",
-        session="session",
-        scope="default",
-        parent=None,
-        matched_by=MatchedBy.NONE,
-        kind=TurnKind.MAIN,
-        kind_reason="",
-        purpose=Purpose.TRAIN,
-        arm=Arm.LEARNING,
-        task_key="",
-        messages=tuple(case.messages),
-        tools=tuple(case.tools or ()),
-        prompt_ids=(),
-        prompt_built_by="rendered: corpus",
-        completion=completion,
-        reply=Reply(text=case.reply["content"], tool_calls=calls),
-        sampling=Sampling(),
-        policy="default",
-    )
-    return turn, NextState(turn_id="turn", messages=tuple(case.following))
+    reply = Reply(text=case.reply["content"], tool_calls=calls)
+    return unsampled("turn", case.messages, case.tools or (), reply, case.following)
 
 
 def judge_question(case: Case) -> list[Message]:

@@ -14,7 +14,7 @@ figures. A turn is labelled by what its next state proves, not by what its autho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Literal, cast, get_args
@@ -129,11 +129,28 @@ def from_json(data: JSON) -> LabelledTurn:
 
 
 def as_turn(item: LabelledTurn) -> tuple[Turn, NextState]:
-    """The turn and next state that a live log would hand to a judge. Nothing was sampled, so there are no ids."""
+    """The turn and next state that a live log would hand to a judge."""
+    return unsampled(item.id, item.messages, item.tools, item.reply, item.next, item.end)
+
+
+def unsampled(
+    name: str,
+    messages: Sequence[JSON],
+    tools: Sequence[JSON],
+    reply: Reply,
+    following: Sequence[JSON],
+    end: End | None = None,
+) -> tuple[Turn, NextState]:
+    """A turn and its next state as a live log would hold them, of a conversation that nobody sampled: without ids.
+
+    Args:
+        name: of the turn, its session and its task.
+        following: the messages of the next state.
+    """
     turn = Turn(
-        id=item.id,
-        request_id=item.id,
-        session=item.id,
+        id=name,
+        request_id=name,
+        session=name,
         scope="judge_set",
         parent=None,
         matched_by=MatchedBy.NONE,
@@ -141,9 +158,9 @@ def as_turn(item: LabelledTurn) -> tuple[Turn, NextState]:
         kind_reason="labelled",
         purpose=Purpose.EVAL,
         arm=Arm.CONTROL,
-        task_key=item.id,
-        messages=item.messages,
-        tools=item.tools,
+        task_key=name,
+        messages=tuple(messages),
+        tools=tuple(tools),
         prompt_ids=(),
         prompt_built_by="rendered: labelled",
         completion=Completion(
@@ -151,18 +168,18 @@ def as_turn(item: LabelledTurn) -> tuple[Turn, NextState]:
             logprobs=(),
             raw_logprobs=None,
             num_allowed=None,
-            finish_reason=FinishReason.TOOL_CALLS if item.reply.tool_calls else FinishReason.STOP,
+            finish_reason=FinishReason.TOOL_CALLS if reply.tool_calls else FinishReason.STOP,
             version_spans=(),
         ),
-        reply=item.reply,
+        reply=reply,
         sampling=Sampling(),
         policy="default",
     )
-    state = NextState(turn_id=item.id, messages=item.next, end=item.end)
-    if item.end is None:
-        answers_call = any(message["role"] == "tool" for message in item.next)
+    state = NextState(turn_id=name, messages=tuple(following), end=end)
+    if end is None:
+        answers_call = any(message["role"] == "tool" for message in following)
         matched = MatchedBy.TOOL_CALL_ID if answers_call else MatchedBy.HISTORY
-        state = replace(state, matched_by=matched, answered_by=f"{item.id}-next")
+        state = replace(state, matched_by=matched, answered_by=f"{name}-next")
     return turn, state
 
 
