@@ -115,27 +115,9 @@ async def one_run(
     }  # fmt: skip
 
 
-def one_row(
-    kind: str,
-    seed: int,
-    arm: str,
-    preferences: int | None,
-    conversations: int,
-    model: str,
-    changes: Mapping[str, Any],
-) -> Row:
+def one_row(kind: str, seed: int, arm: str, options: Mapping[str, Any]) -> Row:
     """`one_run` for a process of its own."""
-    return asyncio.run(
-        one_run(
-            kind,
-            seed,
-            arm,
-            preferences=preferences,
-            conversations=conversations,
-            model=model,
-            changes=changes,
-        )
-    )
+    return asyncio.run(one_run(kind, seed, arm, **options))
 
 
 def what_was_learned(runtime: Runtime) -> dict[str, Any]:
@@ -310,15 +292,17 @@ def main() -> int:
     path = arguments.out / "rows.jsonl"
     known = {(row["users"], row["seed"], row["arm"], row["asked_preferences"]) for row in rows(path)}
     changes = {name: parse_value(value) for name, _, value in (text.partition("=") for text in arguments.set)}
+    options = {
+        "preferences": arguments.preferences, "conversations": arguments.conversations,
+        "model": arguments.model, "changes": changes,
+    }  # fmt: skip
     # Seeds outermost: a bench that is stopped has compared all arms on fewer users.
     cases = [
-        (
-            arguments.users, seed, arm, arguments.preferences, arguments.conversations, arguments.model, changes
-        )
+        (arguments.users, seed, arm, options)
         for seed in arguments.seeds
         for arm in arguments.arms
         if (arguments.users, seed, arm, arguments.preferences) not in known
-    ]  # fmt: skip
+    ]
     num_failed = 0 if arguments.draw else run_all(one_row, cases, path, jobs=arguments.jobs, say=said)
     found = [row for row in rows(path) if row["users"] == arguments.users]
     for number in sorted({row["asked_preferences"] or 0 for row in found}):

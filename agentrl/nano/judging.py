@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.nano import habits as h
+from agentrl.nano import styled
 from agentrl.nano import vocabulary as v
 from agentrl.nano.corpus import (
     BASH_TOOLS,
@@ -24,7 +25,6 @@ from agentrl.nano.corpus import (
     worked,
 )
 from agentrl.nano.encoding import Example, Message
-from agentrl.nano.styled import other, wish_text
 from agentrl.signals import judge_prompt, skill_prompt
 from agentrl.signals.labelled import unsampled
 from agentrl.types import NextState, Reply, ToolCall, Turn
@@ -170,14 +170,11 @@ def answered(rng: random.Random, *, held_out: bool = False) -> Case:
 
 def _after_note(rng: random.Random, *, held_out: bool) -> Case:
     topic, style = h.topic(rng), h.any_style(rng)
-    messages: list[Message] = [
-        {"role": "system", "content": h.ASSISTANT_SYSTEM},
-        user(topic.request(rng)),
-    ]
+    messages = [*styled.opening(), user(topic.request(rng))]
     draw = rng.random()
     if draw < 0.6:
         axis = rng.choice(tuple(h.AXES))
-        text = wish_text(rng, other(rng, axis, style[axis]), style[axis], held_out=held_out)
+        text = styled.wish_text(rng, styled.other(rng, axis, style[axis]), style[axis], held_out=held_out)
         answer = verdict("correction", fault="agent", reward=-1, evidence=text, hint=text)
     elif draw < 0.8:
         text = rng.choice(h.THANKS)

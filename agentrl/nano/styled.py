@@ -48,7 +48,7 @@ def wished(rng: random.Random) -> Example:
     topic, style = h.topic(rng), h.any_style(rng)
     axes = rng.sample(tuple(h.AXES), rng.choice((1, 1, 1, 2, 2, 3, 4)))
     wishes = [wish_text(rng, style[axis], other(rng, axis, style[axis])) for axis in axes]
-    messages = [*_opening(), user(topic.request(rng)), say(h.note(rng, topic, style))]
+    messages = [*opening(), user(topic.request(rng)), say(h.note(rng, topic, style))]
     return Example(
         kind="wished",
         messages=messages,
@@ -65,7 +65,7 @@ def corrected(rng: random.Random) -> Example:
     """
     topic, style = h.topic(rng), h.any_style(rng)
     messages: list[Message] = [
-        *(_opening() if rng.random() < 0.9 else []),
+        *(opening() if rng.random() < 0.9 else []),
         user(topic.request(rng)),
         say(h.note(rng, topic, style)),
     ]
@@ -93,5 +93,6 @@ def corrected(rng: random.Random) -> Example:
     return Example(kind="corrected", messages=messages, tools=None, blocks=blocks, trained=frozenset(trained))
 
 
-def _opening() -> list[Message]:
+def opening() -> list[Message]:
+    """The messages before the first request."""
     return [{"role": "system", "content": h.ASSISTANT_SYSTEM}]
