@@ -31,7 +31,7 @@ SELF: Final = "self"
 RIGHT: Final = "progress"
 WRONG: Final = "error"
 """The kinds of what followed a command that did the task, and one that did not."""
-MAX_ASKED: Final = 300
+MAX_ASKED: Final = 800
 """Turns about which every judge is asked afresh."""
 
 SETTINGS: Final[dict[str, Any]] = {

@@ -129,6 +129,7 @@ class LlmJudge:
         self._meter.add("votes", len(votes))
         self._meter.add("votes_lost", num - len(votes))
         self._meter.add("votes_contradictory", sum(vote.contradicts for vote in votes))
+        self._meter.add("hints_unfounded", sum(vote.unfounded for vote in votes))
         if not votes or 2 * len(votes) < num:
             raise JudgeError(f"{len(votes)} of {num} votes can be read: {fault}")
         found = aggregated(votes, num_lost=num - len(votes), min_agreement=self._settings.min_agreement)

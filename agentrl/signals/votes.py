@@ -1,7 +1,8 @@
 """From a model's answers to one judgement: each answer is a vote, read strictly; together they agree or abstain.
 
 An answer that cannot be read is no vote. A vote that contradicts itself, or claims a success without words of the next
-state that show it, counts as an abstention: it takes part in the agreement and has no reward.
+state that show it, counts as an abstention: it takes part in the agreement and has no reward. A hint of what tools or
+users said needs such words as well: who quotes what nobody wrote has not read it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ MAX_SHOWN: Final = 200
 _SUCCESS: Final = frozenset(("progress", "praise", "new_task"))
 _FAILURE: Final = frozenset(("correction", "error", "gamed", "regenerated", "edited", "new_task"))
 _NOTHING: Final = frozenset(("infrastructure", "no_error", "none"))
-_HINTED: Final = frozenset(("correction", "error", "gamed", "regenerated", "edited"))
+_HINTED: Final = frozenset(("correction", "error", "gamed"))
+"""Kinds whose hint rests on words that followed."""
+_HINTED_UNSAID: Final = frozenset(("regenerated", "edited"))
+"""Kinds in which another answer, and no word about the first one, is what followed."""
 _FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL)
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _EDGES: Final = " \t\n\"'`.…“”‘’"
@@ -64,6 +68,8 @@ class Vote:
     evidence: str = ""
     contradicts: bool = False
     """Whether the answer gave a reward that its own words do not bear."""
+    unfounded: bool = False
+    """Whether it gave a hint without words that followed."""
 
 
 def read_json(text: str) -> Any:
@@ -94,9 +100,11 @@ def read_vote(text: str, next_texts: Collection[str]) -> Vote:
     if answer.kind not in KINDS or answer.fault not in FAULTS:
         raise JudgeError(f"the answer has kind {answer.kind[:40]!r} and fault {answer.fault[:40]!r}")
     quote = (answer.evidence or "").strip()[:MAX_QUOTE_CHARS]
-    reward = borne(answer, is_shown=is_quote(quote, next_texts))
+    is_shown = is_quote(quote, next_texts)
+    reward = borne(answer, is_shown=is_shown)
     hint = " ".join((answer.hint or "").split())
-    due = answer.kind in _HINTED and answer.fault != "infrastructure" and reward in (-1, 0)
+    founded = answer.kind in _HINTED_UNSAID or (answer.kind in _HINTED and is_shown)
+    due = founded and answer.fault != "infrastructure" and reward in (-1, 0)
     return Vote(
         kind=answer.kind,
         fault=answer.fault,
@@ -104,6 +112,7 @@ def read_vote(text: str, next_texts: Collection[str]) -> Vote:
         hint=hint if hint and due and len(hint) <= MAX_HINT_CHARS else None,
         evidence=quote,
         contradicts=reward != answer.reward,
+        unfounded=bool(hint) and answer.kind in _HINTED and not is_shown,
     )
 
 

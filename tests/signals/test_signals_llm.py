@@ -60,7 +60,8 @@ def counts(bench: Bench) -> dict[str, int]:
 
 
 async def test_three_votes_of_one_request_become_a_judgement() -> None:
-    votes = [verdict(hint="Sort by age."), verdict(hint="Sort by age."), verdict(reward=0)]
+    says = {"hint": "Sort by age.", "evidence": "in order of age"}
+    votes = [verdict(**says), verdict(**says | {"evidence": "by age, please"}), verdict(reward=0)]
     async with endpoint(lambda body: votes) as served:
         bench = made(served)
         found = await judged(bench)
@@ -77,6 +78,7 @@ async def test_three_votes_of_one_request_become_a_judgement() -> None:
         "votes": 3,
         "votes_lost": 0,
         "votes_contradictory": 0,
+        "hints_unfounded": 1,
         "judged": 1,
     }
 

@@ -111,7 +111,8 @@ def test_json_is_read_behind_thoughts_and_in_a_fence(text: str) -> None:
 
 def test_a_hint_is_kept_where_something_was_wrong_and_it_is_short() -> None:
     def hint(**changes: object) -> str | None:
-        return read_vote(answer(**({"hint": "Use \n ls."} | changes)), SEEN).hint
+        said = {"hint": "Use \n ls.", "evidence": "the dates are right"}
+        return read_vote(answer(**(said | changes)), SEEN).hint
 
     assert hint() == "Use ls."
     assert hint(kind="error", reward=0) == "Use ls."
@@ -120,6 +121,28 @@ def test_a_hint_is_kept_where_something_was_wrong_and_it_is_short() -> None:
     assert hint(reward=None) is None
     assert hint(hint="x" * 241) is None
     assert hint(hint="  ") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "evidence", "is_kept"),
+    [
+        ("correction", "the dates are right", True),
+        ("correction", "the dates are left", False),
+        ("correction", "", False),
+        ("error", "the dates are left", False),
+        ("gamed", "", False),
+        # Of another answer nobody says a word.
+        ("regenerated", "", True),
+        ("edited", "", True),
+    ],
+)
+def test_a_hint_rests_on_words_that_followed(kind: str, evidence: str, is_kept: bool) -> None:
+    read = read_vote(answer(kind=kind, evidence=evidence, hint="Use ls."), SEEN)
+
+    assert read.hint == ("Use ls." if is_kept else None)
+    assert read.unfounded == (not is_kept)
+    # What was wrong stays wrong: the kind alone says so.
+    assert read.reward == -1
 
 
 @pytest.mark.parametrize("quote", ["", ".", "…", "dates are wrong", "right now and then"])
