@@ -1,4 +1,4 @@
-"""A connection of its own to log.db for whoever reads on from where the last call ended, and never writes it."""
+"""Reading log.db: the connection, and whoever reads on from where its last call ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from agentrl.store import records
 from agentrl.store.database import LOG_NAME, connect, database_path
 from agentrl.store.migrations import LOG, require_current
 from agentrl.types import Turn
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that reads log.db and can change nothing in it.
+
+    Raises:
+        StoreError: the file is missing or from another release.
+    """
+    connection = connect(path, read_only=True)
+    try:
+        require_current(connection, LOG, "main")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class LogReader(Closing):
@@ -28,13 +43,7 @@ class LogReader(Closing):
         self._policy = policy
         self._seen = 0
         """What was read, as a row number of the reader's own table."""
-        connection = connect(database_path(path, LOG_NAME), read_only=True)
-        try:
-            require_current(connection, LOG, "main")
-        except BaseException:
-            connection.close()
-            raise
-        self._connection: sqlite3.Connection | None = connection
+        self._connection: sqlite3.Connection | None = connect_reader(database_path(path, LOG_NAME))
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -1,7 +1,7 @@
 """The signal log: what was asked, what was sampled, what followed and what it was judged to mean.
 
 One process writes it, the server. Writes go through a group commit (`writer`), reads through connections of their
-own, so a long read holds up no commit and no commit holds up a read.
+own (`connection`), so a long read holds up no commit and no commit holds up a read.
 
 Durability: WAL with synchronous=NORMAL. A call that returned is in the file for every other process, and a kill -9
 at any moment loses nothing that was acknowledged. A power cut or a crash of the operating system may lose what was
@@ -18,16 +18,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from agentrl.errors import StoreError
 from agentrl.store import codec, queries, records
+from agentrl.store.connection import LogConnection
 from agentrl.store.database import LEARNING_NAME, LOG_NAME, connect, database_path
 from agentrl.store.explain import explain
-from agentrl.store.migrations import LOG, migrate, require_current
+from agentrl.store.log_reader import connect_reader
+from agentrl.store.migrations import LOG, migrate
 from agentrl.store.packing import pack_turn
 from agentrl.store.queries import OpenSession, TurnRef
 from agentrl.store.records import PromptCache, TurnIds
@@ -48,19 +50,25 @@ class SignalLog:
     """
 
     def __init__(
-        self, path: Path, *, writer: sqlite3.Connection | None, lock: int | None, max_judge_attempts: int
+        self,
+        path: Path,
+        *,
+        writer: LogConnection | None,
+        lookups: LogConnection,
+        reports: LogConnection,
+        resources: AsyncExitStack,
+        max_judge_attempts: int,
     ) -> None:
         self.path = path
-        self._lock = lock
-        self._write_connection = writer
         self._committer = GroupCommitter(writer) if writer is not None else None
+        # Two readers, so that a report over the whole log never stands before a request's lineage lookup.
+        self._lookups = lookups
+        self._reports = reports
+        self._resources = resources
+        """What `aclose` closes, in the reverse order of its opening."""
         self._max_judge_attempts = max_judge_attempts
         self._prompts = PromptCache()
         self._answered = asyncio.Event()
-        # Two readers, so that a report over the whole log never stands before a request's lineage lookup.
-        self._lookups = _Reader(path, "agentrl-log-lookups")
-        self._reports = _Reader(path, "agentrl-log-reports")
-        self._closed = False
 
     @classmethod
     async def open(
@@ -77,52 +85,24 @@ class SignalLog:
             StoreError: another process writes this log, the file is missing, damaged or from a newer release.
         """
         path = database_path(path, LOG_NAME)
-        return await asyncio.to_thread(cls._open, path, read_only, max_judge_attempts)
-
-    @classmethod
-    def _open(cls, path: Path, read_only: bool, max_judge_attempts: int) -> SignalLog:
-        if read_only:
-            connection = connect(path, read_only=True)
-            try:
-                require_current(connection, LOG, "main")
-            finally:
-                connection.close()
-            return cls(path, writer=None, lock=None, max_judge_attempts=max_judge_attempts)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
-        except OSError as error:
-            raise StoreError(
-                f"{path.parent} cannot hold a run: {error.strerror}; name another folder"
-            ) from error
-        try:
-            connection = connect(path)
-            try:
-                migrate(connection, LOG)
-            except BaseException:
-                connection.close()
-                raise
-        except BaseException:
-            os.close(lock)
-            raise
-        return cls(path, writer=connection, lock=lock, max_judge_attempts=max_judge_attempts)
+        async with AsyncExitStack() as stack:
+            writer = None
+            if not read_only:
+                stack.callback(os.close, _lock(path))
+                # Before the readers, so that it closes after them: the last to close empties the WAL, if it may write.
+                writer = await stack.enter_async_context(LogConnection(partial(_connect_writer, path)))
+            return cls(
+                path,
+                writer=writer,
+                lookups=await stack.enter_async_context(LogConnection(partial(connect_reader, path))),
+                reports=await stack.enter_async_context(LogConnection(partial(connect_reader, path))),
+                resources=stack.pop_all(),
+                max_judge_attempts=max_judge_attempts,
+            )
 
     async def aclose(self) -> None:
         """Commits what waits, then closes. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._committer is not None:
-            await self._committer.aclose()
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._lookups.close()
-        self._reports.close()
-        if self._write_connection is not None:
-            self._write_connection.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,33 +289,14 @@ class SignalLog:
         return await self._committer.submit(write)
 
 
-class _Reader:
-    """One thread with one read-only connection, made when first used."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-
-    async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            future = self._thread.submit(self._read, read)
-        except RuntimeError as error:
-            raise StoreError("the log is closed") from error
-        return await asyncio.wrap_future(future)
-
-    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        if self._connection is None:
-            self._connection = connect(self._path, read_only=True)
-        try:
-            return read(self._connection)
-        except sqlite3.Error as error:
-            raise StoreError(f"the log could not be read: {error}") from error
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=True)
-        if self._connection is not None:
-            self._connection.close()
+def _connect_writer(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    try:
+        migrate(connection, LOG)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _mark(
@@ -355,7 +316,11 @@ def _mark(
 
 def _lock(path: Path) -> int:
     """Takes the log for this process; the kernel gives it back when the process ends, however it ends."""
-    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path.parent} cannot hold a run: {error.strerror}; name another folder") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

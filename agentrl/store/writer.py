@@ -1,26 +1,26 @@
-"""Group commit: many callers, one writer thread, one transaction for whatever waits when the last one ended.
+"""Group commit: many callers, one connection, one transaction for whatever waits when the last one ended.
 
-    submit(write) -> queue ─┐
-    submit(write) -> queue ─┼─> thread: BEGIN IMMEDIATE, every write, COMMIT ─> all callers go on
-    submit(write) -> queue ─┘
+    submit(write) ─┐
+    submit(write) ─┼─> the connection's thread: BEGIN IMMEDIATE, every write that waits, COMMIT ─> all callers go on
+    submit(write) ─┘
 
-A lone write commits at once; under load each commit carries what piled up during the one before, so throughput
-grows with load and no caller waits for a timer. A write that raises takes nobody with it: the batch is rolled
-back and goes again without it.
+Each caller hands the connection one function; the first that it comes to commits for all that wait, and the others
+find their write done. So a lone write commits at once; under load each commit carries what piled up during the one
+before, throughput grows with load and no caller waits for a timer. A write that raises takes nobody with it: the
+batch is rolled back and goes again without it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from functools import partial
 from typing import Any, TypeVar
 
 from agentrl.errors import StoreError
+from agentrl.store.connection import LogConnection
 from agentrl.store.database import writing
 
 T = TypeVar("T")
@@ -31,25 +31,23 @@ MAX_BATCH = 256
 @dataclass(slots=True)
 class _Job:
     write: Callable[[sqlite3.Connection], Any]
-    future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
+    done: bool = False
 
 
 class GroupCommitter:
-    """Owns the only writing connection of log.db and the thread that uses it.
+    """Shares the transactions of log.db's only writing connection among all who write.
 
     Calls come from one event loop. A caller that is cancelled while it waits does not take its write back: the
-    transaction may be on its way.
+    transaction may be on its way. Closing the connection commits what waits, since the connection closes in its turn.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: LogConnection) -> None:
         self._connection = connection
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._closed = False
+        # Filled by the loop, emptied by the connection's thread; always in the order of the functions handed over.
+        self._waiting: deque[_Job] = deque()
         self.num_commits = 0
-        self._thread = threading.Thread(target=self._run, name="agentrl-log-writer", daemon=True)
-        self._thread.start()
 
     async def submit(self, write: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `write` in the next transaction and returns what it returned, after the commit.
@@ -61,77 +59,46 @@ class GroupCommitter:
             StoreError: the transaction failed, or the log is closed.
             ValueError: `write` refused its record.
         """
-        if self._closed:
-            raise StoreError("the log is closed")
-        loop = asyncio.get_running_loop()
-        job = _Job(write, loop.create_future())
-        self._queue.put(job)
-        result: T = await job.future
+        job = _Job(write)
+        self._waiting.append(job)
+        await self._connection.run(partial(self._settle, job))
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
         return result
 
-    async def aclose(self) -> None:
-        """Commits what waits and ends the thread. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+    def _settle(self, job: _Job, connection: sqlite3.Connection) -> None:
+        """Commits the batch that begins with `job`, unless an earlier one had it. In the connection's thread."""
+        if not job.done:
+            self._commit(
+                connection, [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            )
 
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            batch, closing = self._next_batch()
-            if batch:
-                self._commit(batch)
-                self._answer(batch)
-
-    def _next_batch(self) -> tuple[list[_Job], bool]:
-        """Waits for one job, then takes what else is there. (jobs, whether the end was asked for)"""
-        batch: list[_Job] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return batch, False
-        return batch, True
-
-    def _commit(self, batch: list[_Job]) -> None:
-        while batch:
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+        left = batch
+        while left:
             current: _Job | None = None
             try:
-                with writing(self._connection):
-                    for job in batch:
+                with writing(connection):
+                    for job in left:
                         current = job
-                        job.result = job.write(self._connection)
+                        job.result = job.write(connection)
                     current = None
-            except Exception as error:  # noqa: BLE001  carried to the caller that it belongs to
+            except BaseException as error:  # noqa: BLE001  carried to the caller that it belongs to
                 # Without a culprit it was BEGIN or COMMIT that failed, which would fail for each of them.
-                blamed = batch if current is None else [current]
-                for job in blamed:
-                    job.error = error
-                batch = [job for job in batch if job.error is None]
+                for job in left if current is None else [current]:
+                    job.error = _named(error)
+                left = [job for job in left if job.error is None]
             else:
                 self.num_commits += 1
-                return
-
-    def _answer(self, batch: list[_Job]) -> None:
-        # The loop is closed when its program was torn down in mid-write; the rows are committed all the same.
-        with contextlib.suppress(RuntimeError):
-            batch[0].future.get_loop().call_soon_threadsafe(_settle, batch)
+                break
+        for job in batch:
+            job.done = True
 
 
-def _settle(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is None:
-            job.future.set_result(job.result)
-        elif isinstance(job.error, StoreError | ValueError):
-            job.future.set_exception(job.error)
-        else:
-            error = StoreError(f"the log could not be written: {job.error}")
-            error.__cause__ = job.error
-            job.future.set_exception(error)
+def _named(error: BaseException) -> Exception:
+    if isinstance(error, StoreError | ValueError):
+        return error
+    named = StoreError(f"the log could not be written: {error}")
+    named.__cause__ = error
+    return named

@@ -3,12 +3,14 @@
 import asyncio
 import sqlite3
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from store_samples import judged_with_hint, make_turn, record
 
 from agentrl.errors import StoreError
+from agentrl.store.connection import LogConnection
 from agentrl.store.database import connect, writing
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
@@ -31,12 +33,9 @@ class Gate:
 
 @pytest.fixture
 async def committer(tmp_path: Path):
-    connection = connect(tmp_path / "x.db")
-    connection.execute("CREATE TABLE x (value INTEGER UNIQUE)")
-    committer = GroupCommitter(connection)
-    yield committer
-    await committer.aclose()
-    connection.close()
+    async with LogConnection(partial(connect, tmp_path / "x.db")) as connection:
+        await connection.run(lambda raw: raw.execute("CREATE TABLE x (value INTEGER UNIQUE)"))
+        yield GroupCommitter(connection)
 
 
 def put(value: int):
@@ -66,12 +65,40 @@ async def test_writes_that_wait_together_share_one_transaction(committer: GroupC
     assert committer.num_commits == 2
 
 
+async def test_no_transaction_carries_more_than_256_writes(committer: GroupCommitter) -> None:
+    results = await behind_a_gate(committer, [put(value) for value in range(600)])
+
+    assert results == list(range(600))
+    # The gate's own, then 256, 256 and 88.
+    assert committer.num_commits == 4
+
+
 async def test_a_caller_goes_on_only_after_the_commit(tmp_path: Path, committer: GroupCommitter) -> None:
     await committer.submit(put(7))
 
     other = sqlite3.connect(tmp_path / "x.db")
     assert other.execute("SELECT value FROM x").fetchall() == [(7,)]
     other.close()
+
+
+async def test_no_caller_waits_for_the_transaction_after_its_own(committer: GroupCommitter) -> None:
+    gates = [Gate(), Gate(), Gate()]
+    submitted = [asyncio.ensure_future(committer.submit(gates[0]))]
+    await asyncio.to_thread(gates[0].entered.wait, 10)
+    submitted.append(asyncio.ensure_future(committer.submit(gates[1])))
+    beside_it = asyncio.ensure_future(committer.submit(put(1)))
+    await asyncio.sleep(0)  # both are handed in, for the second transaction
+    gates[0].open()
+    await asyncio.to_thread(gates[1].entered.wait, 10)
+    submitted.append(asyncio.ensure_future(committer.submit(gates[2])))
+    await asyncio.sleep(0)  # it is handed in, for the third
+    gates[1].open()
+
+    assert await asyncio.wait_for(beside_it, 10) == 1
+
+    gates[2].open()
+    await asyncio.gather(*submitted)
+    assert committer.num_commits == 3
 
 
 async def test_a_write_that_fails_takes_nobody_with_it(tmp_path: Path, committer: GroupCommitter) -> None:
@@ -90,11 +117,24 @@ async def test_a_write_that_fails_takes_nobody_with_it(tmp_path: Path, committer
     connection.close()
 
 
+async def test_a_write_that_asks_for_the_end_of_the_program_fails_like_any_other(
+    committer: GroupCommitter,
+) -> None:
+    def leaves(_: sqlite3.Connection) -> None:
+        raise SystemExit("enough")
+
+    results = await behind_a_gate(committer, [put(1), leaves, put(2)])
+
+    assert [results[0], results[2]] == [1, 2]
+    assert isinstance(results[1], StoreError)
+    assert "enough" in str(results[1])
+
+
 async def test_when_the_transaction_itself_fails_everyone_is_told(
     tmp_path: Path, committer: GroupCommitter
 ) -> None:
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
-    committer._connection.execute("PRAGMA busy_timeout = 1")
+    await committer._connection.run(lambda raw: raw.execute("PRAGMA busy_timeout = 1"))
     other.execute("BEGIN IMMEDIATE")
 
     results = await asyncio.gather(
@@ -157,8 +197,8 @@ async def test_no_lock_of_the_learner_holds_up_a_commit_of_the_server(tmp_path: 
     """The learner stands inside its widest transaction, with snapshots of both files, while the server commits."""
     async with await SignalLog.open(tmp_path) as log:
         await judged_with_hint(log, make_turn("t1"))
-        assert log._write_connection is not None
-        log._write_connection.execute("PRAGMA busy_timeout = 0")
+        assert log._committer is not None
+        await log._committer._connection.run(lambda raw: raw.execute("PRAGMA busy_timeout = 0"))
         with LearningLog(tmp_path) as learning, learning._open() as connection, writing(connection):
             assert connection.execute("SELECT count(*) FROM fates").fetchone()[0] == 1
             connection.execute("INSERT INTO claims VALUES ('t1', 'default', 1, 0)")
