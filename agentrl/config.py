@@ -101,6 +101,15 @@ class LearnConfig(Section):
     """A turn that waits longer than this is rejected as expired. With approve = "review" the default is seven days."""
     keep_versions: int = Field(default=4, ge=1)
     """Retired versions kept on disk beyond those that law 8 protects."""
+    show_lessons: bool = False
+    """A new lesson stands in the prompts of like conversations of its scope until the weights hold it: until its probe
+    passes, or until it is retired where it has none. Such turns are marked and never trained."""
+    show_share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the conversations in which lessons may stand; the others teach the weights."""
+    max_shown: int = Field(default=3, ge=1)
+    """Lessons that one conversation is shown."""
+    max_shown_tokens: int = Field(default=256, ge=16)
+    """Most ids that they may take together."""
     lora_rank: int = Field(default=0, ge=0)
     """0 trains all weights; above 0 trains an adapter of this rank (peft)."""
 

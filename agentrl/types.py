@@ -214,6 +214,8 @@ class Turn:
     """The line of versions: "default", "user:x"."""
     block_spans: tuple[tuple[int, int], ...] = ()
     """Ids [start, end) of the prompt that hold an operator's hint or skill (law 5); normally empty."""
+    shown_lessons: tuple[str, ...] = ()
+    """The lessons that stand there, in their order."""
     received_at: float = 0.0
     """Unix seconds."""
     first_token_s: float | None = None
@@ -312,12 +314,14 @@ class TeacherView:
 
 
 SampleSource = Literal[
-    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal", "correction"
-]
+    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal", "correction",
+    "held",
+]  # fmt: skip
 """sampled: by the policy, as served. rewrite: an answer that the teacher edited. retry: sampled again behind a hint.
 second_turn: the answer to a critique, trained without it. teacher: sampled by the teacher. replay: sampled by an older
 version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting.
-correction: the text that a signal would have preferred."""
+correction: the text that a signal would have preferred. held: sampled, and right without a context to learn from: kept
+against forgetting as far as the teacher would have said the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

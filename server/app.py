@@ -217,7 +217,7 @@ def create_app(api: Api, config: ServerConfig) -> Starlette:
                 allow_origins=list(config.allowed_origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["X-Turn-Id", "X-Policy-Version", "X-Session-Id"],
+                expose_headers=["X-Turn-Id", "X-Policy-Version", "X-Session-Id", "X-Agentrl-Lessons"],
             )
         )
     return Starlette(

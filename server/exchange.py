@@ -14,10 +14,14 @@ from server.wire.errors import ClientGone
 class Exchange:
     """Tasks put events in, one response takes them out. `leave` may be called at any time and more than once."""
 
-    def __init__(self, *, request_id: str, session: str, turn_ids: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, request_id: str, session: str, turn_ids: tuple[str, ...], lessons: tuple[str, ...] = ()
+    ) -> None:
         self.request_id = request_id
         self.session = session
         self.turn_ids = turn_ids
+        self.lessons = lessons
+        """Those that stand in the prompt."""
         self.version = -1
         """Policy version that began the first choice; -1 before its first id."""
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -34,6 +38,7 @@ class Exchange:
             "X-Turn-Id": ",".join(self.turn_ids),
             "X-Policy-Version": str(self.version),
             "X-Session-Id": self.session,
+            **({"X-Agentrl-Lessons": ",".join(self.lessons)} if self.lessons else {}),
         }
 
     # the tasks' side

@@ -13,8 +13,6 @@ recorded (and never trained).
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import secrets
 import time
@@ -27,6 +25,7 @@ from server.conversations import Conversations, Place
 from server.exchange import Exchange
 from server.prompts import Prompts
 from server.request import ChatRequest
+from server.run_folder import drawn
 from server.sampler import Order, Sampler
 from server.versions import BASE, Versions
 from server.wire.errors import Refused, ServerStopping
@@ -85,7 +84,9 @@ class Gateway:
         except BaseException:
             await self._conversations.withdraw(place)
             raise
-        exchange = Exchange(request_id=request_id, session=place.session, turn_ids=turn_ids)
+        exchange = Exchange(
+            request_id=request_id, session=place.session, turn_ids=turn_ids, lessons=order.prompt.lessons
+        )
         for index, turn_id in enumerate(turn_ids):
             task = asyncio.create_task(self._sampler.run(order, exchange, index), name=f"turn {turn_id}")
             exchange.own(index, task)
@@ -115,7 +116,8 @@ class Gateway:
             await asyncio.wait(stuck)
 
     async def _order(self, chat: ChatRequest, place: Place) -> Order:
-        prompt = await self._prompts.build(chat, place)
+        arm = self._arm(chat, place)
+        prompt = await self._prompts.build(chat, place, arm)
         room = self._engine.max_len - len(prompt.ids)
         if room < 1:
             raise Refused(
@@ -124,7 +126,6 @@ class Gateway:
                 param="messages",
                 code="context_length_exceeded",
             )
-        arm = self._arm(chat, place)
         version = BASE if arm is Arm.CONTROL else chat.version
         if version is not None:
             await self._versions.make_resident(version)
@@ -146,9 +147,8 @@ class Gateway:
         """Drawn by a keyed hash of the session, so that no client can choose its arm."""
         if chat.marks.purpose is not Purpose.TRAIN:
             return Arm.LEARNING
-        text = f"arm\0{chat.caller.scope}\0{place.session}".encode()
-        drawn = int.from_bytes(hmac.digest(self._secret, text, hashlib.sha256)[:8], "big") / 2**64
-        return Arm.CONTROL if drawn < self._control_share else Arm.LEARNING
+        draw = drawn(self._secret, "arm", chat.caller.scope, place.session)
+        return Arm.CONTROL if draw < self._control_share else Arm.LEARNING
 
 
 def new_id() -> str:

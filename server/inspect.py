@@ -284,6 +284,7 @@ REMEDIES = {
     "lesson_rejected": "their lessons were rejected: `agentrl lessons list` shows them, `approve` brings them back",
     "lesson_retired": "their lessons were retired: `agentrl lessons list` shows them, `approve` brings them back",
     "no_reward": "send rewards by /v1/feedback",
+    "lesson_shown": "lessons stood in their prompts; those without teach the weights: lower learn.show_share for more",
     "judge_failed": "the judge failed as often as it may: `agentrl explain` of such a turn says why",
     "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
     "side": "requests without tools beside ones with tools count as titles and summaries",

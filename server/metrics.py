@@ -39,6 +39,7 @@ class Metrics:
         self.learner_restarts = self._counter("learner_restarts", "Learner processes that crashed")
         self.version_failures = self._counter("version_load_failures", "Versions the engine could not load")
         self.prompts = self._counter("prompts", "How prompts were built", "built")
+        self.shown = self._counter("lesson_turns", "Recorded turns in whose prompt lessons stood")
         self.first_token_s = self._histogram("first_token_seconds", "Receipt to the first sampled id")
         self.latency_s = self._histogram("turn_seconds", "Receipt to the commit of the turn")
         self.commit_s = self._histogram("commit_seconds", "Waiting for the log to commit a turn")
@@ -66,6 +67,8 @@ class Metrics:
         self.prompts.labels(turn.prompt_built_by.partition(":")[0]).inc()
         if turn.redacted_spans:
             self.redacted.inc()
+        if turn.shown_lessons:
+            self.shown.inc()
         # What the server asks itself is no measure of how long clients wait.
         if turn.error is not None or turn.scope == JUDGE_SCOPE:
             return

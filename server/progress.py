@@ -20,6 +20,8 @@ from agentrl.types import Arm, Lesson, LessonState
 from server.anytime import ALPHA, Differences, differences, interval
 from server.lessons_pages import of_skills, standing
 from server.run_files import existing_run, settings_of
+from server.run_folder import read_secret
+from server.shown import may_show
 
 POINTS: Final = 8
 """Moments at which the comparison is shown as it stood."""
@@ -41,7 +43,8 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
             found["lessons"] = of_lessons(lessons + log.with_results(skills, config.policy))
     if (path / LOG_NAME).is_file():
         conversations = outcomes(path, config.policy, now=time.time(), idle_s=config.server.idle_s)
-        found["learning"] = of_arms(conversations, config)
+        alone = without_help(conversations, config, read_secret(path))
+        found["learning"] = of_arms(alone, config) | {"num_helped": len(conversations) - len(alone)}
     return found
 
 
@@ -66,6 +69,23 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
         "not_yet": named("not yet"),
         "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
     }
+
+
+def without_help(conversations: Sequence[Outcome], config: Config, secret: bytes | None) -> list[Outcome]:
+    """Those in which no lesson could stand, where lessons are shown or were: what the prompt did is not what the
+    weights learned. Both arms lose the same share, drawn by the same hash, so that they stay comparable."""
+    shows = config.learn.show_lessons or any(one.is_shown for one in conversations)
+    if not shows or secret is None:
+        return list(conversations)
+    return [
+        one
+        for one in conversations
+        if not one.is_shown
+        and not any(
+            may_show(secret, config.learn.show_share, one.scope, one.session, task_key)
+            for task_key in one.task_keys
+        )
+    ]
 
 
 def of_arms(conversations: Sequence[Outcome], config: Config) -> dict[str, Any]:
@@ -190,6 +210,10 @@ def _of_learning(found: dict[str, Any] | None) -> list[str]:
         f"row before {row['lately']:+.2f}"
         for row in found["over_time"]
     ]
+    if found.get("num_helped"):
+        lines.append(
+            f"  {found['num_helped']} in whose prompts lessons may stand (learn.show_lessons) count in neither arm"
+        )
     if found["num_unjudged"]:
         lines.append(
             f"  {found['num_unjudged']} conversations were judged by nothing and count in neither arm"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -32,6 +34,11 @@ def read_secret(run_dir: Path) -> bytes | None:
         return bytes.fromhex((run_dir / SECRET_NAME).read_text(encoding="ascii"))
     except FileNotFoundError:
         return None
+
+
+def drawn(secret: bytes, *names: str) -> float:
+    """In [0, 1), the same for equal names; nobody without the run's secret can choose it."""
+    return int.from_bytes(hmac.digest(secret, "\0".join(names).encode(), hashlib.sha256)[:8], "big") / 2**64
 
 
 def refuse_another_model(run_dir: Path, model: str) -> None:

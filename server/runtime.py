@@ -34,7 +34,7 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
 from agentrl.text.own_patterns import own_redactor, refuse_slow
-from agentrl.text.renderer import load_renderer
+from agentrl.text.renderer import ChatRenderer, load_renderer
 from server.app import Api, create_app
 from server.auth import Keyring, judge_key, operator_key, refuse_open_address
 from server.conversations import Conversations
@@ -54,6 +54,7 @@ from server.redacted import SessionRedactor
 from server.run_files import remove_server_file, write_server_file
 from server.run_folder import refuse_another_model, run_secret
 from server.sampler import Sampler
+from server.shown import POSITION, ShownLessons, refuse_to_show
 from server.skills_loop import own_model, own_writer, skill_loop, writes_skills
 from server.status import Status
 from server.versions import Versions
@@ -145,6 +146,7 @@ class Runtime:
             recipe = load_recipe(config.learn.recipe, config.learn.overrides)
             refuse_missing_files(recipe)
             refuse(config, recipe)
+            refuse_to_show(config, recipe)
         rules = own_redactor(config.server.redact_patterns)
         await asyncio.to_thread(refuse_slow, config.server.redact_patterns)
         model_path = model_folder(config.model)
@@ -173,6 +175,7 @@ class Runtime:
         recall = Recall()
         serve_unrecorded = config.server.on_store_failure == "serve_unrecorded"
         outcomes = Outcomes(self.log, redactor, self.metrics, serve_unrecorded=serve_unrecorded)
+        shown = self._make_shown(renderer, secret)
         conversations = Conversations(self.log, lineage, outcomes, self.metrics, secret=secret)
         sampler = Sampler(
             config=config,
@@ -194,7 +197,7 @@ class Runtime:
             config=config,
             engine=self.engine,
             conversations=conversations,
-            prompts=Prompts(renderer, self.log, recall),
+            prompts=Prompts(renderer, self.log, recall, max_len=self.engine.max_len, shown=shown),
             sampler=sampler,
             versions=self.versions,
             secret=secret,
@@ -212,6 +215,7 @@ class Runtime:
             metrics=self.metrics,
             learner=learner,
             bench=bench,
+            shown=shown,
         )
         api = Api(
             gateway=self.gateway,
@@ -253,6 +257,17 @@ class Runtime:
             own_key=judge_key(secret),
             told=lambda what, number: self.metrics.judge.labels(what).inc(number),
         )
+
+    def _make_shown(self, renderer: ChatRenderer, secret: bytes) -> ShownLessons | None:
+        """Raises ConfigError where lessons are to be shown and this model's prompts have no place for them."""
+        if not self.config.learn.show_lessons:
+            return None
+        if POSITION not in renderer.positions:
+            raise ConfigError(
+                "learn.show_lessons inserts lessons into prompts, and this model's chat template writes messages in "
+                "no format that agentrl knows: leave it out, or use a model with a ChatML template"
+            )
+        return ShownLessons(self.config, log=self.versions.learning_log, writer=renderer, secret=secret)
 
     def _refuse_unknown_versions(self) -> None:
         """Raises ConfigError where the served model is to judge, or to write skills, as a version that there is not."""

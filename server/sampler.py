@@ -19,7 +19,7 @@ from typing import cast
 from agentrl.config import Config
 from agentrl.engine.base import Engine, Finished, Sampled
 from agentrl.errors import AgentRLError, EngineError, StoreError
-from agentrl.text.renderer import Prompt, Renderer
+from agentrl.text.renderer import Renderer
 from agentrl.types import Arm, End, FinishReason, Reply, Sampling, Turn
 from server.choice import Choice
 from server.conversations import Conversations, Place
@@ -27,6 +27,7 @@ from server.events import Ended
 from server.exchange import Exchange
 from server.metrics import Metrics
 from server.outcomes import Outcomes
+from server.prompts import Served
 from server.recorder import Recorder
 from server.request import ChatRequest
 from server.wire.errors import ClientGone, Deadline
@@ -40,7 +41,7 @@ class Order:
 
     chat: ChatRequest
     place: Place
-    prompt: Prompt
+    prompt: Served
     sampling: Sampling
     arm: Arm
     version: int | None
@@ -233,6 +234,8 @@ class Sampler:
             reply=reply,
             sampling=order.sampling,
             policy=self._policy,
+            block_spans=order.prompt.block_spans,
+            shown_lessons=order.prompt.lessons,
             received_at=chat.received_at,
             first_token_s=run.first_token_s,
             latency_s=time.perf_counter() - chat.clock,

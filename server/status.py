@@ -19,6 +19,7 @@ from server.guard_pages import guards_of
 from server.judges import Bench
 from server.learner_child import LearnerChild
 from server.metrics import Metrics
+from server.shown import ShownLessons
 from server.versions import Versions
 
 
@@ -33,6 +34,7 @@ class Status:
         metrics: Metrics,
         learner: LearnerChild | None,
         bench: Bench,
+        shown: ShownLessons | None = None,
     ) -> None:
         self._config = config
         self._engine = engine
@@ -41,6 +43,7 @@ class Status:
         self._metrics = metrics
         self._learner = learner
         self._bench = bench
+        self._shown = shown
         self._began = time.time()
 
     async def __call__(self) -> JSON:
@@ -65,6 +68,7 @@ class Status:
             "counts": await self._log.counts(),
             "hints": self._metrics.hints_by_outcome(),
             "judge": self._bench.report(),
+            "shown": await self._shown_report(),
             "guards": guards_of(Path(self._config.run_dir)),
             "account": None,
             "versions": [],
@@ -73,6 +77,12 @@ class Status:
         if learning is not None:
             report |= await asyncio.to_thread(learning_report, learning, self._config.policy)
         return report
+
+    async def _shown_report(self) -> JSON | None:
+        """Lessons in prompts; None where none are shown."""
+        if self._shown is None:
+            return None
+        return await self._shown.report() | {"num_turns": int(self._metrics.total("lesson_turns_total"))}
 
 
 def learner_report(learner: LearnerChild | None) -> JSON:

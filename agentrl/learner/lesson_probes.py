@@ -22,6 +22,7 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.version_log import Probe
 from agentrl.text.renderer import Parent, Prompt
+from agentrl.text.turns import without_spans
 from agentrl.types import JSON, Lesson, LessonState, Reply, Sampling, Turn
 
 MAX_PROBES: Final = 8
@@ -162,7 +163,8 @@ class LessonProbes:
         """Prompt ids and tools; None where the situation is not there any more or cannot be written."""
         if "turn_id" in probe:
             turn = self._turn(probe["turn_id"])
-            return None if turn is None else (turn.prompt_ids, turn.tools)
+            # Lessons that stood in the served prompt are none of the weights' doing.
+            return None if turn is None else (without_spans(turn.prompt_ids, turn.block_spans), turn.tools)
         try:
             return self._renderer.prompt(probe["messages"], probe.get("tools", ()), None).ids, probe.get(
                 "tools", ()

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from agentrl.learner.build import Dropped
 from agentrl.learner.guards import Guards
-from agentrl.signals.candidates import from_judge
+from agentrl.signals.candidates import said_by_user
 from agentrl.store.account import SET_ASIDE, Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.recall import HintMemory
-from agentrl.types import Lesson, LessonState, NextState, SignalSource, Turn
+from agentrl.types import Lesson, LessonState, SignalSource, Turn
 
 
 class Remembering:
@@ -137,11 +137,3 @@ class Remembering:
         if self._withheld.standing(turn, None, self._num_standing):
             return True
         return bool(self._similarity) and self._withheld.recall(turn, None, self._similarity) is not None
-
-
-def said_by_user(hint: str, source: SignalSource, state: NextState | None) -> bool:
-    """Whether a hint is a user's own word: given as such, or standing in what the user answered and in no tool's
-    output."""
-    if source is SignalSource.USER:
-        return True
-    return state is not None and from_judge(hint.strip(), state).origin == "correction"

@@ -76,6 +76,14 @@ def from_judge(text: str, state: NextState) -> Candidate:
     return Candidate(text=text, origin="judge", trusted=not tools)
 
 
+def said_by_user(hint: str, source: SignalSource, state: NextState | None) -> bool:
+    """Whether a hint is a user's own word: given as such, or standing in what the user answered and in no tool's
+    output."""
+    if source is SignalSource.USER:
+        return True
+    return state is not None and from_judge(hint.strip(), state).origin == "correction"
+
+
 def later_success(wrong: Turn, later: Sequence[tuple[Turn, NextState | None]]) -> Candidate | None:
     """The first later call of the same tool that is another one and worked, as a difference to the failed one.
 

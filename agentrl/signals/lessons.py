@@ -51,15 +51,25 @@ _OFFERS = re.compile(
         | (?P<bare>[^\s`"',;]+(?:\s-{{1,2}}\w[\w-]*)*) )"""
 )
 _WORKS = re.compile(
-    r"(?i)(?:(?:[,;]|\bbut)\s+(?P<name>[^\s`\"',;]+) (?:works|does the same|is the one|can be used)"
-    r"|\bonly\s+(?P<only>[^\s`\"',;]+) (?:is|are|works))\b"
+    r"""(?ix) (?:(?:[,;.]|\bbut)\s+(?P<name>[^\s`"',;]+)\ (?:works|does\ the\ same|is\ the\ one|can\ be\ used)
+    | \bonly\s+(?P<only>[^\s`"',;]+)\ (?:is|are|works)
+    | (?:^|\b(?:here|now)\ )(?P<first>[^\s`"',;]+)\ is\ (?:used\ (?:in\ place|instead)\ of
+        |the\ (?:right\ )?command\ to)) \b"""
 )
+_IS = re.compile(
+    r"""(?ix) \b(?:(?:the|its)\ (?:right\ |new\ )(?:command|program|tool|option|name)(?:\ here)?\ is
+        | the\ command\ (?:to\ use\ )?is | you\ need | asks\ for | allowed:
+        | has(?=\ \S+\ (?:for\ that|in\ place|instead)))
+    \s+ (?P<bare>[^\s`"',;]+)"""
+)
+"""What is named as the right one in other words. An offer counts before it."""
 _CODELIKE = re.compile(r"[._/<>=\d-]|[a-z][A-Z]|::")
 _ORDINARY: Final = frozenset((
-    "a", "an", "and", "another", "any", "at", "be", "both", "by", "can", "either", "fewer", "for", "from", "her",
-    "here", "his", "in", "instead", "it", "its", "less", "more", "my", "no", "not", "of", "on", "one", "only", "or",
-    "other", "our", "out", "plain", "proper", "quotes", "shorter", "something", "such", "than", "that", "the", "their",
-    "them", "there", "these", "this", "those", "to", "two", "using", "valid", "what", "with", "without", "your",
+    "a", "an", "and", "another", "any", "are", "at", "be", "both", "by", "can", "either", "fewer", "for", "from",
+    "her", "here", "his", "in", "instead", "is", "it", "its", "less", "more", "my", "no", "not", "of", "on", "one",
+    "only", "or", "other", "our", "out", "plain", "proper", "quotes", "shorter", "something", "such", "than", "that",
+    "the", "their", "them", "there", "these", "this", "those", "to", "two", "using", "valid", "what", "with",
+    "without", "your",
 ))  # fmt: skip
 
 
@@ -216,7 +226,7 @@ def check_of(text: str, turn: Requested) -> JSON | None:
         old, new = match["old"].split(), match["new"].split()
         return _check([word for word in new if word not in old] or [match["new"]], [])
     done = " ".join(action(call) for call in turn.reply.tool_calls)
-    found = [match["name"] or match["only"] for match in _WORKS.finditer(plain)]
+    found = [match["name"] or match["only"] or match["first"] for match in _WORKS.finditer(plain)]
     for match in _OFFERS.finditer(plain):
         marked = match["tick"] or match["double"] or match["single"]
         bare = (match["bare"] or "").strip(".:!?()")
@@ -225,6 +235,9 @@ def check_of(text: str, turn: Requested) -> JSON | None:
         # in words to an answer of text, "use metric units" names no word that the answer would have
         elif bare.casefold() not in _ORDINARY and (turn.reply.tool_calls or _CODELIKE.search(bare)):
             found.append(bare)
+    if turn.reply.tool_calls:
+        named = [match["bare"].strip(".:!?()") for match in _IS.finditer(plain)]
+        found += [name for name in named if name.casefold() not in _ORDINARY]
     # a name that the failed action held already tells nothing
     return _check([name for name in found if len(name) > 1 and not stands_in(name, done)][:1], [])
 

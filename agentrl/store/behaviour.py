@@ -18,7 +18,8 @@ from agentrl.types import Arm, End
 
 _ANSWERED = """FROM turns t JOIN next_states n ON n.turn = t.seq
     WHERE t.policy = :policy AND t.purpose = 'train' AND t.kind = 'main' AND t.error IS NULL AND t.num_sampled > 0
-    AND coalesce(n.ending, '') NOT IN ('client_gone', 'not_chosen')"""
+    AND coalesce(n.ending, '') NOT IN ('client_gone', 'not_chosen') AND t.block_spans IS NULL"""
+"""What is done with a lesson in view is no habit of the weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

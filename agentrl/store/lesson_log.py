@@ -14,7 +14,7 @@ from agentrl.store import claims, lesson_rows, records
 from agentrl.store.account import Reason
 from agentrl.store.codec import storable, to_json
 from agentrl.store.database import scalar
-from agentrl.store.lesson_rows import NewHint
+from agentrl.store.lesson_rows import Given, NewHint
 from agentrl.store.version_log import VersionLog
 from agentrl.types import JSON, Lesson, LessonState, Turn
 
@@ -26,10 +26,14 @@ RECENT = 64
 class LessonLog(VersionLog):
     """Lessons, by line of versions. One transaction a call."""
 
-    def new_hints(self, policy: str = "default", *, limit: int = 500) -> list[NewHint]:
-        """The oldest hints of turns that may be learned from and that belong to no lesson yet."""
+    def new_hints(self, policy: str = "default", *, limit: int = 500, after: int = 0) -> list[NewHint]:
+        """The oldest hints of turns that may be learned from and that belong to no lesson yet.
+
+        Args:
+            after: those of signals up to this number are left out.
+        """
         with self._reading() as connection:
-            return lesson_rows.new_hints(connection, policy, limit)
+            return lesson_rows.new_hints(connection, policy, limit, after)
 
     def add_lessons(
         self,
@@ -68,6 +72,24 @@ class LessonLog(VersionLog):
         """Lessons that do not stand here, with what probes found of them."""
         with self._reading() as connection:
             return lesson_rows.with_results(connection, policy, lessons)
+
+    def given(self, after: int = 0, policy: str = "default", *, limit: int = 500) -> list[Given]:
+        """The newest hints that belong to lessons, above a signal's number, in their order."""
+        with self._reading() as connection:
+            return lesson_rows.given(connection, policy, after, limit)
+
+    def doubted(self) -> frozenset[str]:
+        """The turns of lessons whose hints are not to be believed: in quarantine, or set aside with a version."""
+        with self._open() as connection:
+            return lesson_rows.doubted(connection)
+
+    def changes(self) -> tuple[int, int]:
+        """Numbers that differ once another connection, of whatever process, has written learning.db or log.db."""
+        with self._open() as connection:
+            return (
+                int(scalar(connection, "PRAGMA main.data_version")),
+                int(scalar(connection, "PRAGMA log.data_version")),
+            )
 
     def decide(
         self, lesson_ids: Sequence[str], state: LessonState, reason: str = "", policy: str = "default"

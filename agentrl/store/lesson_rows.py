@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agentrl.store import codec, records
-from agentrl.store.account import STANDS, TAUGHT
+from agentrl.store.account import STANDS, TAUGHT, Reason
 from agentrl.store.database import scalar
-from agentrl.types import Lesson, LessonState, NextState, Signal, Turn
+from agentrl.types import Lesson, LessonState, NextState, Signal, SignalSource, Turn
 
 PROBE = "lesson "
 """Before a lesson's id, the name of its probe in the table of probes."""
@@ -25,6 +25,21 @@ class NewHint:
     signal: int
     """Its number in log.db."""
     hint: str
+    turn: Turn
+    next_state: NextState | None
+    source: SignalSource = SignalSource.RULE
+    """Of imported ones nobody asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A hint of a lesson."""
+
+    signal: int
+    """Its number in log.db."""
+    lesson: str
+    hint: str
+    source: SignalSource
     turn: Turn
     next_state: NextState | None
 
@@ -69,8 +84,8 @@ def is_proposed(connection: sqlite3.Connection, turn_id: str, hint: str) -> bool
     )
 
 
-def new_hints(connection: sqlite3.Connection, policy: str, limit: int) -> list[NewHint]:
-    """The oldest hints that belong to no lesson."""
+def new_hints(connection: sqlite3.Connection, policy: str, limit: int, after: int = 0) -> list[NewHint]:
+    """The oldest hints that belong to no lesson, above a signal's number."""
     # A power cut may take the newest signals of the log, whose numbers then come again: where the last hint that was
     # gathered is not the one that stands there, the log is read from its beginning.
     gathered = int(
@@ -84,19 +99,56 @@ def new_hints(connection: sqlite3.Connection, policy: str, limit: int) -> list[N
         or 0
     )
     rows = connection.execute(
-        f"""SELECT s.id, s.hint, t.id AS turn_id FROM signals s INDEXED BY hints JOIN turns t ON t.seq = s.turn
+        f"""SELECT s.id, s.hint, s.source, t.id AS turn_id FROM signals s INDEXED BY hints
+            JOIN turns t ON t.seq = s.turn
             WHERE s.id > :gathered AND s.hint <> '' AND {_LEARNABLE}
             AND NOT EXISTS (SELECT 1 FROM lesson_hints h WHERE h.signal = s.id AND h.turn_id = t.id)
             ORDER BY s.id LIMIT :limit""",  # noqa: S608
-        {"policy": policy, "gathered": gathered, "limit": limit},
+        {"policy": policy, "gathered": max(gathered, after), "limit": limit},
     ).fetchall()
     found = []
     for row in rows:
         turn = records.read_turn(connection, row["turn_id"])
         assert turn is not None, "the snapshot holds the row"
         state = records.read_next_state(connection, turn.id)
-        found.append(NewHint(signal=row["id"], hint=row["hint"], turn=turn, next_state=state))
+        source = SignalSource(row["source"])
+        found.append(NewHint(signal=row["id"], hint=row["hint"], source=source, turn=turn, next_state=state))
     return found
+
+
+def given(connection: sqlite3.Connection, policy: str, after: int, limit: int) -> list[Given]:
+    """The newest hints of lessons above a signal's number, in their order."""
+    rows = connection.execute(
+        """SELECT h.signal, h.lesson, h.turn_id, s.hint, s.source FROM lesson_hints h JOIN lessons l ON l.id = h.lesson
+           JOIN signals s ON s.id = h.signal JOIN turns t ON t.seq = s.turn AND t.id = h.turn_id
+           WHERE l.policy = ? AND h.signal > ? ORDER BY h.signal DESC LIMIT ?""",
+        (policy, after, limit),
+    ).fetchall()
+    found = []
+    for row in reversed(rows):
+        turn = records.read_turn(connection, row["turn_id"])
+        assert turn is not None, "the snapshot holds the row"
+        found.append(
+            Given(
+                signal=row["signal"],
+                lesson=row["lesson"],
+                hint=row["hint"],
+                source=SignalSource(row["source"]),
+                turn=turn,
+                next_state=records.read_next_state(connection, turn.id),
+            )
+        )
+    return found
+
+
+def doubted(connection: sqlite3.Connection) -> frozenset[str]:
+    """The turns of lessons that were set aside because of what they say, or with a version that was undone."""
+    rows = connection.execute(
+        "SELECT DISTINCT h.turn_id FROM lesson_hints h JOIN rejections r ON r.turn_id = h.turn_id "
+        "WHERE r.reason IN (?, ?, ?)",
+        (Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK),
+    )
+    return frozenset(row["turn_id"] for row in rows)
 
 
 def insert_lesson(connection: sqlite3.Connection, policy: str, lesson: Lesson, now: float) -> None:

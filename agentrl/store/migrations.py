@@ -247,12 +247,19 @@ def m005_hints_in_order(connection: sqlite3.Connection) -> None:
     run(connection, "CREATE INDEX hints ON signals (id) WHERE hint <> ''")
 
 
+def m006_shown_lessons(connection: sqlite3.Connection) -> None:
+    """turns: `shown_lessons`, the lessons that stood in the prompt, as JSON; NULL without any. A row's digest covers it
+    where there are some, so that older rows keep theirs."""
+    run(connection, "ALTER TABLE turns ADD COLUMN shown_lessons TEXT")
+
+
 LOG: tuple[Migration, ...] = (
     m001_turns,
     m002_what_followed,
     m003_lessons,
     m004_lessons_elsewhere,
     m005_hints_in_order,
+    m006_shown_lessons,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,16 @@ class Outcome:
     value: float | None
     """In [0, 1]; None where nothing judged it. What an environment says of the whole: 1 above 0, else 0. Else the mean
     over its judged turns, -1 as 0 and +1 as 1."""
+    scope: str = "default"
+    session: str = ""
+    task_keys: tuple[str, ...] = ()
+    """Of its turns."""
+    is_shown: bool = False
+    """Whether lessons stood in a prompt of it."""
 
 
 _OUTCOMES = """SELECT t.scope, t.session, max(t.arm = 'control') AS is_control, min(t.received_at) AS began_at,
+    json_group_array(DISTINCT t.task_key) AS task_keys, max(t.shown_lessons IS NOT NULL) AS is_shown,
     max(t.received_at) AS newest,
     EXISTS (SELECT 1 FROM open_turns o WHERE o.scope = t.scope AND o.session = t.session) AS is_open,
     max(EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq)) AS is_due,
@@ -70,7 +78,11 @@ def _outcome(row: sqlite3.Row, now: float, idle_s: float) -> Outcome:
     reward = row["episode_reward"]
     is_settled = not row["is_open"] and not row["is_due"]
     return Outcome(
+        scope=row["scope"],
+        session=row["session"],
         arm=Arm.CONTROL if row["is_control"] else Arm.LEARNING,
+        task_keys=tuple(json.loads(row["task_keys"])),
+        is_shown=bool(row["is_shown"]),
         began_at=row["began_at"],
         ended=reward is not None or is_settled or now - row["newest"] > idle_s,
         value=row["turns_value"] if reward is None else float(reward > 0),

@@ -36,6 +36,7 @@ class PackedTurn:
     reply: bytes
     error: str | None
     block_spans: str | None
+    shown_lessons: str | None
     version_spans: str | None
     """Only where it is not one span over the whole reply."""
     redacted_spans: str | None
@@ -70,6 +71,7 @@ def pack_turn(turn: Turn, history_key: str, reply_key: str) -> PackedTurn:
         reply=codec.pack_json([turn.reply.text, turn.reply.reasoning, calls]),
         error=None if turn.error is None else codec.storable(turn.error),
         block_spans=codec.to_json(turn.block_spans) if turn.block_spans else None,
+        shown_lessons=codec.to_json(turn.shown_lessons) if turn.shown_lessons else None,
         version_spans=None if done.version_spans in ((), (whole,)) else codec.to_json(spans),
         redacted_spans=codec.to_json(redacted) if redacted else None,
     )

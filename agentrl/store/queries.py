@@ -78,7 +78,7 @@ def by_reply(connection: sqlite3.Connection, scope: str, session: str, key: str)
 
 def turn_ids(connection: sqlite3.Connection, turn_id: str) -> TurnIds | None:
     row = connection.execute(
-        "SELECT seq, num_messages, token_ids FROM turns WHERE id = ?", (turn_id,)
+        "SELECT seq, num_messages, token_ids, block_spans, shown_lessons FROM turns WHERE id = ?", (turn_id,)
     ).fetchone()
     if row is None:
         return None
@@ -86,6 +86,7 @@ def turn_ids(connection: sqlite3.Connection, turn_id: str) -> TurnIds | None:
         prompt_ids=codec.ids_of(records.prompt_bytes(connection, row["seq"])),
         completion_ids=codec.unpack_ids(row["token_ids"]),
         num_messages=row["num_messages"],
+        **records.blocks_of(row),
     )
 
 

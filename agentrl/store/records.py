@@ -12,6 +12,7 @@ import math
 import re
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,9 @@ TURN_COLUMNS = (
     *("block_spans", "version_spans", "tip", "tools", "sampling", "prompt_base", "prompt_depth"),
     *("history_key", "reply_key", "task_key", "kind_reason", "prompt_built_by", "finish_reason"),
     *("first_token_s", "latency_s", "client", "redacted_spans", "reply", "prompt_ids", "token_ids"),
-    *("logprobs", "raw_logprobs", "num_allowed"),
+    *("logprobs", "raw_logprobs", "num_allowed", "shown_lessons"),
 )
-"""All of a turn's row but `seq` and `digest`, in the order of the table and of the digest."""
+"""All of a turn's row but `seq` and `digest`, in the order of the digest."""
 INSERT_TURN = (
     f"INSERT INTO turns ({', '.join(TURN_COLUMNS)}, digest) "  # noqa: S608
     f"VALUES ({', '.join('?' * (len(TURN_COLUMNS) + 1))})"
@@ -73,6 +74,9 @@ class TurnIds:
     completion_ids: tuple[int, ...]
     num_messages: int
     """Messages of the turn's own request; its reply is one more."""
+    block_spans: tuple[tuple[int, int], ...] = ()
+    """Ids [start, end) of the prompt that an operator put there."""
+    shown_lessons: tuple[str, ...] = ()
 
 
 class PromptCache:
@@ -132,14 +136,19 @@ def insert_turn(connection: sqlite3.Connection, packed: PackedTurn, cache: Promp
         *(codec.storable(turn.prompt_built_by), done.finish_reason.value),
         *(None if turn.first_token_s is None else float(turn.first_token_s), float(turn.latency_s)),
         *(codec.storable(turn.client), packed.redacted_spans, packed.reply, prompt, packed.token_ids),
-        *(packed.logprobs, packed.raw_logprobs, packed.num_allowed),
+        *(packed.logprobs, packed.raw_logprobs, packed.num_allowed, packed.shown_lessons),
     )
-    seq = connection.execute(INSERT_TURN, (*values, codec.digest(values))).lastrowid
+    seq = connection.execute(INSERT_TURN, (*values, turn_digest(values))).lastrowid
     for call in turn.reply.tool_calls:
         # Two calls of one reply may carry one id where a client or an engine minted it.
         connection.execute("INSERT OR IGNORE INTO call_ids VALUES (?, ?, ?)", (turn.scope, call.id, seq))
     connection.execute("INSERT INTO open_turns VALUES (?, ?, ?)", (seq, turn.scope, turn.session))
     cache.put(turn.id, packed.prompt + packed.sampled)
+
+
+def turn_digest(values: Sequence[Any]) -> bytes:
+    """[16] checksum of a turn's row. Without shown lessons it is what releases wrote that knew none."""
+    return codec.digest(values if values[-1] is not None else values[:-1])
 
 
 def _prompt_delta(
@@ -222,12 +231,20 @@ def turn_of(connection: sqlite3.Connection, row: sqlite3.Row) -> Turn:
             tool_calls=tuple(ToolCall(id=id_, name=name, arguments=args) for id_, name, args in calls),
         ),
         sampling=Sampling(**sampling),
-        block_spans=tuple((start, end) for start, end in json.loads(row["block_spans"] or "[]")),
+        **blocks_of(row),
         redacted_spans=tuple(
             RedactedSpan(path=path, start=start, end=end, rule=rule)
             for path, start, end, rule in json.loads(row["redacted_spans"] or "[]")
         ),
     )
+
+
+def blocks_of(row: sqlite3.Row) -> dict[str, Any]:
+    """What an operator put into the prompt: `block_spans` and `shown_lessons`."""
+    return {
+        "block_spans": tuple((start, end) for start, end in json.loads(row["block_spans"] or "[]")),
+        "shown_lessons": tuple(json.loads(row["shown_lessons"] or "[]")),
+    }
 
 
 def completion_of(row: sqlite3.Row) -> Completion:

@@ -94,7 +94,7 @@ def _messages(connection: sqlite3.Connection) -> Iterator[str]:
 def _turns(connection: sqlite3.Connection) -> Iterator[str]:
     for row in connection.execute("SELECT * FROM turns ORDER BY seq"):
         name = f"turn {row['id']}"
-        if codec.digest(row[column] for column in records.TURN_COLUMNS) != row["digest"]:
+        if records.turn_digest([row[column] for column in records.TURN_COLUMNS]) != row["digest"]:
             yield f"{name} does not have its checksum: a value of its row was altered"
         try:
             turn = records.turn_of(connection, row)

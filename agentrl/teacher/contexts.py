@@ -177,7 +177,12 @@ def hindsight_hint(
     del choose, may_hold_answer
     own = beyond.hint if recall > 0 else hint_of(record.signals)
     texts = [*(beyond.standing if standing else ()), *([] if own is None else [own])]
-    return [Block(position=position, text=f"Hint: {text}") for text in texts]
+    return [hint_block(text, position) for text in texts]
+
+
+def hint_block(text: str, position: str) -> Block:
+    """`Hint: TEXT`."""
+    return Block(position=position, text=f"Hint: {text}")
 
 
 def skill(record: Record, beyond: Beyond, *, position: str) -> list[Block]:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
-from agentrl.types import Lesson, Turn
+from agentrl.types import JSON, Lesson, Turn
 
 MAX_REMEMBERED = 2000
 """Hints of one scope; older ones are forgotten."""
@@ -162,11 +163,44 @@ class HintMemory:
 
 def request_words(turn: Turn) -> frozenset[str]:
     """The words of the newest user message, the arguments of the turn's tool calls replaced by one mark."""
-    request = next((message_text(m) for m in reversed(turn.messages) if m.get("role") == "user"), "")
-    taken = {
+    taken = _taken(turn)
+    return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(_request(turn.messages)))
+
+
+def num_arguments(turn: Turn) -> int:
+    """How many words of the newest user message the turn's tool calls took over."""
+    return len(_taken(turn).intersection(_words(_request(turn.messages))))
+
+
+def asked_words(messages: Sequence[JSON]) -> frozenset[str]:
+    """The words of the newest user message of a request that nothing has answered yet."""
+    return frozenset(word.lower() for word in _words(_request(messages)))
+
+
+def alike_unanswered(asked: frozenset[str], known: frozenset[str], num_taken: int) -> float:
+    """Likeness of a request that nothing has answered yet to one whose arguments are marked: |a ∩ b| / |a ∪ b|, where
+    as many of its own words as that one had arguments count as the mark.
+
+    Args:
+        asked: from `asked_words`.
+        known: from `request_words`.
+        num_taken: from `num_arguments`, of the known request.
+    """
+    if _ARGUMENT not in known:
+        return alike(asked, known)
+    own = len(asked - known)
+    common = len(asked & known) + (own > 0)
+    return common / (len(known) + max(0, own - num_taken)) if asked else 0.0
+
+
+def _request(messages: Sequence[JSON]) -> str:
+    return next((message_text(m) for m in reversed(messages) if m.get("role") == "user"), "")
+
+
+def _taken(turn: Turn) -> set[str]:
+    return {
         word for call in turn.reply.tool_calls for text in _texts(call.arguments) for word in _words(text)
     }
-    return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(request))
 
 
 def _words(text: str) -> list[str]:
@@ -180,6 +214,11 @@ def _texts(arguments: str) -> list[str]:
     except json.JSONDecodeError:
         return [arguments]
     return [str(value) for value in values.values()] if isinstance(values, dict) else [str(values)]
+
+
+def same_matter(a: str, b: str) -> bool:
+    """Whether two hints are about the same thing, whatever they say of it."""
+    return _is_same(_matter(a), _matter(b))
 
 
 def _matter(hint: str) -> frozenset[str]:

@@ -239,6 +239,12 @@ class Turns:
         return [*header, *self._tokenizer.plain(text), *self.close_ids, *self.after]
 
 
+def without_spans(ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The ids without those in the spans [start, end)."""
+    dropped = {position for start, end in spans for position in range(start, end)}
+    return tuple(token_id for position, token_id in enumerate(ids) if position not in dropped)
+
+
 def find_format(
     tokenizer: PlainTokenizer,
     render: Callable[[list[dict[str, str]]], Sequence[int] | None],

@@ -11,7 +11,7 @@ from agentrl.learner.lesson_probes import MAX_ANSWER, MAX_PROBES, LessonProbes
 from agentrl.signals.lessons import gather, of_skill
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.version_log import Probe
-from agentrl.types import Lesson, LessonState, Purpose
+from agentrl.types import Block, Lesson, LessonState, Purpose
 
 
 @pytest.fixture(scope="module")
@@ -424,3 +424,23 @@ def test_the_situation_becomes_one_that_nothing_is_trained_on_as_soon_as_there_i
         learner.probes.run(0)
         found = learner.log.lessons()[0].probe
         assert found == {"turn_id": "apart", "held_out": True, "check": lesson.probe["check"]}
+
+
+def test_a_situation_in_whose_prompt_another_lesson_stood_is_asked_without_it(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    turn = run.turn("tell me the same", "abc", turn_id="told")
+    block = Block(position="system", text="Hint: say abc")
+    view = run.renderer.insert(turn.prompt_ids, len(turn.prompt_ids), [block])
+    shown = replace(turn, prompt_ids=view.token_ids, block_spans=view.inserted_spans, shown_lessons=("L1",))
+    run.record(shown, hint='say "xyz"')
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        [lesson] = learner.log.lessons()
+        assert run.account() == (1, 0, {"lesson_shown": 1}, {})
+        asked = learner.probes._prompt(lesson.probe or {})
+
+        assert asked is not None
+        assert asked[0] == turn.prompt_ids != shown.prompt_ids

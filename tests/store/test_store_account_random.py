@@ -40,6 +40,7 @@ DEFECTS = {
     "empty": {"completion": make_completion(())},
     "ambiguous": {"matched_by": MatchedBy.AMBIGUOUS},
     "operator_block": {"block_spans": ((0, 1),)},
+    "lesson_shown": {"block_spans": ((0, 1),), "shown_lessons": ("L1", "L2")},
     "apart:eval": {"purpose": Purpose.EVAL},
     "apart:off": {"purpose": Purpose.OFF},
     "apart:control": {"arm": Arm.CONTROL},

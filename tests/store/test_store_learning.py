@@ -36,6 +36,7 @@ FATES = [
     ("rejected:empty", {"completion": make_completion(())}, "and then?", "hint"),
     ("rejected:ambiguous", {"matched_by": MatchedBy.AMBIGUOUS}, "and then?", "hint"),
     ("rejected:operator_block", {"block_spans": ((0, 1),)}, "and then?", "hint"),
+    ("rejected:lesson_shown", {"block_spans": ((0, 1),), "shown_lessons": ("L1",)}, "and then?", "hint"),
     ("rejected:client_gone", {}, End.CLIENT_GONE, "hint"),
     ("rejected:not_chosen", {}, End.NOT_CHOSEN, "hint"),
     ("pending:waiting", {}, End.ABANDONED, "hint"),

@@ -64,6 +64,7 @@ FULL = make_turn(
     sampling=Sampling(temperature=0.7, stop=("x",), stop_token_ids=(9,), seed=4, grammar="{}"),
     policy="user:x",
     block_spans=((1, 2),),
+    shown_lessons=("L1", "L2"),
     received_at=12.5,
     first_token_s=0.25,
     latency_s=0.5,

@@ -96,6 +96,7 @@ LOG_TABLES = {
         "raw_logprobs": "BLOB",
         "num_allowed": "BLOB",
         "digest": "BLOB",
+        "shown_lessons": "TEXT",
     },
 }
 LEARNING_TABLES = {

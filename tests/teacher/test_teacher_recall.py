@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from agentrl.teacher.recall import MAX_REMEMBERED, HintMemory, Recalled, request_words
+from agentrl.teacher.recall import (
+    MAX_REMEMBERED,
+    HintMemory,
+    Recalled,
+    alike_unanswered,
+    asked_words,
+    num_arguments,
+    request_words,
+    same_matter,
+)
 from agentrl.types import (
     Arm,
     Completion,
@@ -173,3 +182,52 @@ def test_a_hint_whose_episode_failed_all_the_same_is_not_recalled() -> None:
     assert memory.recall(asked, None, 0.8) is None
     memory.ended("default", "s1.0", 1.0)
     assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
+
+
+@pytest.mark.parametrize(
+    ("asked", "likeness"),
+    [
+        ("Show the file b.md", 1.0),
+        ("show the file notes/of/today.txt!", 1.0),
+        ("Show the file", 3 / 4),
+        ("Show me the file b.md", 4 / 5),
+        ("Delete the file b.md", 3 / 5),
+        ("Count the lines of b.md", 2 / 7),
+        ("", 0.0),
+    ],
+)
+def test_a_request_that_nothing_has_answered_is_like_one_of_other_arguments(
+    asked: str, likeness: float
+) -> None:
+    known = turn("Show the file a.txt", "cat a.txt", 1.0)
+    words = asked_words([{"role": "user", "content": asked}])
+
+    assert num_arguments(known) == 1
+    assert alike_unanswered(words, request_words(known), num_arguments(known)) == pytest.approx(likeness)
+
+
+def test_only_as_many_words_count_as_arguments_as_the_known_request_had() -> None:
+    one = turn("Count the lines of a.txt", "wc -l a.txt", 1.0)
+    two = turn("Copy a.txt as b.txt", "cp a.txt b.txt", 2.0)
+
+    def likeness(asked: str, known: Turn) -> float:
+        words = asked_words([{"role": "user", "content": asked}])
+        return alike_unanswered(words, request_words(known), num_arguments(known))
+
+    assert likeness("Number the lines of b.md", one) == pytest.approx(4 / 6), (
+        "not .8, as if both were arguments"
+    )
+    assert num_arguments(two) == 2
+    assert likeness("Copy c.md as d.md", two) == 1.0
+
+
+def test_requests_without_arguments_are_compared_word_by_word() -> None:
+    known = turn("Tidy up the house", "tidy", 1.0)
+    words = asked_words([{"role": "user", "content": "tidy up the garden"}])
+
+    assert alike_unanswered(words, request_words(known), num_arguments(known)) == pytest.approx(3 / 5)
+
+
+def test_hints_on_one_matter_are_known_by_the_words_that_they_share() -> None:
+    assert same_matter("cat is not installed. Use show instead.", "cat is not installed. Use view instead.")
+    assert not same_matter("cat is not installed. Use show instead.", "sign off with Cheers")
