@@ -1,232 +1,186 @@
 """Learning curves of several methods in the terminal world: `make bench-learning`.
 
-    python -m bench.learning --methods hint_opsd grpo --seeds 0 1 --turns 1200 --jobs 2
-    python -m bench.learning --draw                      the table and the curves of what is there
+    python -m bench.learning --methods hint_opsd grpo --seeds 0 1 --jobs 2
+    python -m bench.learning --draw                      the tables and the curves of what is there
 
-One run is one row of `bench/learning/rows.jsonl`: a method, a seed, a learning rate. Rows that are there are not run
-again, so a bench that was stopped goes on. All methods get the same houses, the same tasks in the same order and the
-same number of turns; each gets the same number of learning rates, and the best of them by the last point of the
-reachable family is drawn. A point is first-try success on held-out tasks, greedy, without any hint, by the version
-that served at that turn; what does not learn is measured once.
+One run is one row of `bench/learning/rows.jsonl`: a method, a seed, a learning rate, a number of turns. Rows that are
+there are not run again, so a bench that was stopped goes on. All methods get the same houses, the same tasks in the
+same order and the same number of turns; each gets the same number of learning rates, and the best of them by the last
+point of the reachable family is drawn. A point is first-try success on held-out tasks, greedy, without any hint, by
+the version that served at that turn; what does not learn is measured once.
 
 Orderings are claimed on the reachable family alone. On the unknown family a method that is bound to the policy's own
 samples cannot move: what has probability near 0 is never sampled.
+
+Beside the methods run arms that ask something else (`bench.methods`): what is learned from wrong hints, from failures
+alone, of 200 rules, of rules that change with half of the turns, and in 10,000 turns with three kinds of teacher. Each
+row says too what the last version can still do of what nano could do before (`bench.forgotten`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
-import statistics
+import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from bench.curves import FAMILIES, draw, tables
+from bench.forgotten import card
 from bench.jobs import Row, rows, run_all
-from bench.runs import EXTRAP, account, held_out, learn, served, share
+from bench.methods import METHODS, Method, make_env, training_env
+from bench.runs import KEPT_VERSIONS, account, behaved, held_out, learn, pin, served, share
+from envs.house_rules import Family, HouseRules
 from envs.runner import Episode
 from envs.terminal import Terminal
 from server.runtime import Runtime
 
 FOLDER = Path(__file__).parent / "learning"
-FAMILIES = ("unknown", "reachable")
-NUM_POINTS = 6
+TURNS_A_POINT = 200
+LONG = 4000
+"""From so many turns on, a point stands for 1,000."""
 NUM_HELD_OUT = 120
 """Held-out tasks of one point; each family has half of them."""
+NUM_PLAIN = 69
+"""Held-out tasks without a rule: each of a house's 23 such operations three times."""
 LEARNING_RATES = (7e-4, 2e-4)
-GOOD = 0.8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """What one curve stands for."""
-
-    recipe: str | None
-    """None: nothing is learned."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    group_size: int = 1
-    env_options: dict[str, Any] = field(default_factory=dict)
-
-
-SKILL = {"name": "skill"}
-HINT = {"name": "hindsight_hint", "position": "tail", "recall": 0.8}
-METHODS = {
-    "hint_opsd": Method(recipe="hint_opsd", overrides=EXTRAP),
-    "hint_opsd_plain": Method(recipe="hint_opsd"),
-    "skill_opsd": Method(recipe="hint_opsd", overrides={"context": SKILL, **EXTRAP}),
-    "hint_skill_opsd": Method(
-        recipe="hint_opsd", overrides={"context": {"name": "several", "contexts": [HINT, SKILL]}, **EXTRAP}
-    ),
-    "skill_sd": Method(recipe="skill_sd", group_size=4),
-    "skill_sd_kd.1": Method(recipe="skill_sd", group_size=4, overrides={"mix": {"name": "sum", "kd": 0.1}}),
-    "grpo4": Method(recipe="grpo", group_size=4, overrides={"rollout.group_size": 4}),
-    "openclaw_rl": Method(recipe="openclaw_rl"),
-    "openclaw_rl_binary": Method(recipe="openclaw_rl_binary"),
-    "openclaw_rl_hint": Method(recipe="openclaw_rl_hint"),
-    "sdpo": Method(recipe="sdpo", group_size=8),
-    "srpo": Method(recipe="srpo", group_size=8),
-    "grpo": Method(recipe="grpo", group_size=8),
-    "none": Method(recipe=None),
-    "rules in the prompt": Method(recipe=None, env_options={"told": True}),
-}
+ANSWER_S = 120.0
+"""A busy machine takes its time to take down what would have been right."""
 
 
 def one_run(name: str, seed: int, rate: float, turns: int) -> Row:
     """Plays one method on one house and returns its row."""
-    return asyncio.run(_run(name, seed, rate, turns))
+    row = asyncio.run(_run(name, seed, rate, turns))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    # Of its server and, ended by now, of its engine and its learner: the same beside other work.
+    row["seconds"]["processor"] = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
+    return row
 
 
 async def _run(name: str, seed: int, rate: float, turns: int) -> Row:
     method = METHODS[name]
     begin = time.perf_counter()
-    overrides = {"optim.lr": rate, **method.overrides}
-    async with served(seed, recipe=method.recipe, overrides=overrides) as runtime:
+    settings: dict[str, Any] = {"learn__keep_versions": KEPT_VERSIONS, **method.settings}
+    async with served(
+        seed, recipe=method.recipe, overrides={"optim.lr": rate, **method.overrides}, **settings
+    ) as runtime:
         ready_s = time.perf_counter() - begin
-        at = {0: 0}
+        points: list[Row] = [{"turns": 0, "version": 0}]
         if method.recipe is not None:
-            at |= await _learn(runtime, method, seed, turns)
+            points += await _learn(runtime, method, seed, turns)
         learned_s = time.perf_counter() - begin - ready_s
-        success = {
-            version: await _measured(runtime, method, seed, version) for version in sorted(set(at.values()))
-        }
-        points = [{"turns": done, "version": version, **success[version]} for done, version in at.items()]
+        if method.world == "changing":
+            points = _with_change(points, turns)
+        found: dict[tuple[int, bool], Row] = {}
+        for point in points:
+            version, after = point["version"], point.get("after", True)
+            if (version, after) not in found:
+                found[version, after] = await _measured(runtime, method, seed, version, after)
+            point |= found[version, after]
         if method.recipe is None:
             points.append(points[0] | {"turns": turns})
+        kept = {
+            when: await _kept(runtime, method, seed, points[place]["version"])
+            for when, place in (("before", 0), ("after", -1))
+            if when == "before" or method.recipe is not None
+        }
         return {
-            "method": name, "seed": seed, "rate": rate, "turns": turns, "points": points,
+            "method": name, "seed": seed, "rate": rate, "turns": turns, "points": points, "kept": kept,
             "account": account(runtime) if method.recipe is not None else {},
             "seconds": {"ready": round(ready_s, 1), "learning": round(learned_s, 1),
                         "all": round(time.perf_counter() - begin, 1)},
         }  # fmt: skip
 
 
-async def _learn(runtime: Runtime, method: Method, seed: int, turns: int) -> dict[int, int]:
-    """Lets agents play; which version served after each mark of turns, and the last one at the end."""
-    marks = [round(turns * (index + 1) / NUM_POINTS) for index in range(NUM_POINTS)]
-    found: dict[int, int] = {}
+def marks(turns: int) -> list[int]:
+    """After how many turns a version is taken down to be measured."""
+    num = max(round(turns / (TURNS_A_POINT if turns < LONG else 1000)), 6)
+    return [round(turns * (index + 1) / num) for index in range(num)]
+
+
+async def _learn(runtime: Runtime, method: Method, seed: int, turns: int) -> list[Row]:
+    """Lets agents play; which version served after each mark of turns and how it behaved, the last one at the end."""
+    found: list[Row] = []
+    left = marks(turns)
+    seen = {"turns": 0, "since": time.time()}
+
+    def take(mark: int) -> None:
+        version = runtime.versions.newest
+        pin(runtime, version)
+        found.append({"turns": mark, "version": version, **behaved(runtime, seen["since"])})
+        seen["since"] = time.time()
 
     def count(_: Episode, played: int) -> None:
-        for mark in marks:
-            if played >= mark and mark not in found:
-                found[mark] = runtime.versions.newest
+        seen["turns"] = played
+        while left[:-1] and played >= left[0]:  # the last one is taken when the learner has learned from all
+            take(left.pop(0))
 
-    def make() -> Terminal:
-        return Terminal(seed=seed, shell="simulated", **method.env_options)
+    await learn(
+        runtime, lambda: training_env(method, seed, lambda: seen["turns"] >= turns / 2), count, seed=seed,
+        turns=turns, group_size=method.group_size, judged=partial(_solve, runtime) if method.solutions else None,
+    )  # fmt: skip
+    for mark in left:
+        take(mark)
+    return found
 
-    await learn(runtime, make, count, seed=seed, turns=turns, group_size=method.group_size)
-    return found | {turns: runtime.versions.newest}
+
+async def _solve(runtime: Runtime, episode: Episode) -> None:
+    """Says how an episode ended and what would have been right: in one, for a turn that is over may be claimed."""
+    body = {
+        "session": episode.session, "reward": episode.reward, "preferred": episode.info["solution"],
+        "end_session": True, "source": "environment",
+    }  # fmt: skip
+    async with httpx.AsyncClient(timeout=ANSWER_S) as client:
+        (await client.post(f"{runtime.base_url}/v1/feedback", json=body)).raise_for_status()
 
 
-async def _measured(runtime: Runtime, method: Method, seed: int, version: int) -> dict[str, float]:
-    """Held-out success of one version, by family."""
+def _with_change(points: list[Row], turns: int) -> list[Row]:
+    """Points are measured by the rules of their time; the one at the change by those before and by those after it."""
+    change = max(point["turns"] for point in points if point["turns"] <= turns / 2)
+    return [point | {"after": False} for point in points if point["turns"] <= change] + [
+        point | {"after": True} for point in points if point["turns"] >= change
+    ]
 
-    def make() -> Terminal:
-        return Terminal(seed=seed, shell="simulated", max_steps=1, **method.env_options)
+
+async def _measured(runtime: Runtime, method: Method, seed: int, version: int, after: bool) -> Row:
+    """Held-out success of one version, by family; and what else the method's world is to show."""
+
+    def make() -> Any:
+        return make_env(method, seed, has_changed=lambda: after, max_steps=1)
 
     episodes = await held_out(runtime, make, seed=seed, version=version, num=NUM_HELD_OUT)
-    return {
+    found: Row = {
         family: share([episode for episode in episodes if episode.info["family"] == family], "first_try")
         for family in FAMILIES
     }
+    if "wrong_hints" in method.env_options:
+        found["misled"] = {
+            family: share([episode for episode in episodes if episode.info["family"] == family], "misled")
+            for family in FAMILIES
+        }
+    if method.world == "changing":
+        for name, changed in (("changed", True), ("unchanged", False)):
+            own = [episode for episode in episodes if episode.info["changed"] is changed]
+            found[name] = share(own, "first_try")
+    return found
 
 
-# what is there
+async def _kept(runtime: Runtime, method: Method, seed: int, version: int) -> dict[str, float]:
+    """What a version does where no rule holds, and some rows of nano's card."""
+    # Of several projects each operation has a rule in some; there the requests name no project.
+    rules = HouseRules.draw(seed, 0, 0) if method.world == "projects" else HouseRules.draw(seed)
 
+    def make() -> Terminal:
+        return Terminal(seed=seed, rules=rules, families=[Family.PLAIN], shell="simulated", max_steps=1)
 
-def best_rate(found: Sequence[Row], method: str) -> float | None:
-    """The learning rate with the highest mean success on the reachable family at the end."""
-    ends: dict[float, list[float]] = {}
-    for row in found:
-        if row["method"] == method:
-            ends.setdefault(row["rate"], []).append(row["points"][-1]["reachable"])
-    return max(ends, key=lambda rate: statistics.fmean(ends[rate])) if ends else None
-
-
-def turns_to(row: Row, family: str, share: float = GOOD) -> float:
-    """Turns at which the curve first reaches the share, between points by a straight line; inf where it never does."""
-    before = row["points"][0]
-    if before[family] >= share:
-        return 0.0
-    for point in row["points"][1:]:
-        if point[family] >= share:
-            part = (share - before[family]) / (point[family] - before[family])
-            return float(before["turns"] + part * (point["turns"] - before["turns"]))
-        before = point
-    return math.inf
-
-
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t at 97.5 %, by the number of seeds."""
-
-
-def band(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds (Student's t), within [0, 1]; with one seed the interval is [0, 1]."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, 0.0, 1.0
-    half = T_95.get(len(values), 1.96) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
-
-
-def table(found: Sequence[Row]) -> str:
-    """A Markdown table: success at the end and turns to 0.8, each family, the best learning rate of each method."""
-    lines = [
-        "| method | rate | seeds | reachable at the end | turns to .8 | unknown at the end | turns to .8 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method in METHODS:
-        rate = best_rate(found, method)
-        own = [row for row in found if row["method"] == method and row["rate"] == rate]
-        if not own:
-            continue
-        cells = [method, f"{rate:g}", str(len(own))]
-        for family in reversed(FAMILIES):
-            mean, low, high = band([row["points"][-1][family] for row in own])
-            reached = statistics.median(turns_to(row, family) for row in own)
-            cells += [
-                f"{mean:.2f} [{low:.2f}, {high:.2f}]",
-                "never" if math.isinf(reached) else f"{reached:.0f}",
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw(found: Sequence[Row], path: Path) -> None:
-    """Success over turns with 95 % bands over seeds, one panel a family."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(FAMILIES), figsize=(12, 4.5), sharey=True)
-    for panel, family in zip(panels, reversed(FAMILIES), strict=True):
-        for method in METHODS:
-            rate = best_rate(found, method)
-            own = [row for row in found if row["method"] == method and row["rate"] == rate]
-            if not own:
-                continue
-            turns = [point["turns"] for point in own[0]["points"]]
-            bands = [
-                band([row["points"][index][family] for row in own if index < len(row["points"])])
-                for index in range(len(turns))
-            ]
-            (line,) = panel.plot(turns, [mean for mean, _, _ in bands], label=f"{method} ({len(own)})")
-            if len(own) > 1:
-                panel.fill_between(
-                    turns, [b[1] for b in bands], [b[2] for b in bands], alpha=0.15, color=line.get_color()
-                )
-        panel.set_title(family)
-        panel.set_xlabel("turns")
-        panel.set_ylim(0, 1.02)
-    panels[0].set_ylabel("first-try success, held out")
-    panels[-1].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plain = await held_out(runtime, make, seed=seed, version=version, num=NUM_PLAIN)
+    figures = await asyncio.to_thread(card, runtime.versions.path(version))
+    return {"tasks without a rule": round(share(plain, "first_try"), 3), **figures}
 
 
 def main() -> int:
@@ -236,27 +190,27 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--rates", nargs="+", type=float, default=list(LEARNING_RATES))
-    parser.add_argument("--turns", type=int, default=1200)
+    parser.add_argument("--turns", type=int, help="instead of those of each method")
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--draw", action="store_true", help="only the table and the curves of what is there")
+    parser.add_argument("--draw", action="store_true", help="only the tables and the curves of what is there")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     arguments = parser.parse_args()
     path = arguments.out / "rows.jsonl"
     known = {(row["method"], row["seed"], row["rate"], row["turns"]) for row in rows(path)}
     # Seeds outermost: a bench that is stopped has compared all methods on fewer houses.
-    cases = [
-        (name, seed, rate, arguments.turns)
+    wanted = [
+        (name, seed, rate, arguments.turns or METHODS[name].turns)
         for seed in arguments.seeds
         for name in arguments.methods
         # What does not learn has no learning rate: one row says all.
         for rate in (arguments.rates if METHODS[name].recipe else arguments.rates[:1])
-        if (name, seed, rate, arguments.turns) not in known
     ]
+    cases = [case for case in wanted if case not in known]
     num_failed = 0 if arguments.draw else run_all(one_run, cases, path, jobs=arguments.jobs, say=_line)
     found = rows(path)
     if found:
         draw(found, arguments.out / "curves.png")
-    print(table(found))
+    print(tables(found))
     return 1 if num_failed else 0
 
 

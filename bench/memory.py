@@ -33,8 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.curves import band
 from bench.jobs import Row, rows, run_all
-from bench.learning import HINT, band
+from bench.methods import HINT
 from bench.projects import RULES_EACH, Projects
 from bench.runs import EXTRAP, account, held_out, learn, num_prompt_ids, served, share
 from envs.protocol import Environment

@@ -11,18 +11,20 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agentrl.config import load_config
 from agentrl.errors import AgentRLError
-from agentrl.learner.control import set_paused
+from agentrl.learner.control import is_paused, pause_reason, set_paused
+from agentrl.store.behaviour import BehaviourLog
 from agentrl.store.database import connect
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import Purpose
-from envs.protocol import Environment
+from agentrl.types import Arm, Purpose, Reply
+from envs.protocol import Environment, Observation, Split, StepResult, Task
 from envs.runner import Episode, run_episodes
 from server.runtime import Runtime
 
@@ -46,6 +48,32 @@ COMMON: dict[str, Any] = {
 EXTRAP: dict[str, Any] = {"target": {"name": "extrap", "coef": 1.25}}
 
 MakeEnv = Callable[[], Environment]
+KEPT_VERSIONS = 64
+"""Versions whose files stay; those that are to be measured are pinned."""
+HOLDER = "bench"
+
+
+class Unrewarded:
+    """An environment that tells nobody how an episode ended."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    @property
+    def name(self) -> str:
+        return self._env.name
+
+    def task(self, split: Split, index: int) -> Task:
+        return self._env.task(split, index)
+
+    async def reset(self, task: Task) -> Observation:
+        return await self._env.reset(task)
+
+    async def step(self, reply: Reply) -> StepResult:
+        return replace(await self._env.step(reply), reward=None)
+
+    async def aclose(self) -> None:
+        await self._env.aclose()
 
 
 @asynccontextmanager
@@ -82,34 +110,61 @@ async def learn(
     seed: int,
     turns: int,
     group_size: int = 1,
+    judged: Callable[[Episode], Awaitable[None]] | None = None,
 ) -> int:
     """Lets agents play until so many turns are done and the learner has taken them; turns played.
 
     Args:
         seen: is told each episode and the turns so far.
+        judged: tells the server of each episode that came to an end, in the place of the runner's own words.
     """
     stop = asyncio.Event()
     played = 0
+    folder = Path(runtime.config.run_dir)
     most = MAX_BEHIND + (2 * TURNS_AN_EPISODE * group_size if group_size > 1 else 0)
-    with LearningLog(Path(runtime.config.run_dir), read_only=True) as log:
+    with LearningLog(folder, read_only=True) as log:
 
         async def count(episode: Episode) -> None:
             nonlocal played
             played += episode.num_turns
             seen(episode, played)
+            if judged is not None and episode.error is None:
+                await judged(episode)
             if played >= turns:
                 stop.set()
             else:
-                await until(lambda: num_waiting(log) <= most)
+                # A learner that a guard has paused takes no more; what its agents do goes on.
+                await until(lambda: num_waiting(log) <= most or is_paused(folder))
 
         await run_episodes(
             make_env, runtime.base_url, "nano", num_agents=max(NUM_AGENTS, group_size), num_episodes=turns,
             group_size=group_size, temperature=1.0, purpose=Purpose.TRAIN, split="train", seed=seed,
-            on_episode=count, stop=stop,
+            on_episode=count, stop=stop, feedback=judged is None,
         )  # fmt: skip
-        await settled(log)
-    await drain(runtime, Path(runtime.config.run_dir))
+        if not is_paused(folder):
+            await settled(log)
+    await drain(runtime, folder)
     return played
+
+
+def pin(runtime: Runtime, version: int) -> None:
+    """Keeps a version's files until the run is over, so that it can be measured then."""
+    with LearningLog(Path(runtime.config.run_dir)) as log:
+        log.pin(POLICY, version, HOLDER)
+
+
+def behaved(runtime: Runtime, since: float) -> dict[str, float]:
+    """How the policy has answered agents since then (Unix seconds), at temperature 1: the mean of -log p over the
+    sampled ids of a turn, which is the entropy in nats an id, and ids a turn. Nothing where nobody was answered."""
+    with BehaviourLog(Path(runtime.config.run_dir), POLICY) as log:
+        turns = log.newest(1_000_000, arm=Arm.LEARNING, since=since)
+    surprises = [turn.surprise for turn in turns if turn.surprise is not None]
+    if not surprises:
+        return {}
+    return {
+        "entropy": round(sum(surprises) / len(surprises), 4),
+        "length": round(sum(turn.num_sampled for turn in turns) / len(turns), 2),
+    }
 
 
 def num_waiting(log: LearningLog) -> int:
@@ -186,10 +241,16 @@ async def drain(runtime: Runtime, folder: Path) -> None:
 
 
 def account(runtime: Runtime) -> dict[str, Any]:
-    """What became of the turns."""
-    with LearningLog(Path(runtime.config.run_dir), read_only=True) as log:
+    """What became of the turns, and why a guard paused the learner, if one did."""
+    folder = Path(runtime.config.run_dir)
+    with LearningLog(folder, read_only=True) as log:
         counted = log.account()
-    return {"trained": counted.trained, "rejected": counted.rejected, "pending": counted.pending}
+    return {
+        "trained": counted.trained,
+        "rejected": counted.rejected,
+        "pending": counted.pending,
+        "paused": pause_reason(folder),
+    }
 
 
 def num_prompt_ids(runtime: Runtime, version: int) -> float:

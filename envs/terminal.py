@@ -35,6 +35,7 @@ class Terminal:
         shell: "auto", "bubblewrap", "unshare" or "simulated".
         max_steps: replies of one episode.
         told: write the rules of the house into the system message, so that nothing needs to be learned.
+        wrong_hints: share of the rules of each family whose errors name a wrong command; for a house that is drawn.
         end_on_success: end with the command that does the task; otherwise when the agent says that it is done.
         limits: bounds of the shell.
 
@@ -53,13 +54,18 @@ class Terminal:
         shell: str = "auto",
         max_steps: int = 4,
         told: bool = False,
+        wrong_hints: float = 0.0,
         end_on_success: bool = True,
         limits: Limits | None = None,
     ) -> None:
         if max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}; an episode needs at least 1")
         self.seed = seed
-        self.rules = rules or HouseRules.draw(seed)
+        if rules is not None and wrong_hints:
+            raise ConfigError(
+                "wrong_hints is for a house that is drawn here: HouseRules.draw(wrong_hints=...)"
+            )
+        self.rules = rules or HouseRules.draw(seed, wrong_hints=wrong_hints)
         self.operations = tuple(each for each in OPERATIONS if self.rules.family(each.key) in families)
         if not self.operations:
             raise ConfigError(f"no operation belongs to {', '.join(families)}; use {', '.join(Family)}")
@@ -73,6 +79,7 @@ class Terminal:
         self._num_steps = 0
         self._num_commands = 0
         self._first_try = False
+        self._misled = False
         self._passed = False
         self._did_it: list[bool | None] = []
         """For each reply, whether its commands did the task; None where it had none, or the task was done before."""
@@ -91,7 +98,7 @@ class Terminal:
         self._task = task.data
         assert self._task is not None
         self._num_steps = self._num_commands = 0
-        self._first_try = self._passed = False
+        self._first_try = self._misled = self._passed = False
         self._did_it = []
         if self._shell is None:
             self._shell = await open_shell(
@@ -144,11 +151,20 @@ class Terminal:
         assert self._task is not None
         result = await self._shell.run(command)
         self._num_commands += 1
+        if self._num_commands == 1:
+            self._misled = self._is_wrong(command)
         if not self._passed:
             after = await self._shell.snapshot() if self._task.operation.check == "state" else Snapshot()
             self._passed = self._task.passed(result, after)
             self._first_try = self._passed and self._num_commands == 1
         return tool_text(result)
+
+    def _is_wrong(self, command: str) -> bool:
+        """Whether a command is what the house wrongly names for this task."""
+        assert self._task is not None
+        operation, values = self._task.operation, self._task.values
+        rule = self.rules.rule(operation.key)
+        return rule is not None and command in [operation.line(way, values) for way in rule.wrong]
 
     def _info(self) -> dict[str, Any]:
         assert self._task is not None
@@ -161,6 +177,10 @@ class Terminal:
             "withheld": rule.withheld if rule is not None else False,
             "success": self._passed,
             "first_try": self._first_try,
+            "misled": self._misled,
+            "solution": operation.line(
+                self._task.accepted[0] if rule is None else rule.new, self._task.values
+            ),
             "did_it": list(self._did_it),
             "num_steps": self._num_steps,
             "shell": str(self._shell.kind),

@@ -25,6 +25,7 @@ from agentrl.learner.second_stage import SecondStage, run_pure
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
+from agentrl.store.account import Reason
 from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
 from agentrl.teacher.demonstrations import Sibling, siblings_of
@@ -155,6 +156,11 @@ class Builder:
                     samples.append(sample)
                 else:
                     dropped.append(sample)
+        if not self.recipe.uses_rl and samples and all(sample.source == "held" for sample in samples):
+            # Nothing is learned beside them, so nothing moves that they would be held against.
+            alone = tuple(turn_id for sample in samples for turn_id in sample.turn_ids)
+            dropped.append(Dropped(turn_ids=alone, reason=Reason.NO_CONTEXT))
+            samples = []
         if self.recipe.uses_pairs:
             reasons = {turn_id: one.reason for one in dropped for turn_id in one.turn_ids}
             samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len, reasons)
@@ -316,7 +322,11 @@ class Builder:
             if member.confidence is not None:
                 blocks = [replace(b, text=with_confidence(b.text, member.confidence)) for b in blocks]
         case = routes.Case(
-            has_context=bool(blocks), advantage=advantage, reward=member.reward, group_rewards=group.rewards
+            has_context=bool(blocks),
+            advantage=advantage,
+            reward=member.reward,
+            own_reward=reward_of(member.claim.signals),
+            group_rewards=group.rewards,
         )
         route = routes.weights(recipe, case).only(member.only)
         if not route.trains:
@@ -367,7 +377,7 @@ class Builder:
             group=grouped,
             version=turn.completion.version,
             reward=member.reward,
-            source=member.source,
+            source="held" if route.held and route.kd else member.source,
             episode=f"{grouped} {member.step} {member.attempt}" if compared else None,
             turn_index=member.turn_index,
         )

@@ -139,7 +139,8 @@ class Guards(Closing):
         for said in self._said.new():
             for signal in said.signals[len(said.signals) - said.num_new :]:
                 self._approvals.add(said.turn.scope, said.turn.session, signal)
-            self._pass_rates.add(said.turn, said.signals)
+            if not said.turn.block_spans:  # what is done with a lesson in view is no skill of the weights
+                self._pass_rates.add(said.turn, said.signals)
             if self._quarantine is not None:
                 self._quarantine.add(said.turn, self._listened(said.signals, said.turn.scope))
         return self._readmit()
@@ -247,16 +248,22 @@ class Guards(Closing):
         behind = [by_turn[samples[index].turn_ids[0]] for index in live]
         edge = [self._edge(claim) for claim in behind]
         trust = [self._trust.of(source_of(claim.signals), claim.turn.scope) for claim in behind]
-        masses = [weight * self._mass(samples[index]) for weight, index in zip(edge, live, strict=True)]
-        owners = [owners_of(claim) for claim in behind]
+        # What is only held teaches nothing, so that it makes nobody's part of what is taught smaller.
+        teaches = [
+            at for at, index in enumerate(live) if self._recipe.uses_rl or samples[index].source != "held"
+        ]
+        masses = [edge[at] * self._mass(samples[live[at]]) for at in teaches]
+        owners = [owners_of(behind[at]) for at in teaches]
         caps = {
             kind: Cap(owners=[owner[kind] for owner in owners], share=self._shares().get(kind, 1.0))
             for kind in (SESSION, KEY, SIGNAL)
         }
         # Before trust: a cap that evens out what is left would lift those who are trusted less.
         factors = capped(masses, list(caps.values()))
+        factor_at = dict(zip(teaches, factors, strict=True))
         result = list(samples)
-        for index, *parts in zip(live, edge, trust, factors, strict=True):
+        for at, index in enumerate(live):
+            parts = (edge[at], trust[at], factor_at.get(at, 1.0))
             weight = math.prod(parts)
             if weight != 1.0:
                 result[index] = _scaled(samples[index], weight)

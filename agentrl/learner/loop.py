@@ -346,7 +346,9 @@ class LearnLoop:
         self._journal.stage("step")
         result = self._trainer.step(samples)
         turn_ids = list(dict.fromkeys(turn_id for sample in result.trained for turn_id in sample.turn_ids))
-        for reason, number in self._reject(without(result.dropped, turn_ids)).items():
+        left = without(result.dropped, turn_ids)
+        left = left if self._memory is None else self._memory.put_off(left, claims)
+        for reason, number in self._reject(left).items():
             rejected[reason] = rejected.get(reason, 0) + number
         if not result.trained:
             if self._beside is not None:

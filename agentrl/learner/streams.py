@@ -20,7 +20,11 @@ def trained_positions(sample: TrainingSample) -> tuple[int, ...]:
 
 def mean_reward(samples: Sequence[TrainingSample]) -> dict[str, float]:
     """`reward_mean` of what the policy itself has sampled and somebody has judged; empty without such samples."""
-    known = [sample.reward for sample in samples if sample.reward is not None and sample.source == "sampled"]
+    known = [
+        sample.reward
+        for sample in samples
+        if sample.reward is not None and sample.source in ("sampled", "held")
+    ]
     return {"reward_mean": math.fsum(known) / len(known)} if known else {}
 
 

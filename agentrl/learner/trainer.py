@@ -47,6 +47,7 @@ from agentrl.recipes.eligibility import GREEDY
 from agentrl.recipes.files import path_of
 from agentrl.recipes.recipe import Recipe
 from agentrl.recipes.schedules import Schedules
+from agentrl.store.account import Reason
 from agentrl.types import JSON, TrainingSample
 
 
@@ -249,6 +250,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         left_out: set[int] = set()
         unused: set[int] = set()
+        not_held: set[int] = set()
         self._optimizer.zero_grad(set_to_none=True)
         whole: dict[str, Any] = {}
         shared: Mapping[str, float] = {}
@@ -265,12 +267,14 @@ class Trainer:
             output = objective(recipe, batch, denominators)
             torch.autograd.backward(output.loss)
             left_out.update(output.dropped)
+            not_held.update(output.not_held)
             for name, value in output.metrics.items():
                 metrics[name] = metrics.get(name, 0.0) + value
 
         dropped += _drop([samples[index] for index in sorted(left_out)], "too far from the sampler")
         dropped += _drop([samples[index] for index in sorted(unused - left_out)], "no weight")
-        kept = [sample for index, sample in enumerate(samples) if index not in left_out | unused]
+        dropped += _drop([samples[index] for index in sorted(not_held)], Reason.NO_CONTEXT)
+        kept = [s for index, s in enumerate(samples) if index not in left_out | unused | not_held]
         if not kept:
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
         norm = self._apply(recipe)

@@ -18,7 +18,8 @@ from agentrl.types import SampleSource, TrainingSample
 SOURCES: tuple[SampleSource, ...] = get_args(SampleSource)
 """Index = what `LossBatch.source` holds."""
 REHEARSAL = SOURCES.index("rehearsal")
-OWN = torch.tensor([SOURCES.index("sampled"), SOURCES.index("replay")])
+HELD = SOURCES.index("held")
+OWN = torch.tensor([SOURCES.index("sampled"), SOURCES.index("replay"), HELD])
 """What the policy sampled itself, or an older one, on the plain prompt."""
 
 
@@ -67,6 +68,8 @@ class RecipeLike(Protocol):
     def features(self) -> frozenset[str]: ...
     @property
     def whole_batch_options(self) -> Sequence[Named]: ...
+    @property
+    def hold_logprob(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +198,8 @@ class LossOutput:
     """Each adds up over the micro batches of a batch: means use the batch's denominators, `num_*` are counts."""
     dropped: tuple[int, ...] = ()
     """Labels of sequences left out because mean |log π − log μ| passed the recipe's limit; they train nothing."""
+    not_held: tuple[int, ...] = ()
+    """Labels of held sequences that the teacher would have begun otherwise; they train nothing."""
 
 
 def sample_tokens(recipe: RecipeLike, sample: TrainingSample) -> SampleTokens:

@@ -65,6 +65,7 @@ def objective(
         loss=loss,
         metrics=dict(zip(names, numbers, strict=True)) | {"loss": float(loss.detach())},
         dropped=positions.dropped,
+        not_held=positions.not_held,
     )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from agentrl.losses.batch import OWN, REHEARSAL, LossBatch, RecipeLike, correction, kd_takes_sampled_ids
+from agentrl.losses.batch import HELD, OWN, REHEARSAL, LossBatch, RecipeLike, correction, kd_takes_sampled_ids
 from agentrl.losses.chunked import Outputs, chunk_rows, per_position
 from agentrl.losses.estimators import DENSE
 from agentrl.losses.features import compute
@@ -49,6 +49,8 @@ class Positions:
     late: Tensor
     """[N] bool: positions of dropped sequences that would have been trained."""
     dropped: tuple[int, ...]
+    not_held: tuple[int, ...]
+    """Labels of held sequences that the teacher would have begun otherwise and that no other loss takes."""
 
     @classmethod
     def of(cls, recipe: RecipeLike, batch: LossBatch, chunk_size: int | None) -> Positions:
@@ -72,6 +74,10 @@ class Positions:
         _check(recipe, batch, out, kd, rl)
         late = (kd | rl) & far[sequence]
         kd, rl = kd & ~late, rl & ~late
+        held = nowhere if batch.source is None else kd & (batch.source == HELD)
+        kd = kd & ~_apart(recipe, out, held, sequence)
+        idle = nowhere.new_zeros(labels.numel()).index_fill(0, sequence[held], value=True)
+        idle = idle.index_fill(0, sequence[kd | rl], value=False)
         # Elsewhere the streams may hold anything; exp of that could overflow, and 0 · inf is nan in the backward pass.
         own = out["logprob"].detach()
         out["teacher_logprob"] = torch.where(kd | rl, out.get("teacher_logprob", own), own)
@@ -94,6 +100,7 @@ class Positions:
             forced=forced,
             late=late,
             dropped=tuple(labels[far].tolist()),
+            not_held=tuple(labels[idle].tolist()),
         )
 
 
@@ -141,3 +148,16 @@ def _too_far(
     count = sequence_sum(mask.to(distance.dtype), sequence, num_sequences)
     mean = sequence_sum(distance, sequence, num_sequences) / count.clamp(min=1.0)
     return ~(mean <= recipe.limits.max_logprob_gap)  # not (≤), so that nan is too far as well
+
+
+def _apart(recipe: RecipeLike, out: Outputs, held: Tensor, sequence: Tensor) -> Tensor:
+    """[N] bool: held positions from the first id of their sequence on that is less likely to the teacher than the
+    recipe's bound: what the policy has learned since, and what follows from it, is not to be taken back."""
+    apart = torch.zeros_like(held)
+    if "teacher_logprob" not in out:
+        return apart
+    likely = out["teacher_logprob"] >= recipe.hold_logprob  # nan is not
+    for index in torch.unique(sequence[held]).tolist():
+        rows = torch.nonzero(held & (sequence == index)).squeeze(-1)
+        apart[rows] = (~likely[rows]).cumsum(0) > 0
+    return apart

@@ -232,9 +232,20 @@ class Recipe(_Section):
             and self.context.recall == 0
             and not self.context.standing
         )
-        if not self.uses_rl and own_hints:
+        if not self.uses_rl and own_hints and not self.holds:
             return "hint"
         return "any"
+
+    @property
+    def holds(self) -> bool:
+        """Whether turns without context that were right are held to the teacher."""
+        return any(isinstance(part, axes.ContextOrHeld) and part.weight > 0 for part in self.route.parts)
+
+    @property
+    def hold_logprob(self) -> float:
+        """Least log-prob that the teacher gives each id of a held turn."""
+        bounds = [part.min_logprob for part in self.route.parts if isinstance(part, axes.ContextOrHeld)]
+        return max(bounds, default=0.0)
 
     @property
     def shows_skills(self) -> bool:

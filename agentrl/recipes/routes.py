@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 
@@ -19,10 +19,12 @@ class RouteWeights:
 
     kd: float
     rl: float
+    held: bool = False
+    """Whether the distillation only keeps what the teacher would say too; the sample's source is then "held"."""
 
     def only(self, loss: Literal["kd", "rl"] | None) -> RouteWeights:
         """With the other loss at 0; None keeps both."""
-        return RouteWeights(kd=self.kd if loss != "rl" else 0.0, rl=self.rl if loss != "kd" else 0.0)
+        return replace(self, kd=self.kd if loss != "rl" else 0.0, rl=self.rl if loss != "kd" else 0.0)
 
     @property
     def trains(self) -> bool:
@@ -40,6 +42,8 @@ class Case:
     """None when there is nothing to learn from the sample's reward (law 6)."""
     reward: float | None = None
     """None where the sample was not judged."""
+    own_reward: float | None = None
+    """None where the turn itself was not judged: `reward` may then be its episode's."""
     group_rewards: tuple[float, ...] = ()
     """Rewards of the group's judged episodes, the sample's own with them."""
 
@@ -85,8 +89,10 @@ class RecipeLike(Protocol):
     def kd_needs_reward(self) -> bool: ...
 
 
-BY_CONTEXT = frozenset({"has_context", "wrong_with_context"})
+BY_CONTEXT = frozenset({"has_context", "context_or_held", "wrong_with_context"})
 """Routes that ask whether the teacher sees more than the policy."""
+NO_REWARD = frozenset({"all", "has_context", "context_or_held"})
+"""Routes that send what was not judged somewhere too."""
 
 
 def weights(recipe: RecipeLike, case: Case) -> RouteWeights:
@@ -101,7 +107,7 @@ def weights(recipe: RecipeLike, case: Case) -> RouteWeights:
     routed = _routed(recipe.route, case)
     rl = routed.rl if recipe.uses_rl else 0.0
     distils = recipe.uses_kd and not (recipe.kd_needs_reward and rl == 0)
-    return RouteWeights(kd=routed.kd if distils else 0.0, rl=rl)
+    return replace(routed, kd=routed.kd if distils else 0.0, rl=rl)
 
 
 def why_not(recipe: RecipeLike, case: Case) -> str:
@@ -109,7 +115,7 @@ def why_not(recipe: RecipeLike, case: Case) -> str:
     names = {route.name for route in recipe.route.parts}
     missing = ["context"] * (not case.has_context and bool(names & BY_CONTEXT) and not recipe.kd_needs_reward)
     no_reward = recipe.uses_rl and case.advantage is None
-    missing += ["reward"] * (no_reward or (case.reward is None and bool(names - {"all", "has_context"})))
+    missing += ["reward"] * (no_reward or (case.reward is None and bool(names - NO_REWARD)))
     return "no " + " and no ".join(missing or ["weight"])
 
 
@@ -121,6 +127,16 @@ def everything(case: Case) -> RouteWeights:
 def has_context(case: Case) -> RouteWeights:
     """κ = 1 where the teacher sees more than the policy; α = 1 where there is an advantage. SDPO, arXiv 2601.20802."""
     return RouteWeights(kd=float(case.has_context), rl=case.rl)
+
+
+def context_or_held(case: Case, *, weight: float, threshold: float, min_logprob: float) -> RouteWeights:
+    """κ = 1 where the teacher sees more than the policy, `weight` where it does not and the turn itself was right;
+    α = 1 where there is an advantage. `min_logprob` is read with the loss (`agentrl.losses.positions`)."""
+    del min_logprob
+    is_right = case.own_reward is not None and case.own_reward >= threshold
+    if case.has_context or not is_right:
+        return has_context(case)
+    return RouteWeights(kd=weight, rl=case.rl, held=weight > 0)
 
 
 def wrong_with_context(case: Case, *, threshold: float) -> RouteWeights:
@@ -185,12 +201,14 @@ def product(case: Case, *, routes: Sequence[Named]) -> RouteWeights:
     return RouteWeights(
         kd=math.prod(item.kd for item in found),
         rl=math.prod(item.rl for item in found),
+        held=any(item.held for item in found),
     )
 
 
 ROUTES: dict[str, Callable[..., RouteWeights]] = {
     "all": everything,
     "has_context": has_context,
+    "context_or_held": context_or_held,
     "wrong_with_context": wrong_with_context,
     "correct_ce_wrong_kd": correct_ce_wrong_kd,
     "reward_at_least": reward_at_least,

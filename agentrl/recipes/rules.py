@@ -146,7 +146,7 @@ def a_joint_teacher_is_trained(recipe: Recipe) -> Iterator[str]:
 
 def routing_by_context_needs_a_context(recipe: Recipe) -> Iterator[str]:
     for route in recipe.route.parts:
-        asks = isinstance(route, axes.HasContext | axes.WrongWithContext)
+        asks = isinstance(route, axes.HasContext | axes.ContextOrHeld | axes.WrongWithContext)
         if recipe.uses_kd and asks and isinstance(recipe.context, axes.NoContext):
             yield (
                 f"route {route.name!r} distils nothing when context is 'none': set a context such as "

@@ -63,6 +63,38 @@ def routes_to_two_losses_need_both(recipe: Recipe) -> Iterator[str]:
             )
 
 
+def what_is_held_is_the_policys_own_and_the_teacher_another(recipe: Recipe) -> Iterator[str]:
+    if not (recipe.holds and recipe.uses_kd):
+        return
+    own = "or route = 'has_context'"
+    if isinstance(recipe.teacher, axes.NoTeacher):
+        yield (
+            "route 'context_or_held' holds turns to what the teacher says of them, but teacher is 'none': set teacher "
+            f"= 'self' and divergence = 'fkl', {own}"
+        )
+    if isinstance(recipe.teacher, axes.SelfTeacher) and isinstance(recipe.sync, axes.Live):
+        yield (
+            "route 'context_or_held' holds turns to a teacher that sees no more than the policy, which with sync "
+            f"'live' is the policy itself, so nothing is held: set sync = 'fixed', {own}"
+        )
+    if isinstance(recipe.rollout, axes.Replay | axes.Offline | axes.Mixed):
+        yield (
+            "route 'context_or_held' holds what the policy has just answered, but rollout "
+            f"{recipe.rollout.name!r} brings other answers: set rollout = 'stream', {own}"
+        )
+    if recipe.transform.needs_stage:
+        yield (
+            "route 'context_or_held' holds answers as they were sampled, but transform "
+            f"{recipe.transform.name!r} makes others of them: set transform = 'none', {own}"
+        )
+    if recipe.kd_needs_reward:
+        who = "mix 'adv_mult'" if isinstance(recipe.mix, axes.AdvMult) else "offpolicy 'anchor'"
+        yield (
+            f"route 'context_or_held' holds turns by a loss of distillation, which {who} does not have: set mix = "
+            f"'kd' or 'sum', {own}"
+        )
+
+
 def a_routed_mix_has_a_route_and_one_denominator(recipe: Recipe) -> Iterator[str]:
     if not isinstance(recipe.mix, axes.Routed):
         return
@@ -139,6 +171,7 @@ ROUTE_RULES = (
     an_own_attempt_needs_more_beside_it,
     routes_of_groups_need_groups,
     routes_to_two_losses_need_both,
+    what_is_held_is_the_policys_own_and_the_teacher_another,
     a_routed_mix_has_a_route_and_one_denominator,
     a_joint_denominator_joins_two_losses,
     a_teacher_that_bends_the_advantage_knows_the_sampled_id,

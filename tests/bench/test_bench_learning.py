@@ -5,23 +5,51 @@ from typing import Any
 
 import pytest
 
-from bench.learning import METHODS, band, best_rate, table, turns_to
+from bench.curves import (
+    band,
+    best_rate,
+    chosen,
+    factor,
+    forgotten,
+    long_runs,
+    misled,
+    orderings,
+    recovered,
+    shown_turns,
+    table,
+    tables,
+    turns_to,
+)
+from bench.learning import _with_change, marks
+from bench.methods import METHODS
 
 
 def row(
-    method: str = "grpo", rate: float = 1e-3, seed: int = 0, curve: tuple[float, ...] = (0.0, 1.0)
+    method: str = "grpo",
+    rate: float = 1e-3,
+    seed: int = 0,
+    curve: tuple[float, ...] = (0.0, 1.0),
+    **more: Any,
 ) -> dict[str, Any]:
     points = [
         {"turns": 100 * index, "version": index, "reachable": value, "unknown": value / 2}
         for index, value in enumerate(curve)
     ]
-    return {"method": method, "seed": seed, "rate": rate, "turns": 100, "points": points}
+    return {"method": method, "seed": seed, "rate": rate, "turns": 100, "points": points, **more}
 
 
 def test_turns_to_a_share_are_read_between_two_points() -> None:
     assert turns_to(row(curve=(0.0, 0.4, 1.0)), "reachable", 0.7) == pytest.approx(150)
     assert turns_to(row(curve=(0.9, 0.1)), "reachable", 0.8) == 0.0
     assert math.isinf(turns_to(row(curve=(0.0, 0.7)), "reachable", 0.8))
+
+
+def test_turns_since_a_change_are_counted_from_it_and_by_the_rules_after_it() -> None:
+    changing = row(curve=(0.0, 1.0, 0.2, 1.0))
+    for point, turns in zip(changing["points"], (0, 100, 100, 200), strict=True):
+        point["turns"] = turns
+    assert turns_to(changing, "reachable", 0.6, since=100) == pytest.approx(50)
+    assert turns_to(changing, "reachable", 0.6) == pytest.approx(60)
 
 
 def test_the_band_is_students_over_seeds() -> None:
@@ -36,14 +64,143 @@ def test_the_band_is_students_over_seeds() -> None:
     assert band([0.3]) == (0.3, 0.0, 1.0)
 
 
-def test_each_method_is_shown_at_its_best_learning_rate_by_the_reachable_family() -> None:
+def test_every_learning_rate_is_shown_and_the_best_one_is_marked() -> None:
     found = [
         row(rate=1e-3, curve=(0.0, 0.4)),
         row(rate=1e-4, curve=(0.0, 0.9)),
         row("none", curve=(0.1, 0.1)),
     ]
-    assert best_rate(found, "grpo") == 1e-4
-    assert best_rate(found, "sdpo") is None
+    assert best_rate(found, "grpo", 100) == 1e-4
+    assert best_rate(found, "sdpo", 100) is None
+    assert best_rate(found, "grpo", 200) is None
     shown = table(found)
-    assert "| grpo | 0.0001 | 1 | 0.90 [0.00, 1.00] | 89 | 0.45 [0.00, 1.00] | never |" in shown
+    assert "| grpo | 100 | 0.0001 * | 1 | 0.90 [0.00, 1.00] | 89 | 0.45 [0.00, 1.00] | never |" in shown
+    assert "| grpo | 100 | 0.001 | 1 | 0.40 [0.00, 1.00] | never | 0.20 [0.00, 1.00] | never |" in shown
     assert [name for name in METHODS if f"| {name} |" in shown] == ["grpo", "none"]
+    assert "never draws them" in shown
+
+
+def test_learning_rates_are_compared_on_the_houses_that_all_of_them_have() -> None:
+    hard = [row(rate=7e-4, seed=seed, curve=(0.0, end)) for seed, end in enumerate((0.95, 0.6, 0.6))]
+    stopped = [*hard, row(rate=2e-4, curve=(0.0, 0.9))]
+    assert best_rate(stopped, "grpo", 100) == 7e-4
+    assert len(chosen(stopped)["grpo", 100]) == 3
+    assert best_rate([*hard[1:], row(rate=2e-4, curve=(0.0, 0.9))], "grpo", 100) == 7e-4
+
+
+def test_an_interval_is_students_however_many_seeds_there_are() -> None:
+    alternating = [0.4, 0.6] * 6  # 12 seeds: 2.201 · 0.10445 / √12 = 0.0664
+    assert shown_turns([1000 * value for value in alternating]) == "500 [434, 566]"
+    # 24 seeds, taken as 20: 2.093 · 0.10215 / √24 = 0.0436
+    assert shown_turns([1000 * value for value in alternating * 2]) == "500 [456, 544]"
+
+
+def test_a_method_is_shown_once_for_each_number_of_turns() -> None:
+    longer = row(curve=(0.0, 0.5)) | {"turns": 900}
+    assert list(chosen([longer, row(), row(seed=1)])) == [("grpo", 100), ("grpo", 900)]
+
+
+def test_turns_have_a_band_where_every_seed_got_there_and_else_say_how_many_never_did() -> None:
+    assert shown_turns([100.0, 110.0, 90.0]) == "100 [75, 125]"  # 4.303 · 10 / √3 = 24.8
+    assert shown_turns([100.0, math.inf, 300.0]) == "300 (1 of 3 never)"
+    assert shown_turns([100.0, math.inf, math.inf]) == "never (2 of 3 never)"
+    assert shown_turns([math.inf, math.inf]) == "never"
+
+
+def test_methods_are_compared_seed_by_seed_in_factors_of_their_turns() -> None:
+    fast = [row("hint_opsd", seed=seed, curve=(0.0, 1.0)) | {"turns": 400} for seed in (0, 1, 2)]  # 80
+    slow = [row(seed=seed, curve=(0.0, 0.0, 0.0, 0.0, 1.0)) | {"turns": 400} for seed in (0, 1, 2)]  # 380
+    assert str(factor(fast, slow)) == "4.8 [4.8, 4.8]"
+    assert str(factor(slow, fast)) == "0.2 [0.2, 0.2]"
+    # Who never gets there needs at least the whole run; who is there at once has no factor, nor has one seed.
+    never = [row("sdpo", seed=seed, curve=(0.0, 0.1)) | {"turns": 400} for seed in (0, 1)]
+    assert str(factor(fast, never)) == "at least 5.0 [5.0, 5.0]"
+    assert factor(never, fast) is None
+    assert factor([row("none", seed=seed, curve=(0.9, 0.9)) for seed in (0, 1)], slow) is None
+    assert factor(fast[:1], slow) is None
+    shown = orderings([*fast, *slow, *never])
+    assert (
+        "- hint_opsd, 400 turns, 2 seeds or more: sdpo at least 5.0 [5.0, 5.0]; grpo 4.8 [4.8, 4.8]" in shown
+    )
+    assert [line.split(",")[0] for line in shown.splitlines()[2:]] == ["- hint_opsd", "- grpo"]
+
+
+def test_methods_that_the_seeds_do_not_tell_apart_are_in_no_order() -> None:
+    one = [row("hint_opsd", seed=0, curve=(0.0, 1.0)), row("hint_opsd", seed=1, curve=(0.0, 0.0, 1.0))]
+    two = [row("openclaw_rl", seed=0, curve=(0.0, 0.0, 1.0)), row("openclaw_rl", seed=1, curve=(0.0, 1.0))]
+    for each in (*one, *two):
+        each["turns"] = 200
+    known = factor(one, two)
+    assert known is not None
+    assert known.mean == pytest.approx(1.0)
+    assert orderings([*one, *two]) == ""
+
+
+def test_points_lie_closer_in_short_runs_and_the_last_one_at_the_end() -> None:
+    assert marks(1200) == [200, 400, 600, 800, 1000, 1200]
+    assert marks(300) == [50, 100, 150, 200, 250, 300]
+    assert marks(10_000) == [1000 * number for number in range(1, 11)]
+
+
+def test_the_point_at_a_change_is_measured_by_the_rules_before_and_after_it() -> None:
+    points = [{"turns": turns, "version": turns} for turns in (0, 100, 200, 300, 400)]
+    assert [(point["turns"], point["after"]) for point in _with_change(points, 400)] == [
+        (0, False), (100, False), (200, False), (200, True), (300, True), (400, True),
+    ]  # fmt: skip
+
+
+def changing_row() -> dict[str, Any]:
+    found = row("rules change", curve=(0.0, 1.0, 0.5, 1.0, 1.0))
+    figures = ((0, 0.0, 0.0), (100, 1.0, 1.0), (100, 0.0, 1.0), (200, 0.6, 0.7), (300, 1.0, 0.9))
+    for point, (turns, changed, unchanged) in zip(found["points"], figures, strict=True):
+        point |= {"turns": turns, "changed": changed, "unchanged": unchanged}
+    return found | {"turns": 300}
+
+
+def test_a_change_is_told_by_the_recovery_of_the_changed_rules_and_the_loss_of_the_others() -> None:
+    shown = recovered([changing_row()])
+    # .6 at 200, 1.0 at 300: .8 halfway, 150 turns after the change.
+    assert "| rules change | 100 of 300 | 1 | 150 | 1.00 [0.00, 1.00] | 1.00 [0.00, 1.00] | 0.70" in shown
+    assert recovered([row()]) == ""
+
+
+def test_wrong_hints_are_told_by_how_often_they_are_followed() -> None:
+    lied = row("wrong hints", curve=(0.2, 0.0))
+    for point, (unknown, reachable) in zip(lied["points"], ((0.0, 0.1), (0.75, 0.5)), strict=True):
+        point["misled"] = {"unknown": unknown, "reachable": reachable}
+    shown = misled([lied])
+    one = "[0.00, 1.00]"
+    assert f"| reachable | 0.10 {one} | 0.50 {one} | 0.20 {one} | 0.00 {one} |" in shown
+    assert f"| unknown | 0.00 {one} | 0.75 {one} |" in shown
+
+
+def test_a_collapse_shows_between_the_best_point_and_the_end() -> None:
+    run = row("live teacher", curve=(0.0, 1.0, 0.25))
+    for point, entropy in zip(run["points"][1:], (0.5, 0.1), strict=True):
+        point |= {"entropy": entropy, "length": 20 * entropy}
+    shown = long_runs([run])
+    assert "| 1.00 [0.00, 1.00] | 0.25 [0.00, 1.00] | 0.50" in shown
+    assert "| 0.500 to 0.100 | 10.0 to 2.0 |" in shown
+    assert long_runs([row()]) == ""
+
+
+def test_what_is_kept_stands_below_what_version_0_could_do() -> None:
+    found = [
+        row(kept={"before": {"done": 1.0, "hint": 0.9}, "after": {"done": 0.5, "hint": 0.9}}),
+        row(seed=1, kept={"before": {"done": 1.0, "hint": 0.9}, "after": {"done": 1.0, "hint": 0.7}}),
+        row("none", kept={"before": {"done": 1.0, "hint": 0.9}}),
+        row("sdpo"),
+    ]
+    assert forgotten(found).splitlines() == [
+        "| kept | turns | seeds | done | hint |",
+        "|---|---:|---:|---|---|",
+        "| version 0 | 0 | | 1.00 | 0.90 |",
+        "| grpo | 100 | 2 | 0.75 | 0.80 |",
+    ]
+    assert forgotten([row()]) == ""
+
+
+def test_all_tables_are_made_of_whatever_rows_are_there() -> None:
+    shown = tables([row(), changing_row()])
+    assert shown.count("\n\n") == 2  # one table with its note, one of the change
+    assert "turns to .8 of the changed" in shown

@@ -183,9 +183,10 @@ def test_figures_are_shares_of_episodes_by_family_and_of_the_worst_operation() -
 def row(
     arm: str, seed: int = 0, *, forbidden: float = 0.0, honest: float = 0.8, idle: float = 0.0, **more: float
 ) -> dict[str, Any]:
+    families = {"unknown": honest, "reachable": honest, "plain": more.get("plain", honest)}
     after = {
         "forbidden": forbidden, "honest": honest, "worst": forbidden, "gamed": 0.0, "broken": 0.0, "asked": 0.0,
-        "idle": idle, "honest_by_family": {"unknown": honest, "reachable": honest, "plain": honest},
+        "idle": idle, "honest_by_family": families,
     }  # fmt: skip
     held: dict[str, Any] = {"after": after}
     if arm in ("upright", "gaming"):
@@ -200,6 +201,7 @@ def row(
 
 GOOD = [
     row("clean", honest=0.8),
+    row("held", plain=0.95),
     row("guarded", forbidden=0.05, honest=0.73),
     row("open", forbidden=0.4),
     row("upright", idle=0.1),
@@ -208,6 +210,7 @@ GOOD = [
 ]
 BAD = [
     row("clean", honest=0.8),
+    row("held", plain=0.94),
     row("guarded", forbidden=0.06, honest=0.717),
     row("open", forbidden=0.06),
     row("upright", idle=0.1),
@@ -217,18 +220,19 @@ BAD = [
 
 
 def test_each_claim_holds_or_fails_by_its_number_and_is_unknown_without_its_runs() -> None:
-    assert [holds for _, holds in claims(GOOD).values()] == [True] * 5
+    assert [holds for _, holds in claims(GOOD).values()] == [True] * 6
     assert [figure for figure, _ in claims(GOOD).values()] == [
         pytest.approx(0.05),
         pytest.approx(0.9125),
         pytest.approx(0.4),
         pytest.approx(0.02),
         pytest.approx(0.02),
+        pytest.approx(0.95),
     ]
-    assert [holds for _, holds in claims(BAD).values()] == [False] * 5
-    assert [holds for _, holds in claims([]).values()] == [None] * 5
+    assert [holds for _, holds in claims(BAD).values()] == [False] * 6
+    assert [holds for _, holds in claims([]).values()] == [None] * 6
     assert all(math.isnan(figure) for figure, _ in claims([]).values())
-    assert [holds for _, holds in claims(GOOD[1:2]).values()] == [True, None, None, None, None]
+    assert [holds for _, holds in claims(GOOD[2:3]).values()] == [True, None, None, None, None, None]
 
 
 def test_only_seeds_of_which_both_arms_are_there_are_compared() -> None:
@@ -248,4 +252,4 @@ def test_the_table_shows_means_over_seeds_and_dashes_for_what_an_arm_does_not_me
     assert "0.000, 0.000, 0.000, 0.120 | 7 | 2 | 50 |" in shown
     assert "at most .05: holds (0.050)" in shown
     assert "focused" not in shown
-    assert table([]).count("not run") == 5
+    assert table([]).count("not run") == 6

@@ -194,6 +194,12 @@ def test_known_and_withheld_wordings_both_occur() -> None:
 def test_settings_that_cannot_work_are_refused_with_what_would() -> None:
     with pytest.raises(ConfigError, match="there are 21 such"):
         HouseRules.draw(0, num_unknown=99)
+    with pytest.raises(ConfigError, match="a share from 0 to 1"):
+        HouseRules.draw(0, wrong_hints=2.0)
+    with pytest.raises(ConfigError, match="it goes from 0 to 1"):
+        HouseRules.draw(0).changed(1.5)
+    with pytest.raises(ConfigError, match="wrong_hints is for a house that is drawn here"):
+        Terminal(rules=FREE_HOUSE, wrong_hints=0.5)
     with pytest.raises(ConfigError, match="use unknown, reachable, plain"):
         Terminal(families=["easy"])
     with pytest.raises(ConfigError, match="use train or held_out"):

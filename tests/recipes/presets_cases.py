@@ -77,6 +77,7 @@ def samples_of(recipe: Recipe, sequences: Sequence[Sampled]) -> list[TrainingSam
             has_context=item.has_context,
             advantage=advantage[index],
             reward=item.reward,
+            own_reward=item.reward,
             group_rewards=known[index],
         )
         route = routes.weights(recipe, case)
@@ -97,7 +98,7 @@ def samples_of(recipe: Recipe, sequences: Sequence[Sampled]) -> list[TrainingSam
                 reward=item.reward,
                 pair=item.pair,
                 preferred=item.preferred,
-                source=item.source,
+                source="held" if route.held else item.source,
             )
         )
     return samples

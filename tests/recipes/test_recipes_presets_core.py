@@ -178,6 +178,49 @@ def test_hint_opsd_is_the_forward_kl_over_the_vocabulary(recipe: str) -> None:
     check(found, *added([(1 / 2, (kl(Q, PI), row)), (1 / 2, (kl(Q, PI), row)), (0.0, (0.0, row))]))
 
 
+HOLD = {"route": "context_or_held", "route.weight": 0.5, "route.min_logprob": log(0.2)}
+"""On F the teacher gives id 0 a probability of .1, too little, the others .6 and .3."""
+
+
+def test_what_was_right_is_held_up_to_the_first_id_that_the_teacher_finds_unlikely() -> None:
+    """½·KL(q‖π) at the first id of (1, 0, 2), nothing at the unlikely one and behind it; Z counts all four ids."""
+    row = [p - q for p, q in zip(PI, Q, strict=True)]
+    learned, right = Sampled(ids=(0,)), Sampled(ids=(1, 0, 2), reward=1.0, has_context=False)
+    found = on_f(load_recipe("hint_opsd", HOLD), [learned, right])
+    whole, half, none = (1 / 4, (kl(Q, PI), row)), (1 / 8, (kl(Q, PI), row)), (0.0, (0.0, row))
+    check(found, *added([whole, half, none, none]))
+    assert found.output.not_held == ()
+    # a broken variant holds what follows the unlikely id too
+    assert found.loss != pytest.approx(added([whole, half, none, half])[0])
+
+
+def test_an_answer_that_the_teacher_would_have_begun_otherwise_is_not_held() -> None:
+    row = [p - q for p, q in zip(PI, Q, strict=True)]
+    learned, other = Sampled(ids=(0,)), Sampled(ids=(0, 1), reward=1.0, has_context=False)
+    found = on_f(load_recipe("hint_opsd", HOLD), [learned, other])
+    none = (0.0, (0.0, row))
+    check(found, *added([(1 / 3, (kl(Q, PI), row)), none, none]))
+    assert found.output.not_held == (1,)
+
+
+def test_what_is_held_pulls_nothing_where_the_policy_is_the_teacher() -> None:
+    right = Sampled(ids=(1, 2), reward=1.0, has_context=False)
+    found = on_f(load_recipe("hint_opsd", HOLD), [right], teacher=PI)
+    assert found.output.metrics["num_tokens"] == 2
+    assert found.loss == 0.0
+    assert not found.gradient.any()
+
+
+def test_without_weight_nothing_is_held_bit_for_bit() -> None:
+    sequences = [Sampled(ids=(0, 1)), Sampled(ids=(1, 2), reward=1.0, has_context=False)]
+    found = on_f(load_recipe("hint_opsd", HOLD | {"route.weight": 0.0}), sequences)
+    plain = on_f(load_recipe("hint_opsd", {"route": "has_context"}), sequences)
+    assert found.loss == plain.loss
+    assert torch.equal(found.gradient, plain.gradient)
+    held = on_f(load_recipe("hint_opsd", HOLD), sequences)
+    assert not torch.equal(held.gradient, plain.gradient)
+
+
 def test_skill_sd_adds_a_weak_weighted_k3_to_grpo() -> None:
     """L_GRPO + 10⁻³·(1/N)Σ ρ·k3, whose gradient is ρ·ℓ·∇ log π."""
     advantages = grouped([1.0, 0.0], 1e-8)

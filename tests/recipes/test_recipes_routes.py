@@ -51,6 +51,31 @@ def test_the_right_are_repeated_and_the_wrong_distilled() -> None:
     assert pair({"name": "correct_ce_wrong_kd", "threshold": 0.0}, reward=0.0) == (0.0, 1.0)
 
 
+def test_what_was_right_without_a_context_is_held() -> None:
+    """The turn's own reward counts: a failed turn of an episode that ended well is not."""
+    chosen = load_recipe("hint_opsd", {"route": "context_or_held", "route.weight": 0.25})
+
+    def held(own: float | None, *, context: bool = False) -> tuple[float, bool]:
+        found = weights(chosen, Case(has_context=context, reward=1.0, own_reward=own))
+        return found.kd, found.held
+
+    assert held(1.0) == held(0.5) == (0.25, True)
+    assert held(0.4) == held(None) == (0.0, False)
+    assert held(1.0, context=True) == held(None, context=True) == (1.0, False)
+    assert why_not(chosen, Case(reward=None)) == why_not(chosen, Case(reward=0.0)) == "no context"
+
+
+def test_a_weight_of_zero_holds_nothing() -> None:
+    none = load_recipe("hint_opsd", {"route": "context_or_held", "route.weight": 0.0, "context.recall": 0.0})
+    assert weights(none, Case(own_reward=1.0)) == weights(recipe("has_context"), Case(own_reward=1.0))
+    assert not none.holds
+    # what has no hint need not be asked for, unless it is held
+    assert (
+        none.needs,
+        load_recipe("hint_opsd", {"route": "context_or_held", "context.recall": 0.0}).needs,
+    ) == ("hint", "any")
+
+
 def test_distillation_may_wait_for_a_reward_or_for_its_absence() -> None:
     """KEPO distils from a reward on, KDRL what is wrong, or groups in which nothing is right."""
     assert pair("reward_at_least", reward=1.0) == (1.0, 1.0)
@@ -198,6 +223,29 @@ REFUSALS: dict[Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
     rules_routes.routes_to_two_losses_need_both: [
         ("hint_opsd", {"route": "wrong_with_context"}, ("route 'wrong_with_context'", "mix 'kd'", "'sum'")),
         ("openclaw_rl", {"route": "correct_ce_wrong_kd"}, ("route 'correct_ce_wrong_kd'", "mix 'adv_add'")),
+    ],
+    rules_routes.what_is_held_is_the_policys_own_and_the_teacher_another: [
+        (
+            "hint_opsd",
+            {"route": "context_or_held", "teacher": "none", "divergence": "ce"},
+            ("route 'context_or_held'", "teacher is 'none'", "'has_context'"),
+        ),
+        (
+            "hint_opsd",
+            {"route": "context_or_held", "sync": "live"},
+            ("route 'context_or_held'", "sync 'live'", "sync = 'fixed'"),
+        ),
+        (
+            "hint_opsd",
+            {"route": "context_or_held", "rollout": "replay"},
+            ("route 'context_or_held'", "rollout 'replay'", "'stream'"),
+        ),
+        (
+            "hint_opsd",
+            {"route": "context_or_held", "transform": "retry"},
+            ("route 'context_or_held'", "transform 'retry'", "'none'"),
+        ),
+        ("rlsd", {"route": "context_or_held"}, ("route 'context_or_held'", "'adv_mult'", "'has_context'")),
     ],
     rules_routes.a_routed_mix_has_a_route_and_one_denominator: [
         ("srpo", {"route": "has_context"}, ("mix 'routed'", "route 'has_context'", "'wrong_with_context'")),

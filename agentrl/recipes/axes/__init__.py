@@ -105,6 +105,7 @@ from agentrl.recipes.axes.credit import (
     AdvMult,
     All,
     Anchor,
+    ContextOrHeld,
     Convex,
     CorrectCeWrongKd,
     GaussPassRate,

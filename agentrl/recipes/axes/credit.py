@@ -26,6 +26,21 @@ class HasContext(Option):
     name: Literal["has_context"] = "has_context"
 
 
+class ContextOrHeld(Option):
+    """As `has_context`; and turns that were right without one are held to what the teacher says of the plain prompt, as
+    far as it would have given that answer too. So what no context concerns is not unlearned while the weights move for
+    the rest, and what was learned from a context is not taken back. A step holds only beside something that it learns.
+    """
+
+    name: Literal["context_or_held"] = "context_or_held"
+    weight: float = Field(default=1.0, ge=0)
+    """Of a held turn's distillation; 0 is `has_context`."""
+    threshold: float = 0.5
+    """Right from this reward on, the turn's own: that of its episode also stands for turns which failed."""
+    min_logprob: float = Field(default=-2.5, le=0)
+    """Nats. A turn is held up to the first of its ids to which the teacher gives less."""
+
+
 class WrongWithContext(Option):
     """Distillation for what is known to be wrong where the teacher sees more; reward for everything else. SRPO,
     arXiv 2604.02288."""
@@ -110,6 +125,7 @@ class PplSoftmax(Option):
 
 Chosen = (
     HasContext
+    | ContextOrHeld
     | WrongWithContext
     | CorrectCeWrongKd
     | RewardAtLeast
