@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.jobs import Row
 from bench.methods import METHODS
+from bench.significance import LEVEL, holm, p_value
 
 FAMILIES = ("unknown", "reachable")
 GOOD = 0.8
@@ -146,13 +147,10 @@ class Factor:
     low: float
     high: float
     num_seeds: int
+    p: float
+    """Of the factor being 1."""
     is_bound: bool
     """The other one never got there on some seed, and counts there with the turns of its run."""
-
-    @property
-    def is_fewer(self) -> bool:
-        """Whether the turns are told apart: the whole interval lies above 1."""
-        return self.low > 1
 
     def __str__(self) -> str:
         return f"{'at least ' if self.is_bound else ''}{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
@@ -175,26 +173,37 @@ def factor(own: Sequence[Row], other: Sequence[Row]) -> Factor | None:
     if len(logs) < 2:
         return None
     mean, low, high = map(math.exp, interval(logs))
-    return Factor(mean=mean, low=low, high=high, num_seeds=len(logs), is_bound=is_bound)
+    return Factor(mean=mean, low=low, high=high, num_seeds=len(logs), p=p_value(logs), is_bound=is_bound)
 
 
 def orderings(found: Sequence[Row]) -> str:
-    """For each method those that need more turns on the reachable family, as far as seeds tell them apart."""
+    """For each method those that need more turns on the reachable family, as far as seeds tell them apart when all
+    pairs of methods are compared (Holm)."""
     groups = chosen(found)
+    factors = {
+        (own, other): known
+        for own, other in itertools.permutations(groups, 2)
+        if own[1] == other[1] and (known := factor(groups[own], groups[other])) is not None
+    }
+    # A pair of which both got there is known from both sides, and is one comparison.
+    pairs = {frozenset(pair): known.p for pair, known in factors.items()}
+    apart = holm(pairs)
     lines = []
-    for (method, turns), own in groups.items():
-        factors = {
-            name: known
-            for (name, length), other in groups.items()
-            if length == turns and name != method and (known := factor(own, other)) is not None
-        }
-        slower = [f"{name} {known}" for name, known in factors.items() if known.is_fewer]
+    for own in groups:
+        slower = [
+            f"{other[0]} {known}"
+            for (first, other), known in factors.items()
+            if first == own and known.mean > 1 and frozenset((own, other)) in apart
+        ]
         if slower:
-            num = min(known.num_seeds for known in factors.values())
-            lines.append(f"- {method}, {turns:,} turns, {num} seeds or more: {'; '.join(slower)}")
+            num = min(known.num_seeds for (first, _), known in factors.items() if first == own)
+            lines.append(f"- {own[0]}, {own[1]:,} turns, {num} seeds or more: {'; '.join(slower)}")
     if not lines:
         return ""
-    head = "Turns to .8 of the reachable family, as factors of what a method needs (95 % interval, paired by seed):"
+    head = (
+        "Turns to .8 of the reachable family, as factors of what a method needs (95 % interval, paired by seed). Of "
+        f"{len(pairs)} pairs {len(apart)} are told apart together (Holm, level {LEVEL:g}):"
+    )
     return "\n".join([head, "", *lines])
 
 

@@ -22,6 +22,7 @@ from agentrl.learner.hints import Chooser, corrected_ids, hint_option, leaks, si
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
 from agentrl.learner.second_stage import SecondStage, run_pure
+from agentrl.learner.streams import only_held
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
@@ -156,8 +157,7 @@ class Builder:
                     samples.append(sample)
                 else:
                     dropped.append(sample)
-        if not self.recipe.uses_rl and samples and all(sample.source == "held" for sample in samples):
-            # Nothing is learned beside them, so nothing moves that they would be held against.
+        if only_held(self.recipe, samples):
             alone = tuple(turn_id for sample in samples for turn_id in sample.turn_ids)
             dropped.append(Dropped(turn_ids=alone, reason=Reason.NO_CONTEXT))
             samples = []

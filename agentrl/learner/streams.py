@@ -10,12 +10,19 @@ from torch import Tensor
 
 from agentrl.learner.pack import Row
 from agentrl.losses.batch import SOURCES
+from agentrl.recipes.recipe import Recipe
 from agentrl.types import TrainingSample
 
 
 def trained_positions(sample: TrainingSample) -> tuple[int, ...]:
     """Positions whose ids are trained, ascending."""
     return tuple(position for position, trained in enumerate(sample.loss_mask) if trained)
+
+
+def only_held(recipe: Recipe, samples: Sequence[TrainingSample]) -> bool:
+    """Whether all that a step would have is held: nothing is learned beside it, so nothing moves that it would be held
+    against, and an adaptive optimiser would make whole steps of its rounding."""
+    return bool(samples) and not recipe.uses_rl and all(sample.source == "held" for sample in samples)
 
 
 def mean_reward(samples: Sequence[TrainingSample]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from agentrl.learner.external_teacher import ExternalWeights
 from agentrl.learner.model import FIRST_ADAPTER, PolicyModel, adapter_name, load_policy, set_precision
 from agentrl.learner.pack import IdCount, MicroBatch, Row
 from agentrl.learner.scored import CachedScores, Scored, score
-from agentrl.learner.streams import mean_reward, streams_of, trained_positions
+from agentrl.learner.streams import mean_reward, only_held, streams_of, trained_positions
 from agentrl.learner.teacher_weights import (
     BaseWeights,
     FollowingWeights,
@@ -275,6 +275,9 @@ class Trainer:
         dropped += _drop([samples[index] for index in sorted(unused - left_out)], "no weight")
         dropped += _drop([samples[index] for index in sorted(not_held)], Reason.NO_CONTEXT)
         kept = [s for index, s in enumerate(samples) if index not in left_out | unused | not_held]
+        if only_held(recipe, kept):
+            dropped += _drop(kept, Reason.NO_CONTEXT)
+            kept = []
         if not kept:
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
         norm = self._apply(recipe)

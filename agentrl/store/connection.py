@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Self, TypeVar
@@ -12,6 +13,8 @@ import aiosqlite
 from agentrl.errors import StoreError
 
 T = TypeVar("T")
+# At DEBUG it would print every function with what is bound to it, whole messages of users among them.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 
 class LogConnection(aiosqlite.Connection):

@@ -17,13 +17,15 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that reads log.db and can change nothing in it.
 
     Raises:
-        StoreError: the file is missing or from another release.
+        StoreError: the file is missing, damaged or from another release.
     """
     connection = connect(path, read_only=True)
     try:
         require_current(connection, LOG, "main")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise StoreError(f"cannot read {path}: {error}") from error
         raise
     return connection
 

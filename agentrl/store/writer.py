@@ -62,6 +62,8 @@ class GroupCommitter:
         job = _Job(write)
         self._waiting.append(job)
         await self._connection.run(partial(self._settle, job))
+        if not job.done:  # nothing may call a write committed that no transaction ended
+            raise StoreError("the log could not be written: its transaction did not end")
         if job.error is not None:
             raise job.error
         result: T = job.result

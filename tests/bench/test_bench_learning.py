@@ -1,6 +1,8 @@
 """What the learning curves are read by."""
 
+import itertools
 import math
+import random
 from typing import Any
 
 import pytest
@@ -134,6 +136,21 @@ def test_methods_that_the_seeds_do_not_tell_apart_are_in_no_order() -> None:
     assert known is not None
     assert known.mean == pytest.approx(1.0)
     assert orderings([*one, *two]) == ""
+
+
+def test_what_chance_tells_apart_among_many_equal_methods_is_not_claimed() -> None:
+    draw = random.Random(3)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in list(METHODS)[:16]:
+        for seed in range(5):
+            ends = ((0, 0.0), (draw.uniform(100, 900), 1.0))
+            points = [{"turns": turns, "unknown": 0.0, "reachable": share} for turns, share in ends]
+            found.setdefault(name, []).append(row(name, seed=seed) | {"turns": 1000, "points": points})
+    factors = [factor(one, other) for one, other in itertools.combinations(found.values(), 2)]
+
+    assert len(factors) == 120
+    assert sum(one is not None and one.p < 0.05 for one in factors) >= 3
+    assert orderings([each for own in found.values() for each in own]) == ""
 
 
 def test_points_lie_closer_in_short_runs_and_the_last_one_at_the_end() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,22 @@ def test_turns_of_a_task_that_always_succeeds_weigh_less(tmp_path: Path, base: P
     # ten sessions succeeded, the hinted one did not: p = 11/13, 4p(1-p) = 88/169
     assert found == {hinted[0].id: pytest.approx(88 / 169), hinted[1].id: 1.0}
     assert len(easy) == 10
+
+
+def test_what_succeeds_with_a_lesson_in_the_prompt_makes_no_task_an_easy_one(
+    tmp_path: Path, base: Path
+) -> None:
+    run = guarded(Run(tmp_path / "run", base), CurriculumConfig(tasks="edge"), max_session_share=1.0)
+    run.record(*(replace(run.turn("easy", "abc"), block_spans=((0, 1),)) for _ in range(10)), reward=1.0)
+    [hinted] = run.record(run.turn("easy", "abc"), hint="say xyz")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.guards.listen()
+        claims = learner.log.records([hinted.id])
+        built = learner.loop._builder.build(claims, newest_version=0)
+        [sample] = learner.guards.weigh(built.samples, claims).samples
+
+    assert sample.weights.get("kd", (1.0,))[0] == 1.0
 
 
 # quarantine

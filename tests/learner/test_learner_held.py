@@ -76,6 +76,20 @@ def test_what_is_held_stays_while_the_weights_move_for_hints(model_path: Path) -
     assert drift(held, LEARNED) > 10 * drift(held, KEPT), "what was hinted is learned all the same"
 
 
+def test_what_is_held_makes_no_step_alone(model_path: Path) -> None:
+    trainer = make(model_path, route__min_logprob=ANY)
+    trainer.step(LEARNED)  # so that it has something to be held against
+    before = [weight.clone() for weight in trainer.policy.causal_lm.parameters()]
+
+    result = trainer.step(KEPT)
+
+    assert result.trained == ()
+    assert [(one.turn_ids, one.reason) for one in result.dropped] == [
+        ((f"t{index}",), "no context") for index in range(4, 8)
+    ]
+    assert all(map(torch.equal, before, trainer.policy.causal_lm.parameters()))
+
+
 def test_every_sample_is_trained_or_dropped_once(model_path: Path) -> None:
     trained = make(model_path, route__min_logprob=ANY).step([*LEARNED, *KEPT])
     assert [item.turn_ids for item in trained.trained] == [item.turn_ids for item in (*LEARNED, *KEPT)]

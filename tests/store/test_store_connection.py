@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import os
 import sqlite3
 import subprocess
@@ -156,3 +157,13 @@ def test_a_program_that_never_closes_its_log_ends_and_what_it_wrote_is_whole(
     assert rows(tmp_path, "SELECT id FROM turns") == [("acknowledged",)]
     assert rows(tmp_path, "SELECT name FROM scopes WHERE name = 'under way'") == [("under way",)] * written
     assert verify(tmp_path) == []
+
+
+async def test_what_is_written_stands_in_no_program_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with LogConnection(partial(connect, tmp_path / "x.db")) as connection:
+            await connection.run(partial(lambda secret, _: len(secret), "hunter2"))
+
+    assert "hunter2" not in caplog.text

@@ -420,6 +420,8 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=r"log\.db.*not a database"):
         await SignalLog.open(tmp_path)
+    with pytest.raises(StoreError, match=r"log\.db.*not a database"):
+        await SignalLog.open(tmp_path, read_only=True)
 
 
 def test_the_store_needs_no_torch() -> None:
