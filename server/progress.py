@@ -73,15 +73,16 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
 
 def without_help(conversations: Sequence[Outcome], config: Config, secret: bytes | None) -> list[Outcome]:
     """Those in which no lesson could stand, where lessons are shown or were: what the prompt did is not what the
-    weights learned. Both arms lose the same share, drawn by the same hash, so that they stay comparable."""
-    shows = config.learn.show_lessons or any(one.is_shown for one in conversations)
+    weights learned. Both arms lose the same share, drawn by the same hash, so that they stay comparable. Without the
+    run's secret nobody can draw again, and those are left out that lessons stood in."""
+    alone = [one for one in conversations if not one.is_shown]
+    shows = config.learn.show_lessons or len(alone) < len(conversations)
     if not shows or secret is None:
-        return list(conversations)
+        return alone
     return [
         one
-        for one in conversations
-        if not one.is_shown
-        and not any(
+        for one in alone
+        if not any(
             may_show(secret, config.learn.show_share, one.scope, one.session, task_key)
             for task_key in one.task_keys
         )

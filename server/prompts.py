@@ -90,13 +90,17 @@ class Prompts:
 
     async def _goes_on(self, chat: ChatRequest, arm: Arm, bare: Served, before: TurnIds) -> Served:
         """The prompt of a conversation in which lessons stand."""
-        if chat.marks.purpose is not Purpose.TRAIN or arm is not Arm.LEARNING:
+        # Who evaluates, or names a version, asks what the weights do. A side request reads on: what was sampled stays
+        # behind what it was sampled from, and the turn is marked like every other in whose prompt a lesson stands.
+        if chat.marks.purpose is not Purpose.TRAIN or arm is not Arm.LEARNING or chat.version is not None:
             return replace(bare, built_by="rendered: without the lessons of the answered prompt")
         if bare.built_by != EXTENDED:
             # Nothing of the parent's can be used again: what is written anew says what is believed today.
             lessons = await self._shown.again(before.shown_lessons) if self._shown is not None else ()
             return self._with(bare, lessons)
         num_hidden = sum(end - start for start, end in before.block_spans)
+        if not self._has_room(num_hidden, bare):
+            return replace(bare, built_by="rendered: no room for the lessons of the answered prompt")
         known = before.prompt_ids + before.completion_ids
         return replace(
             bare,
@@ -111,7 +115,7 @@ class Prompts:
             return bare
         blocks = [hint_block(lesson.text, POSITION) for lesson in lessons]
         view = self._renderer.insert(bare.ids, len(bare.ids), blocks)
-        if 2 * (len(view.token_ids) - len(bare.ids)) > self._max_len - len(bare.ids):
+        if not self._has_room(len(view.token_ids) - len(bare.ids), bare):
             return bare
         return replace(
             bare,
@@ -119,6 +123,10 @@ class Prompts:
             block_spans=view.inserted_spans,
             lessons=tuple(lesson.id for lesson in lessons),
         )
+
+    def _has_room(self, num_ids: int, bare: Served) -> bool:
+        """Whether so many ids more leave a reply at least half of what it would have."""
+        return 2 * num_ids <= self._max_len - len(bare.ids)
 
     async def _before(self, place: Place) -> TurnIds | None:
         """The ids of the turn that is answered. Secrets in them are remembered, never written.

@@ -205,6 +205,8 @@ class Runtime:
         stack.push_async_callback(self.gateway.aclose)
 
         self._own(self.versions.follow, "versions")
+        if shown is not None:
+            self._own(shown.follow, "lessons to show")
         self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
         learner = self._start_learner(run_dir)
         status = Status(

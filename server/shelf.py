@@ -1,17 +1,22 @@
 """What the files say of lessons, for whoever shows them: read on from where the last look ended, never written.
 
-learning.db ──lessons, what probes found, the hints that belong to them, turns set aside──┐
-log.db ──hints that the learner, which may be in a long step, has not gathered yet────────┴──> Shelf
+learning.db ──approved lessons, what probes found, the newest hints of each, turns set aside──┐
+log.db ──hints in users' own words that have no lesson yet────────────────────────────────────┴──> Shelf
+
+A hint counts once it was gathered into a lesson: then the learner, unless it was the command line, has begun to look at
+its turn, and what its guards set aside is doubted. Nothing is waited for beyond that, since the files do not tell what
+the guards have looked at: a claim is recorded before they look and leaves nothing behind when it is released, and a
+turn in whose prompt a lesson stood is never claimed. A user's own words count at once: the guards set them aside for
+other users' words alone, and the learner may be in a long step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentrl.signals.candidates import said_by_user
-from agentrl.signals.lessons import lesson_of, merged_into, state_of
+from agentrl.signals.lessons import Known, lesson_of, state_of
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_log import Approve
 from agentrl.store.lesson_rows import Given, NewHint
@@ -26,6 +31,8 @@ MAX_GIVEN: Final = 64
 class Said:
     """Who gave a hint, and after which request."""
 
+    signal: int
+    """The hint's number in log.db."""
     turn_id: str
     session: str
     source: SignalSource
@@ -40,23 +47,21 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """The files as they stood at one look."""
+    """The files as they stood at one look; of lessons the approved ones, since nobody is shown the many others."""
 
     approved: dict[str, Lesson] = field(default_factory=dict)
     given: dict[str, tuple[Said, ...]] = field(default_factory=dict)
     """By lesson, in the order of their signals."""
     doubted: frozenset[str] = frozenset()
     """Turns whose hints are not to be believed."""
-    lessons: tuple[Lesson, ...] = ()
-    """Of learning.db, in whatever state."""
+    lessons: dict[str, Lesson] = field(default_factory=dict)
+    """`approved`, as far as learning.db knows."""
     gathered: dict[str, tuple[Said, ...]] = field(default_factory=dict)
-    """`given`, as far as learning.db knows."""
+    """`given`, as far as learning.db knows; every one of `lessons` has an entry."""
     waiting: dict[int, tuple[Lesson, Said]] = field(default_factory=dict)
-    """Hints that have no lesson there yet, by signal, each as a lesson of its own."""
-    seen: int = 0
-    """The newest signal in `gathered`."""
+    """Users' hints that have no lesson there yet, by signal, each as a lesson of its own."""
     asked: int = 0
-    """The newest signal that was ever in `waiting`."""
+    """The newest signal with a hint without a lesson that was ever met."""
     changes: tuple[int, int] | None = None
 
 
@@ -73,55 +78,64 @@ def look(log: LearningLog, before: Shelf, *, policy: str, approve: Approve) -> S
     now = replace(before, changes=changes)
     if before.changes is None or changes[0] != before.changes[0]:
         now = _gathered(log, now, policy)
-    fresh = log.new_hints(policy, after=before.asked)
-    state = state_of(approve)
-    waiting = now.waiting | {item.signal: (lesson_of(item, state), _said(item)) for item in fresh}
-    asked = fresh[-1].signal if fresh else before.asked
+    state, asked, waiting = state_of(approve), before.asked, dict(now.waiting)
+    while fresh := log.new_hints(policy, after=asked):
+        asked = fresh[-1].signal
+        for item in fresh:
+            if said_by_user(item.hint, item.source, item.next_state):
+                waiting[item.signal] = (lesson_of(item, state), _said(item, by_user=True))
+    if now.lessons is before.lessons and waiting.keys() == before.waiting.keys():
+        return replace(now, asked=asked)
     newest = dict(list(waiting.items())[-MAX_REMEMBERED:])
-    return _joined(replace(now, waiting=newest, asked=asked), approve)
+    return _joined(log, replace(now, waiting=newest, asked=asked), policy, approve)
 
 
 def _gathered(log: LearningLog, before: Shelf, policy: str) -> Shelf:
     """What learning.db says."""
-    news = log.given(before.seen, policy, limit=MAX_REMEMBERED)
-    gathered = dict(before.gathered)
-    for one in news:
-        gathered[one.lesson] = (*gathered.get(one.lesson, ()), _said(one))[-MAX_GIVEN:]
-    known = {one.signal for one in news}
+    # Before the hints of lessons are read: what is gathered in between is met twice for one look, never lost.
+    done = log.gathered({signal: said.turn_id for signal, (_, said) in before.waiting.items()})
+    approved = log.with_results(log.bare_lessons(policy, LessonState.APPROVED), policy)
+    gathered = {lesson.id: before.gathered.get(lesson.id, ()) for lesson in approved}
+    newest = {name: given[-1].signal if given else 0 for name, given in gathered.items()}
+    for one in log.given(newest, most=MAX_GIVEN):
+        by_user = said_by_user(one.hint, one.source, one.next_state)
+        gathered[one.lesson] = (*gathered[one.lesson], _said(one, by_user=by_user))[-MAX_GIVEN:]
     return replace(
         before,
-        lessons=tuple(log.with_results(log.bare_lessons(policy), policy)),
+        lessons={lesson.id: lesson for lesson in approved},
         gathered=gathered,
         doubted=log.doubted(),
-        waiting={signal: item for signal, item in before.waiting.items() if signal not in known},
-        seen=news[-1].signal if news else before.seen,
+        waiting={signal: item for signal, item in before.waiting.items() if signal not in done},
     )
 
 
-def _joined(shelf: Shelf, approve: Approve) -> Shelf:
-    """The waiting hints beside the lessons, as the learner will gather them (`agentrl.signals.lessons.gather`)."""
-    lessons, given = list(shelf.lessons), dict(shelf.gathered)
+def _joined(log: LearningLog, shelf: Shelf, policy: str, approve: Approve) -> Shelf:
+    """The waiting hints beside the lessons, as the learner will gather them."""
+    if not shelf.waiting:
+        return replace(shelf, approved=shelf.lessons, given=shelf.gathered)
+    approved, given = dict(shelf.lessons), dict(shelf.gathered)
+    known = Known(log.bare_lessons(policy))
     for lesson, said in shelf.waiting.values():
-        same = merged_into(lesson, lessons, in_other_words=approve == "auto")
+        same = known.same(lesson, in_other_words=approve == "auto")
         if same is None:
-            lessons.append(lesson)
+            known.add(lesson)
+            if lesson.state is LessonState.APPROVED:
+                approved[lesson.id] = lesson
         name = (same or lesson).id
-        given[name] = (*given.get(name, ()), said)
-    return replace(shelf, approved=_approved(lessons), given=given)
+        if name in approved:
+            given[name] = (*given.get(name, ()), said)[-MAX_GIVEN:]
+    return replace(shelf, approved=approved, given=given)
 
 
-def _approved(lessons: Iterable[Lesson]) -> dict[str, Lesson]:
-    return {lesson.id: lesson for lesson in lessons if lesson.state is LessonState.APPROVED}
-
-
-def _said(item: Given | NewHint) -> Said:
+def _said(item: Given | NewHint, *, by_user: bool) -> Said:
     turn = item.turn
     return Said(
+        signal=item.signal,
         turn_id=turn.id,
         session=turn.session,
         source=item.source,
         at=turn.received_at,
         words=request_words(turn),
         num_arguments=num_arguments(turn),
-        by_user=said_by_user(item.hint, item.source, item.next_state),
+        by_user=by_user,
     )

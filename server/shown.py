@@ -3,10 +3,13 @@
     shelf ──approved, believed, not held──> of the scope, like the request ──newest, few──> a conversation's start
 
 A share of the conversations is drawn, by a keyed hash, in which lessons may stand; never in the control arm, in an
-evaluation or off the record, in groups of episodes that the recipe compares, in side requests or where a version was
-named. All others go without and teach the weights. A lesson leaves the conversations that begin once its probe has
-passed, and comes back where a later version breaks it; one that names nothing to be searched for has no probe and
-stands until it is retired. What a conversation began with stays in its prompts (`server.prompts`).
+evaluation or off the record, in groups of episodes that the recipe compares, or where a version is named: who names one
+asks what its weights do. All others go without and teach the weights. A lesson leaves the conversations that begin once
+its probe has passed, and comes back where a later version breaks it; one that names nothing to be searched for has no
+probe and stands until it is retired. What a conversation began with stays in its prompts (`server.prompts`), and in
+those of side requests that go on from one, which begin with none of their own.
+
+The files are read beside the requests, which are answered from the last look that ended.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agentrl.config import Config
@@ -26,20 +30,24 @@ from agentrl.signals.lessons import LIKENESS
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.records import group_key
 from agentrl.teacher.contexts import hint_block, num_standing
-from agentrl.teacher.recall import alike_unanswered, asked_words, same_matter
+from agentrl.teacher.recall import alike_unanswered, asked_words, matter, same_matter
 from agentrl.types import JSON, Arm, Lesson, MatchedBy, Purpose, TurnKind
 from server.conversations import Place
 from server.lessons_pages import standing
 from server.request import ChatRequest
 from server.run_folder import drawn
-from server.shelf import Said, Shelf, look
+from server.shelf import Shelf, look
 
 logger = logging.getLogger(__name__)
 
 POSITION: Final = "system"
 """The one place that every prompt of a conversation has, also where it is rendered anew."""
+POLL_S: Final = 0.1
+"""How often one looks whether the files have changed."""
 REST: Final = 9.0
-"""The files are read again after at least this many times as long as reading it took."""
+"""They are read again after at least this many times as long as reading took."""
+MAX_ALIKE: Final = 256
+"""Newest lessons for like requests that are weighed against each other: each with each, while the loop waits."""
 
 
 class Writer(Protocol):
@@ -57,6 +65,19 @@ def refuse_to_show(config: Config, recipe: Recipe) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A lesson that conversations may begin with."""
+
+    lesson: Lesson
+    at: float
+    """When it was last given, Unix seconds."""
+    asked: tuple[tuple[frozenset[str], int], ...]
+    """The requests that it was learned from: their words, and how many of these are arguments."""
+    by_user: bool
+    """Whether a user said it in words."""
+
+
 class ShownLessons:
     """Chooses what conversations begin with. Reads the run's files, in a thread, and writes nothing.
 
@@ -64,7 +85,6 @@ class ShownLessons:
         log: gives learning.db, None while no learner has made it.
         writer: of the policy's model.
         secret: the run's.
-        clock: seconds of a monotonic clock.
     """
 
     def __init__(
@@ -74,7 +94,6 @@ class ShownLessons:
         log: Callable[[], LearningLog | None],
         writer: Writer,
         secret: bytes,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._learn = config.learn
         self._policy = config.policy
@@ -86,28 +105,52 @@ class ShownLessons:
         self._log = log
         self._writer = writer
         self._secret = secret
-        self._clock = clock
         self._shelf = Shelf()
-        self._reading = asyncio.Lock()
-        self._rests_until = -float("inf")
+        self._candidates: dict[str, tuple[Candidate, ...]] = {}
+        """By scope."""
+        self._looked = asyncio.Event()
+        self._trouble = ""
+
+    async def follow(self) -> None:
+        """Until cancelled: looks at the files."""
+        await self.look()  # reads all there is; those that follow read what is new
+        while True:
+            began = time.monotonic()
+            await self.look()
+            await asyncio.sleep(max(POLL_S, REST * (time.monotonic() - began)))
+
+    async def look(self) -> None:
+        """Looks once. Files that cannot be read cost what is new in them, never a request."""
+        try:
+            self._shelf, self._candidates = await asyncio.to_thread(self._read, self._shelf, self._candidates)
+            self._trouble = ""
+        except StoreError as error:
+            if str(error) != self._trouble:
+                logger.error("which lessons there are cannot be read: %s", error)
+            self._trouble = str(error)
+        finally:
+            self._looked.set()
 
     async def begin(self, chat: ChatRequest, place: Place, arm: Arm) -> list[Lesson]:
         """The lessons that a conversation begins with, the oldest first; none where this request begins no
         conversation in which lessons may stand."""
         if not self._may_begin(chat, place, arm):
             return []
-        await self._refresh()
+        # Before the first look, one would begin without what was learned before the server was started.
+        await self._looked.wait()
         return self._chosen(chat.caller.scope, chat.messages)
 
     async def again(self, lesson_ids: Sequence[str]) -> list[Lesson]:
         """Those of a conversation's lessons that are still approved, whether or not they have been learned since."""
-        await self._refresh()
+        await self._looked.wait()
         return [self._shelf.approved[name] for name in lesson_ids if name in self._shelf.approved]
 
-    async def report(self) -> JSON:
+    def report(self) -> JSON:
         """For `agentrl status`: how many lessons conversations may begin with now."""
-        await self._refresh()
-        return {"share": self._learn.show_share, "num_lessons": len(self._candidates())}
+        return {
+            "share": self._learn.show_share,
+            "num_lessons": sum(len(found) for found in self._candidates.values()),
+        }
 
     def _may_begin(self, chat: ChatRequest, place: Place, arm: Arm) -> bool:
         return (
@@ -126,77 +169,75 @@ class ShownLessons:
 
     # choosing
 
-    def _candidates(self) -> list[Lesson]:
-        """Approved lessons that are believed and that the weights do not hold."""
-        return [
-            lesson
-            for lesson in self._shelf.approved.values()
-            if standing(lesson)[0] != "holds" and self._is_believed(lesson)
-        ]
-
-    def _is_believed(self, lesson: Lesson) -> bool:
-        """What came from elsewhere was read and approved; of all else somebody who is listened to must vouch."""
-        sessions = {said.session for said in self._heard(lesson)}
-        return lesson.origin == "import" or len(sessions) >= self._min_sessions
-
-    def _heard(self, lesson: Lesson) -> list[Said]:
-        return [
-            said
-            for said in self._shelf.given.get(lesson.id, ())
-            if said.turn_id not in self._shelf.doubted and self._trust.of(said.source, lesson.scope) > 0
-        ]
-
     def _chosen(self, scope: str, messages: Sequence[JSON]) -> list[Lesson]:
         asked = asked_words(messages)
         found = [
-            (likeness, self._newest(lesson), lesson)
-            for lesson in self._candidates()
-            if lesson.scope == scope and (likeness := self._likeness(asked, lesson)) >= LIKENESS
+            (likeness, candidate.at, candidate.lesson)
+            for candidate in self._candidates.get(scope, ())
+            if (likeness := self._likeness(asked, candidate)) >= LIKENESS
         ]
         # Of what contradicts each other the newer word stands, however like the requests are.
         current: list[tuple[float, float, Lesson]] = []
-        for one in sorted(found, key=lambda item: item[1], reverse=True):
-            if not any(same_matter(one[2].text, other[2].text) for other in current):
+        matters: list[frozenset[str]] = []
+        for one in sorted(found, key=lambda item: item[1], reverse=True)[:MAX_ALIKE]:
+            about = matter(one[2].text)
+            if not any(same_matter(about, other) for other in matters):
                 current.append(one)
+                matters.append(about)
         chosen: list[tuple[float, Lesson]] = []
         left = self._learn.max_shown_tokens
         for _, at, lesson in sorted(current, key=lambda item: item[:2], reverse=True):
+            if len(chosen) == self._learn.max_shown:
+                break
             length = len(self._writer.encode_plain("\n\n" + hint_block(lesson.text, POSITION).text))
-            if length <= left and len(chosen) < self._learn.max_shown:
+            if length <= left:
                 chosen.append((at, lesson))
                 left -= length
         return [lesson for _, lesson in sorted(chosen, key=lambda item: item[0])]
 
-    def _likeness(self, asked: frozenset[str], lesson: Lesson) -> float:
+    def _likeness(self, asked: frozenset[str], candidate: Candidate) -> float:
         """To the likest of the requests that the lesson was learned from; 1 for a user's wish where these stand for
         all requests."""
-        heard = self._heard(lesson)
-        if self._wishes_stand and any(said.by_user for said in heard):
+        if self._wishes_stand and candidate.by_user:
             return 1.0
-        known = [(said.words, said.num_arguments) for said in heard] or [(frozenset(lesson.situation), 1)]
-        return max(alike_unanswered(asked, words, number) for words, number in known)
+        return max(alike_unanswered(asked, words, number) for words, number in candidate.asked)
 
-    def _newest(self, lesson: Lesson) -> float:
-        return max((said.at for said in self._heard(lesson)), default=lesson.created_at)
+    # the files; in a thread
 
-    # the files
-
-    async def _refresh(self) -> None:
-        """A log that cannot be read costs what is new in it, never the request."""
-        async with self._reading:
-            began = self._clock()
-            if began < self._rests_until:
-                return
-            try:
-                self._shelf = await asyncio.to_thread(self._read, self._shelf)
-            except StoreError as error:
-                logger.error("which lessons there are cannot be read: %s", error)
-            ended = self._clock()
-            self._rests_until = ended + REST * (ended - began)
-
-    def _read(self, before: Shelf) -> Shelf:
+    def _read(
+        self, before: Shelf, candidates: dict[str, tuple[Candidate, ...]]
+    ) -> tuple[Shelf, dict[str, tuple[Candidate, ...]]]:
         log = self._log()
-        return before if log is None else look(log, before, policy=self._policy, approve=self._learn.approve)
+        if log is None:
+            return before, candidates
+        shelf = look(log, before, policy=self._policy, approve=self._learn.approve)
+        if shelf.approved is before.approved:
+            return shelf, candidates
+        found: dict[str, list[Candidate]] = {}
+        for lesson in shelf.approved.values():
+            if (candidate := self._candidate(lesson, shelf)) is not None:
+                found.setdefault(lesson.scope, []).append(candidate)
+        return shelf, {scope: tuple(of_scope) for scope, of_scope in found.items()}
+
+    def _candidate(self, lesson: Lesson, shelf: Shelf) -> Candidate | None:
+        """None for a lesson that the weights hold, or that is not believed: what came from elsewhere was read and
+        approved; of all else somebody who is listened to must vouch."""
+        if standing(lesson)[0] == "holds":
+            return None
+        heard = [
+            said
+            for said in shelf.given.get(lesson.id, ())
+            if said.turn_id not in shelf.doubted and self._trust.of(said.source, lesson.scope) > 0
+        ]
+        if lesson.origin != "import" and len({said.session for said in heard}) < self._min_sessions:
+            return None
+        asked = {(said.words, said.num_arguments) for said in heard}
+        return Candidate(
+            lesson=lesson,
+            at=max((said.at for said in heard), default=lesson.created_at),
+            asked=tuple(asked) or ((frozenset(lesson.situation), 1),),
+            by_user=any(said.by_user for said in heard),
+        )
 
 
 def may_show(secret: bytes, share: float, scope: str, session: str, task_key: str) -> bool:

@@ -68,7 +68,7 @@ class Status:
             "counts": await self._log.counts(),
             "hints": self._metrics.hints_by_outcome(),
             "judge": self._bench.report(),
-            "shown": await self._shown_report(),
+            "shown": self._shown_report(),
             "guards": guards_of(Path(self._config.run_dir)),
             "account": None,
             "versions": [],
@@ -78,11 +78,13 @@ class Status:
             report |= await asyncio.to_thread(learning_report, learning, self._config.policy)
         return report
 
-    async def _shown_report(self) -> JSON | None:
+    def _shown_report(self) -> JSON | None:
         """Lessons in prompts; None where none are shown."""
         if self._shown is None:
             return None
-        return await self._shown.report() | {"num_turns": int(self._metrics.total("lesson_turns_total"))}
+        return self._shown.report() | {
+            "num_turns_since_start": int(self._metrics.total("lesson_turns_total"))
+        }
 
 
 def learner_report(learner: LearnerChild | None) -> JSON:

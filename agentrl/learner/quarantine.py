@@ -12,6 +12,8 @@ One session has one vote on an action in a situation, its newest. A turn is cont
                 elsewhere says nothing of what somebody wants
     mixed       one source rewards it and another one punishes it
     elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
+    without     at least as much trust was rewarded after the same request for a call that has no word of the hint, as
+                gave a like hint or was rewarded for a call that has one: whatever failed, it went well without
     alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done
 
 Then nothing is learned from it until that changes. Nobody knows here which side is right: the many, as far as they are
@@ -22,8 +24,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from agentrl.learner.trust import Trust, source_of
 from agentrl.signals.commands import read_call
@@ -56,15 +58,29 @@ class _Vote:
     output: Words
     sign: int
     hint: Words
+    told: Words
+    """Those of the hint's words that neither the request nor the action has."""
     trust: float
     by_user: bool
     mixed: str
     """Which source punishes what another one rewards; empty where none does."""
+    number: int = field(compare=False)
+    """Grows with time."""
 
     def is_like(self, other: _Vote) -> bool:
         return _alike(self.request, other.request) and (
             (not self.output and not other.output) or _alike(self.output, other.output)
         )
+
+    def side_of(self, other: _Vote, calls: Words) -> bool | None:
+        """Whether what became of another turn speaks for this one's hint; None where it says nothing of it.
+
+        Args:
+            calls: the words of the other turn's calls.
+        """
+        if other.sign > 0:
+            return bool(self.told & calls) if calls else None
+        return True if other.hint and _alike(self.hint, other.hint, MIN_SAME) else None
 
     def agrees(self, other: _Vote) -> bool:
         """Whether both give like hints in like situations."""
@@ -88,6 +104,9 @@ class Quarantine:
         self._votes: dict[_Place, OrderedDict[str, _Vote]] = {}
         self._places: OrderedDict[str, _Place] = OrderedDict()
         """turn id -> where its vote is."""
+        self._requests: dict[tuple[str, Words], OrderedDict[str, None]] = {}
+        """(scope, request) -> its turns."""
+        self._num_added = 0
         self._changed: set[_Place] = set()
         self._newest: dict[str, _Place] = {}
         """The turns of which something was said since `changed` was asked."""
@@ -113,13 +132,17 @@ class Quarantine:
             output=output,
             sign=sign,
             hint=_marked(hint, known),
+            told=_marked(hint, {*_words(_request(turn)), *_words(" ".join(_texts(turn)))}) - {_ARGUMENT},
             trust=trust,
             by_user=source is SignalSource.USER,
             mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
+            number=self._num_added,
         )
         if self._places.get(turn.id) == place and self._votes[place][turn.id] == vote:
             return
         self._remove(turn.id)
+        self._num_added += 1
+        self._requests.setdefault((turn.scope, request), OrderedDict())[turn.id] = None
         self._votes.setdefault(place, OrderedDict())[turn.id] = vote
         self._places[turn.id] = self._newest[turn.id] = place
         self._changed.add(place)
@@ -144,9 +167,47 @@ class Quarantine:
             if num_asked == MAX_ASKED:
                 break
         votes = list(sessions.values())
-        if own.by_user and own.sign < 0 and self._min_sessions == 1:
+        is_wish = own.by_user and own.sign < 0 and self._min_sessions == 1
+        if is_wish:
             votes = [vote for vote in votes if vote.by_user or vote.sign < 0]
-        return _opposite(own, votes) or _elsewhere(own, votes) or self._alone(own, place[0])
+        why = _opposite(own, votes) or _elsewhere(own, votes)
+        if why is None and not is_wish:
+            why = self._without(own, place)
+        return why or self._alone(own, place[0])
+
+    def _without(self, own: _Vote, place: _Place) -> str | None:
+        if not own.told or not _calls(place[1]):
+            return None
+        sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
+        for vote, calls in self._after_the_same(place[0], own.request):
+            side = own.side_of(vote, calls)
+            if side is not None and vote.session not in sides:
+                sides[vote.session] = (side, vote)
+                if len(sides) > MAX_ASKED:
+                    break
+        against = [vote for is_with, vote in sides.values() if not is_with]
+        with_it = sum(vote.trust for is_with, vote in sides.values() if is_with)
+        if not against or sum(vote.trust for vote in against) < with_it:
+            return None
+        return (
+            f"{len(against)} of {len(sides)} sessions with the same request went well without what its hint says, as "
+            f"turn {against[0].turn_id}"
+        )
+
+    def _after_the_same(self, scope: str, request: Words) -> Iterator[tuple[_Vote, Words]]:
+        """The votes after a request, after one that holds all its words or one whose words it holds, each with the
+        words of its calls; the newest first."""
+        turn_ids = [
+            turn_id
+            for (where, words), turns in self._requests.items()
+            if where == scope and _alike(request, words, 1.0)
+            for turn_id in turns
+        ]
+        found = [
+            (self._votes[self._places[turn_id]][turn_id], self._places[turn_id][1]) for turn_id in turn_ids
+        ]
+        for vote, action in sorted(found, key=lambda item: item[0].number, reverse=True):
+            yield vote, _calls(action)
 
     def _alone(self, own: _Vote, scope: str) -> str | None:
         if not own.hint or self._min_sessions == 1:
@@ -164,31 +225,39 @@ class Quarantine:
 
     def changed(self, turn_ids: Iterable[str]) -> list[str]:
         """Those of the turns about whose action something was said, or that were given a like hint elsewhere."""
-        vouching: dict[str, list[_Vote]] = {}
-        if self._min_sessions > 1:
-            for newest_id, (scope, action) in self._newest.items():
-                vote = self._votes[scope, action][newest_id]
-                if vote.hint:
-                    vouching.setdefault(scope, []).append(vote)
+        newest = [(place, self._votes[place][turn_id]) for turn_id, place in self._newest.items()]
         found = []
         for turn_id in turn_ids:
             place = self._places.get(turn_id)
             if place is None:
                 continue
             own = self._votes[place][turn_id]
-            if place in self._changed or any(own.agrees(vote) for vote in vouching.get(place[0], ())):
+            if place in self._changed or any(
+                where == place[0] and self._may_free(own, vote, action) for (where, action), vote in newest
+            ):
                 found.append(turn_id)
         self._changed.clear()
         self._newest.clear()
         return found
 
+    def _may_free(self, own: _Vote, vote: _Vote, action: tuple[str, ...]) -> bool:
+        """Whether what was said elsewhere may end a turn's quarantine."""
+        vouches = self._min_sessions > 1 and own.agrees(vote)
+        is_same = bool(own.hint) and _alike(own.request, vote.request, 1.0)
+        return vouches or (is_same and own.side_of(vote, _calls(action)) is True)
+
     def _remove(self, turn_id: str) -> None:
         self._newest.pop(turn_id, None)
         place = self._places.pop(turn_id, None)
-        if place is not None:
-            del self._votes[place][turn_id]
-            if not self._votes[place]:
-                del self._votes[place]
+        if place is None:
+            return
+        vote = self._votes[place].pop(turn_id)
+        if not self._votes[place]:
+            del self._votes[place]
+        asked = (place[0], vote.request)
+        del self._requests[asked][turn_id]
+        if not self._requests[asked]:
+            del self._requests[asked]
 
 
 def _opposite(own: _Vote, votes: Sequence[_Vote]) -> str | None:
@@ -272,6 +341,11 @@ def _output(turn: Turn) -> str:
         if message.get("role") == "tool":
             return message_text(message)[:MAX_OUTPUT_CHARS]
     return ""
+
+
+def _calls(action: tuple[str, ...]) -> Words:
+    """The words of an action's calls, without the names of the tools; none where it was a text."""
+    return frozenset(word.lower() for call in action if action[0] for word in call.split()[1:])
 
 
 def _texts(turn: Turn) -> list[str]:

@@ -92,34 +92,45 @@ def gather(log: LessonLog, policy: str, approve: Approve) -> None:
     """
     if approve == "auto":
         log.approve_proposed(policy)
-    known: defaultdict[tuple[str, ...], list[Lesson]] | None = None
+    known: Known | None = None
     while hints := log.new_hints(policy, limit=BATCH):
         if known is None:
-            known = defaultdict(list)
-            for lesson in log.bare_lessons(policy):
-                _file(lesson, known)
+            known = Known(log.bare_lessons(policy))
         found: list[Lesson] = []
         links: dict[int, tuple[str, str]] = {}
         for item in hints:
             lesson = lesson_of(item, state_of(approve))
-            # a judge that is a model words every hint anew: only what could be the same is compared
-            like = [other for key in _keys(lesson) for other in known.get(key, ())]
-            same = merged_into(lesson, like, in_other_words=approve == "auto")
+            same = known.same(lesson, in_other_words=approve == "auto")
             if same is None:
                 found.append(lesson)
-                _file(lesson, known)
+                known.add(lesson)
             links[item.signal] = (item.turn.id, (same or lesson).id)
         log.add_lessons(found, links, policy)
 
 
-def _keys(lesson: Lesson) -> tuple[tuple[str, ...], ...]:
-    """Two lessons that could be one have one of these in common."""
-    return (lesson.scope, "form", lesson.form), (lesson.scope, "names", *names_in(lesson.probe))
+class Known:
+    """Lessons, filed by what two that say the same have in common: a judge that is a model words every hint anew, and
+    only what could be the same is compared."""
 
+    def __init__(self, lessons: Iterable[Lesson] = ()) -> None:
+        self._filed: defaultdict[tuple[str, ...], list[Lesson]] = defaultdict(list)
+        for lesson in lessons:
+            self.add(lesson)
 
-def _file(lesson: Lesson, known: defaultdict[tuple[str, ...], list[Lesson]]) -> None:
-    for key in _keys(lesson) if names_in(lesson.probe) else _keys(lesson)[:1]:
-        known[key].append(lesson)
+    def add(self, lesson: Lesson) -> None:
+        for key in self._keys(lesson):
+            self._filed[key].append(lesson)
+
+    def same(self, lesson: Lesson, *, in_other_words: bool) -> Lesson | None:
+        """See `merged_into`."""
+        like = [other for key in self._keys(lesson) for other in self._filed.get(key, ())]
+        return merged_into(lesson, like, in_other_words=in_other_words)
+
+    @staticmethod
+    def _keys(lesson: Lesson) -> list[tuple[str, ...]]:
+        keys: list[tuple[str, ...]] = [(lesson.scope, "form", lesson.form)]
+        names = names_in(lesson.probe)
+        return [*keys, (lesson.scope, "names", *names)] if names else keys
 
 
 def state_of(approve: Approve) -> LessonState:

@@ -15,7 +15,7 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     rejected  ambiguous       which turn it answers, or which request answers it, could not be decided
     rejected  not_chosen      another choice of its request went on
     rejected  client_gone     nobody saw the reply
-    rejected  lesson_shown    a lesson stood in the prompt (learn.show_lessons), and the recipe is on-policy
+    rejected  lesson_shown    a lesson stood in the prompt (learn.show_lessons)
     rejected  operator_block  the same of any other text of an operator
     rejected  no_group        the recipe compares turns of a group, and this one has none
     pending   unjudged        the recipe takes what there is, and the judge may still add to it
@@ -156,7 +156,7 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN t.num_sampled = 0 THEN 'rejected:empty'
     WHEN t.matched_by = 'ambiguous' OR n.matched_by = 'ambiguous' THEN 'rejected:ambiguous'
     WHEN n.ending IN ('not_chosen', 'client_gone') THEN 'rejected:' || n.ending
-    WHEN t.block_spans IS NOT NULL AND NOT coalesce(g.allow_blocks, 0) THEN CASE
+    WHEN t.block_spans IS NOT NULL THEN CASE
         WHEN t.shown_lessons IS NULL THEN 'rejected:{Reason.OPERATOR_BLOCK}' ELSE 'rejected:{Reason.LESSON_SHOWN}' END
     WHEN coalesce(g.group_size, 1) > 1 AND t.group_key IS NULL THEN 'rejected:no_group'
     WHEN coalesce(g.needs, 'any') = 'any' AND n.turn IS NOT NULL

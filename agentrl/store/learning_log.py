@@ -62,7 +62,6 @@ class LearningLog(LessonLog):
         *,
         needs: Needs,
         group_size: int = 1,
-        allow_blocks: bool = False,
         approve: Approve | None = None,
     ) -> None:
         """Tells the account what the recipe needs; the learner calls it when it starts.
@@ -70,21 +69,15 @@ class LearningLog(LessonLog):
         Args:
             needs: what a turn must have to be of use.
             group_size: turns are compared within groups of this many sessions; 1 = one by one.
-            allow_blocks: turns whose prompt held an operator's block may train (recipes off policy).
             approve: whether hints are taught as they come or wait for approval; None = no teacher is shown hints.
         """
         with self._writing() as connection:
             connection.execute(
+                # allow_blocks: a column that nobody reads and that takes no NULL
                 """INSERT INTO settings (policy, needs, group_size, allow_blocks, settled, approve)
-                   VALUES (:policy, :needs, :size, :allow, 0, :approve) ON CONFLICT (policy) DO UPDATE
-                   SET needs = :needs, group_size = :size, allow_blocks = :allow, approve = :approve""",
-                {
-                    "policy": policy,
-                    "needs": needs,
-                    "size": group_size,
-                    "allow": allow_blocks,
-                    "approve": approve,
-                },
+                   VALUES (:policy, :needs, :size, 0, 0, :approve) ON CONFLICT (policy) DO UPDATE
+                   SET needs = :needs, group_size = :size, approve = :approve""",
+                {"policy": policy, "needs": needs, "size": group_size, "approve": approve},
             )
 
     def claim(
@@ -353,10 +346,4 @@ class LearningLog(LessonLog):
         if row is None:
             self.configure(policy, needs=needs or "any", group_size=group_size)
         elif needs is not None and (row["needs"], row["group_size"]) != (needs, group_size):
-            self.configure(
-                policy,
-                needs=needs,
-                group_size=group_size,
-                allow_blocks=bool(row["allow_blocks"]),
-                approve=row["approve"],
-            )
+            self.configure(policy, needs=needs, group_size=group_size, approve=row["approve"])

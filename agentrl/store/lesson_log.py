@@ -73,10 +73,20 @@ class LessonLog(VersionLog):
         with self._reading() as connection:
             return lesson_rows.with_results(connection, policy, lessons)
 
-    def given(self, after: int = 0, policy: str = "default", *, limit: int = 500) -> list[Given]:
-        """The newest hints that belong to lessons, above a signal's number, in their order."""
+    def given(self, after: Mapping[str, int], *, most: int) -> list[Given]:
+        """The newest hints that belong to lessons, in the order of their signals.
+
+        Args:
+            after: lesson -> a signal's number, above which they stand.
+            most: of each lesson.
+        """
         with self._reading() as connection:
-            return lesson_rows.given(connection, policy, after, limit)
+            return lesson_rows.given(connection, after, most)
+
+    def gathered(self, hints: Mapping[int, str]) -> frozenset[int]:
+        """Those of the hints (signal of log.db -> turn id) that belong to a lesson."""
+        with self._reading() as connection:
+            return lesson_rows.gathered(connection, hints)
 
     def doubted(self) -> frozenset[str]:
         """The turns of lessons whose hints are not to be believed: in quarantine, or set aside with a version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentrl.store import codec, records
@@ -116,16 +116,18 @@ def new_hints(connection: sqlite3.Connection, policy: str, limit: int, after: in
     return found
 
 
-def given(connection: sqlite3.Connection, policy: str, after: int, limit: int) -> list[Given]:
-    """The newest hints of lessons above a signal's number, in their order."""
+def given(connection: sqlite3.Connection, after: Mapping[str, int], most: int) -> list[Given]:
+    """The newest `most` hints of each lesson above its number of a signal, in the order of their signals."""
     rows = connection.execute(
-        """SELECT h.signal, h.lesson, h.turn_id, s.hint, s.source FROM lesson_hints h JOIN lessons l ON l.id = h.lesson
-           JOIN signals s ON s.id = h.signal JOIN turns t ON t.seq = s.turn AND t.id = h.turn_id
-           WHERE l.policy = ? AND h.signal > ? ORDER BY h.signal DESC LIMIT ?""",
-        (policy, after, limit),
+        """SELECT * FROM (SELECT h.signal, h.lesson, h.turn_id, s.hint, s.source,
+               row_number() OVER (PARTITION BY h.lesson ORDER BY h.signal DESC) AS place
+               FROM json_each(?) a CROSS JOIN lesson_hints h ON h.lesson = a.key AND h.signal > a.value
+               JOIN signals s ON s.id = h.signal JOIN turns t ON t.seq = s.turn AND t.id = h.turn_id)
+           WHERE place <= ? ORDER BY signal""",
+        (codec.to_json(dict(after)), most),
     ).fetchall()
     found = []
-    for row in reversed(rows):
+    for row in rows:
         turn = records.read_turn(connection, row["turn_id"])
         assert turn is not None, "the snapshot holds the row"
         found.append(
@@ -139,6 +141,16 @@ def given(connection: sqlite3.Connection, policy: str, after: int, limit: int) -
             )
         )
     return found
+
+
+def gathered(connection: sqlite3.Connection, hints: Mapping[int, str]) -> frozenset[int]:
+    """Those of the hints (signal -> turn id) that belong to a lesson."""
+    rows = connection.execute(
+        """SELECT h.signal FROM json_each(?) a CROSS JOIN lesson_hints h ON h.signal = CAST(a.key AS INTEGER)
+           WHERE h.turn_id = a.value""",
+        (codec.to_json({str(signal): turn_id for signal, turn_id in hints.items()}),),
+    )
+    return frozenset(row["signal"] for row in rows)
 
 
 def doubted(connection: sqlite3.Connection) -> frozenset[str]:

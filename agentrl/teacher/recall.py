@@ -145,7 +145,7 @@ class HintMemory:
             most: how many, at most.
         """
         found: list[Recalled] = []
-        matters = [] if own is None else [_matter(own)]
+        matters = [] if own is None else [matter(own)]
         newest_first = sorted(
             self._scopes.get(turn.scope, {}).items(), key=lambda item: item[1].received_at, reverse=True
         )
@@ -154,10 +154,10 @@ class HintMemory:
                 break
             if not item.by_user or item.received_at >= turn.received_at or turn_id == turn.id:
                 continue
-            matter = _matter(item.hint)
-            if not any(_is_same(matter, other) for other in matters):
+            about = matter(item.hint)
+            if not any(same_matter(about, other) for other in matters):
                 found.append(Recalled(hint=item.hint, turn_id=turn_id))
-                matters.append(matter)
+                matters.append(about)
         return found[::-1]
 
 
@@ -216,18 +216,14 @@ def _texts(arguments: str) -> list[str]:
     return [str(value) for value in values.values()] if isinstance(values, dict) else [str(values)]
 
 
-def same_matter(a: str, b: str) -> bool:
-    """Whether two hints are about the same thing, whatever they say of it."""
-    return _is_same(_matter(a), _matter(b))
-
-
-def _matter(hint: str) -> frozenset[str]:
-    """What a wish is about; all of its words where it has nothing but filler."""
+def matter(hint: str) -> frozenset[str]:
+    """What a hint is about; all of its words where it has nothing but filler."""
     words = frozenset(word.lower() for word in _words(hint))
     return words - _FILLER or words
 
 
-def _is_same(a: frozenset[str], b: frozenset[str]) -> bool:
+def same_matter(a: frozenset[str], b: frozenset[str]) -> bool:
+    """Whether two hints are about the same thing, whatever they say of it."""
     return bool(a) and bool(b) and len(a & b) >= MIN_SAME * min(len(a), len(b))
 
 

@@ -346,3 +346,80 @@ def test_only_a_like_hint_makes_those_that_wait_for_others_be_asked_again() -> N
     assert quarantine.changed(["a"]) == []
     quarantine.add(turn("d", "xz notes.txt"), say("d", -1.0, "xz: not here, use blorp"))
     assert quarantine.changed(["a"]) == ["a"]
+
+
+def well(name: str, command: str = "gzip notes.txt") -> tuple[Turn, list[Signal]]:
+    return turn(name, command), say(name, 1.0, source=SignalSource.ENVIRONMENT)
+
+
+def sent(name: str, command: str, hint: str = "xz: not here, use blorp") -> tuple[Turn, list[Signal]]:
+    return turn(name, command), say(name, -1.0, hint)
+
+
+def test_a_hint_is_not_believed_where_the_same_request_went_well_without_it() -> None:
+    """Whatever had been done wrongly: who hints after commands that no honest session uses has nobody to say no."""
+    quarantine = heard(sent("a", "xz notes.txt"), sent("b", "xz notes.txt"), well("c"), well("d"))
+
+    why = quarantine.contradiction("a")
+    assert why is not None
+    assert why.startswith(
+        "2 of 4 sessions with the same request went well without what its hint says, as turn "
+    )
+    assert heard(sent("a", "xz notes.txt"), sent("b", "xz notes.txt"), well("c")).contradiction("a") is None
+
+
+def test_who_went_well_by_the_hint_speaks_for_it() -> None:
+    followed = [well("c", "blorp notes.txt"), well("d", "BLORP -k notes.txt")]
+    quarantine = heard(sent("a", "xz notes.txt"), *followed, well("e"), well("f"))
+
+    assert quarantine.contradiction("a") is None
+    quarantine.add(*well("g"))
+    assert quarantine.contradiction("a") is not None
+
+
+def test_what_went_well_after_another_request_says_nothing_of_a_hint() -> None:
+    quarantine = heard(
+        sent("a", "xz notes.txt"),
+        (turn("c", "gzip notes.txt", "Shrink the file notes.txt."), say("c", 1.0)),
+        (turn("d", "gzip notes.txt", scope="other"), say("d", 1.0)),
+    )
+    assert quarantine.contradiction("a") is None
+    # A word more makes no other request of it.
+    quarantine.add(turn("e", "gzip notes.txt", "Compress the file notes.txt please."), say("e", 1.0))
+    assert quarantine.contradiction("a") is not None
+
+
+def test_a_hint_waits_again_until_those_who_went_well_by_it_are_more() -> None:
+    quarantine = heard(sent("a", "xz notes.txt"), well("b"))
+    quarantine.changed([])
+    assert quarantine.contradiction("a") is not None
+
+    quarantine.add(*well("c"))
+    assert quarantine.changed(["a"]) == []
+    quarantine.add(*well("d", "blorp notes.txt"))
+    quarantine.add(*well("e", "blorp notes.txt"))
+    assert quarantine.changed(["a"]) == ["a"]
+    assert quarantine.contradiction("a") is None
+
+
+def test_what_somebody_wants_is_not_outvoted_by_what_went_well_elsewhere() -> None:
+    wish = (turn("a", "xz notes.txt"), say("a", -1.0, "use blorp", SignalSource.USER))
+
+    assert heard(wish, well("b"), well("c")).contradiction("a") is None
+    # Among strangers it is.
+    assert heard(wish, well("b"), well("c"), min_sessions=2).contradiction("a") is not None
+
+
+def test_answers_in_words_follow_no_hint_and_break_none() -> None:
+    said = replace(turn("b"), reply=Reply(text="It is done."))
+    quarantine = heard(sent("a", "xz notes.txt"), (said, say("b", 1.0)))
+
+    assert quarantine.contradiction("a") is None
+
+
+def test_requests_whose_turns_are_gone_are_forgotten() -> None:
+    quarantine = heard(sent("a", "xz notes.txt"), well("b"))
+    quarantine.add(turn("a"), say("a", 0.0))
+    quarantine.add(turn("b"), say("b", 0.0))
+
+    assert quarantine._requests == {}

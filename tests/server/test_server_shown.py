@@ -1,13 +1,27 @@
 """Lessons in served prompts: who is shown which, what is recorded of it, and when a lesson leaves."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from server_house import BASH, House, calls, decode, eventually, says, serving
+from server_house import BASH, decode, eventually, serving
+from shown_house import (
+    ERROR,
+    FAR,
+    LESSON,
+    SYSTEM,
+    another,
+    begin,
+    corrected,
+    history,
+    imported,
+    probed,
+    session,
+    showing,
+    shown,
+    stand,
+    wished,
+)
 
 from agentrl.config import load_config
 from agentrl.errors import ConfigError
@@ -15,119 +29,11 @@ from agentrl.signals.lessons import gather
 from agentrl.store.account import Reason
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.outcomes import outcomes
-from agentrl.store.version_log import Probe
 from agentrl.text.turns import without_spans
-from agentrl.types import Arm, Lesson, LessonState
+from agentrl.types import Arm, LessonState
 from server.progress import without_help
 from server.run_folder import drawn, read_secret
-from server.shelf import Shelf, look
 from server.shown import may_show
-
-ERROR = "cat is not installed. Use show instead."
-LESSON = f"\n\nHint: {ERROR}"
-SYSTEM = {"role": "system", "content": "You are an agent."}
-
-
-@asynccontextmanager
-async def showing(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
-    """A server that shows lessons, before a model that always calls cat, or says Ok. without tools."""
-    options = {"learn__show_lessons": True, "learn__show_share": 0.5} | settings
-
-    def reply(prompt: tuple[int, ...], _: object) -> list[int]:
-        return calls("cat a.txt") if "# Tools" in decode(prompt) else says("Ok.")
-
-    async with serving(tmp_path, reply, **options) as house:
-        with LearningLog(tmp_path) as log:
-            log.ensure_base("default", "base")
-            log.configure(needs="hint", approve="auto")
-        yield house
-
-
-def session(
-    tmp_path: Path, name: str, *, shows: bool = True, scope: str = "default", share: float = 0.5
-) -> str:
-    """A session of which lessons may stand in the conversation of task "t", or may not."""
-    secret = read_secret(tmp_path)
-    assert secret is not None
-    return next(
-        f"{name}{number}"
-        for number in range(1000)
-        if may_show(secret, share, scope, f"{name}{number}", "t") is shows
-    )
-
-
-async def begin(
-    house: House,
-    name: str,
-    file: str = "a.txt",
-    *,
-    said: str | None = None,
-    key: str | None = None,
-    prefix: str = "",
-    **body: Any,
-) -> httpx.Response:
-    """The first request of a conversation; `prefix` "/eval" makes it an evaluation."""
-    answer = await house.ask(
-        SYSTEM,
-        said or f"Show the file {file}",
-        path=f"/s/{name}{prefix}",
-        tools=[BASH],
-        headers={"X-Task-Key": "t"} | ({"Authorization": f"Bearer {key}"} if key else {}),
-        **body,
-    )
-    return answer.raise_for_status()
-
-
-def history(first: httpx.Response, output: str = "done", file: str = "a.txt") -> list[dict[str, Any]]:
-    """What the client sends next: its request, the call, the call's output."""
-    call = first.json()["choices"][0]["message"]["tool_calls"][0]
-    said = {"role": "assistant", "content": None, "tool_calls": [call]}
-    result = {"role": "tool", "tool_call_id": call["id"], "content": output}
-    return [SYSTEM, {"role": "user", "content": f"Show the file {file}"}, said, result]
-
-
-async def goes_on(house: House, first: httpx.Response, path: str, **options: Any) -> httpx.Response:
-    headers = {"X-Task-Key": "t"}
-    return await house.ask(*history(first, **options), path=path, tools=[BASH], headers=headers)
-
-
-async def told(house: House, name: str, error: str = ERROR, key: str | None = None) -> str:
-    """A conversation whose command fails with a hint; its first turn's id."""
-    first = await begin(house, name, key=key)
-    headers = {"X-Task-Key": "t"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    said = history(first, f"{error}\n[exit code 127]")
-    await house.ask(*said, path=f"/s/{name}", tools=[BASH], headers=headers)
-    await eventually(lambda: house.runtime.log.signals(first.headers["X-Turn-Id"]))
-    return first.headers["X-Turn-Id"]
-
-
-async def corrected(
-    house: House, tmp_path: Path, name: str, error: str = ERROR, key: str | None = None
-) -> str:
-    """The same, and what the learner makes of it: the lesson's id."""
-    turn_id = await told(house, name, error, key)
-    with LearningLog(tmp_path) as log:
-        gather(log, "default", "auto")
-        [found] = [lesson for lesson in log.lessons() if turn_id in lesson.turn_ids]
-    return found.id
-
-
-async def stand(house: House, number: int) -> None:
-    """Waits until so many lessons may stand in prompts: what others write into learning.db tells of itself nowhere."""
-
-    async def there() -> bool:
-        return bool((await house.http.get("/v1/status")).json()["shown"]["num_lessons"] == number)
-
-    await eventually(there)
-
-
-def probed(tmp_path: Path, lesson: str, number: int = 0, *, passed: bool = True) -> None:
-    with LearningLog(tmp_path) as log:
-        log.record_probe("default", number, Probe(name=f"lesson {lesson}", passed=passed))
-
-
-def shown(answer: httpx.Response) -> str | None:
-    return answer.headers.get("X-Agentrl-Lessons")
 
 
 async def test_the_next_conversation_after_a_correction_has_the_lesson_in_its_prompt(tmp_path: Path) -> None:
@@ -152,7 +58,7 @@ async def test_the_next_conversation_after_a_correction_has_the_lesson_in_its_pr
         assert told["turn"]["shown_lessons"] == [lesson]
         assert house.runtime.metrics.total("lesson_turns_total") == 1
         report = (await house.http.get("/v1/status")).json()["shown"]
-        assert report == {"share": 0.5, "num_lessons": 1, "num_turns": 1}
+        assert report == {"share": 0.5, "num_lessons": 1, "num_turns_since_start": 1}
 
 
 async def test_a_learner_in_a_long_step_does_not_keep_a_lesson_from_the_next_conversation(
@@ -160,9 +66,9 @@ async def test_a_learner_in_a_long_step_does_not_keep_a_lesson_from_the_next_con
 ) -> None:
     async with showing(tmp_path) as house:
         await stand(house, 0)
-        turn_id = await told(house, session(tmp_path, "first", shows=False))
+        turn_id = await wished(house, session(tmp_path, "first", shows=False))
         await stand(house, 1)
-        early = await begin(house, session(tmp_path, "next"))
+        early = await house.ask(FAR, path=f"/s/{session(tmp_path, 'next')}", headers={"X-Task-Key": "t"})
         with LearningLog(tmp_path) as log:
             assert log.lessons() == []
             gather(log, "default", "auto")
@@ -174,29 +80,21 @@ async def test_a_learner_in_a_long_step_does_not_keep_a_lesson_from_the_next_con
         await stand(house, 0)
 
 
-async def test_a_hint_counts_once_before_and_after_the_learner_has_gathered_it(tmp_path: Path) -> None:
-    async with showing(tmp_path) as house:
-        turn_id = await told(house, session(tmp_path, "first", shows=False))
-        with LearningLog(tmp_path, read_only=True) as reader, LearningLog(tmp_path) as log:
-            before = look(reader, Shelf(), policy="default", approve="auto")
-            gather(log, "default", "auto")
-            after = look(reader, before, policy="default", approve="auto")
-
-        for shelf in (before, after):
-            assert [[said.turn_id for said in given] for given in shelf.given.values()] == [[turn_id]]
-        assert (len(before.waiting), after.waiting) == (1, {})
-
-
 async def test_in_review_nothing_is_shown_before_it_is_approved(tmp_path: Path) -> None:
     async with showing(tmp_path, learn__approve="review") as house:
-        await told(house, session(tmp_path, "first", shows=False))
-        assert shown(await begin(house, session(tmp_path, "next"))) is None
+        headers = {"X-Task-Key": "t"}
+        await wished(house, session(tmp_path, "first", shows=False))
+        another(tmp_path)
+        await stand(house, 1)
+        early = await house.ask(FAR, path=f"/s/{session(tmp_path, 'next')}", headers=headers)
         with LearningLog(tmp_path) as log:
             gather(log, "default", "review")
             log.decide([lesson.id for lesson in log.lessons()], LessonState.APPROVED)
-        await stand(house, 1)
+        await stand(house, 2)
+        later = await house.ask(FAR, path=f"/s/{session(tmp_path, 'later')}", headers=headers)
 
-        assert shown(await begin(house, session(tmp_path, "later"))) is not None
+        assert shown(early) is None
+        assert shown(later) is not None
 
 
 async def test_without_being_asked_for_by_name_nothing_is_shown(tmp_path: Path) -> None:
@@ -230,45 +128,6 @@ async def test_without_the_lesson_the_prompt_is_what_it_would_have_been(
         assert turn.prompt_ids != bare
 
 
-async def test_a_conversation_keeps_the_lesson_it_began_with_and_later_ones_begin_without_what_was_learned(
-    tmp_path: Path,
-) -> None:
-    async with showing(tmp_path) as house:
-        lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
-        await stand(house, 1)
-        name = session(tmp_path, "next")
-        first = await begin(house, name)
-        probed(tmp_path, lesson)
-        await stand(house, 0)
-        second = await goes_on(house, first, f"/s/{name}")
-        later = await begin(house, session(tmp_path, "later"))
-
-        before = await house.turn(first.headers["X-Turn-Id"])
-        after = await house.turn(second.headers["X-Turn-Id"])
-        assert shown(second) == shown(first) == lesson
-        assert after.prompt_built_by == "extended"
-        known = before.prompt_ids + before.completion.token_ids
-        assert after.prompt_ids[: len(known)] == known
-        assert (after.block_spans, after.shown_lessons) == (before.block_spans, (lesson,))
-        assert shown(later) is None
-        assert LESSON not in decode((await house.turn(later.headers["X-Turn-Id"])).prompt_ids)
-
-
-async def test_a_conversation_keeps_its_lesson_over_a_restart_and_when_none_are_shown_any_more(
-    tmp_path: Path,
-) -> None:
-    async with showing(tmp_path) as house:
-        lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
-        await stand(house, 1)
-        name = session(tmp_path, "next")
-        first = await begin(house, name)
-    async with showing(tmp_path, learn__show_lessons=False) as house:
-        second = await goes_on(house, first, f"/s/{name}")
-        turn = await house.turn(second.headers["X-Turn-Id"])
-
-        assert (turn.prompt_built_by, turn.shown_lessons) == ("extended", (lesson,))
-
-
 async def test_a_lesson_comes_back_where_a_later_version_breaks_it(tmp_path: Path) -> None:
     async with showing(tmp_path) as house:
         lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
@@ -290,28 +149,6 @@ async def test_only_approved_lessons_are_shown(tmp_path: Path, state: LessonStat
         await stand(house, 0)
 
         assert shown(await begin(house, session(tmp_path, "next"))) is None
-
-
-async def test_a_prompt_written_anew_holds_what_is_still_approved(tmp_path: Path) -> None:
-    async with showing(tmp_path) as house:
-        lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
-        await stand(house, 1)
-        name = session(tmp_path, "next")
-        first = await begin(house, name)
-        said = [{"role": "system", "content": "You are another agent."}, *history(first)[1:]]
-        options = {"path": f"/s/{name}", "tools": [BASH], "headers": {"X-Task-Key": "t"}}
-        second = await house.ask(*said, **options)
-        with LearningLog(tmp_path) as log:
-            log.decide([lesson], LessonState.RETIRED)
-        await stand(house, 0)
-        said[0] = {"role": "system", "content": "You are a third agent."}
-        third = await house.ask(*said, **options)
-
-        anew = await house.turn(second.headers["X-Turn-Id"])
-        assert anew.prompt_built_by == "rendered: the system prompt or the tools changed"
-        assert anew.shown_lessons == (lesson,)
-        assert decode(anew.prompt_ids).count(ERROR) == 1
-        assert (await house.turn(third.headers["X-Turn-Id"])).shown_lessons == ()
 
 
 async def test_lessons_never_cross_scopes(tmp_path: Path) -> None:
@@ -373,24 +210,6 @@ async def test_episodes_of_a_group_go_without_where_the_recipe_compares_them(
         assert shown(answer) == {"hint_opsd": lesson, "kepo": None}[recipe]
 
 
-async def test_an_evaluation_that_goes_on_from_a_shown_conversation_reads_it_without_the_lesson(
-    tmp_path: Path,
-) -> None:
-    async with showing(tmp_path) as house:
-        await corrected(house, tmp_path, session(tmp_path, "first"))
-        await stand(house, 1)
-        name = session(tmp_path, "next")
-        first = await begin(house, name)
-        answer = await goes_on(house, first, f"/s/{name}/eval")
-
-        before = await house.turn(first.headers["X-Turn-Id"])
-        turn = await house.turn(answer.headers["X-Turn-Id"])
-        known = without_spans(before.prompt_ids, before.block_spans) + before.completion.token_ids
-        assert turn.prompt_ids[: len(known)] == known
-        assert turn.prompt_built_by == "rendered: without the lessons of the answered prompt"
-        assert (turn.block_spans, turn.shown_lessons) == ((), ())
-
-
 async def test_a_request_for_something_else_is_not_shown_the_lesson(tmp_path: Path) -> None:
     async with showing(tmp_path) as house:
         lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
@@ -429,16 +248,9 @@ async def test_a_users_wish_is_shown_whatever_is_asked_where_wishes_stand(
 ) -> None:
     context = {"name": "hindsight_hint", "position": "tail", "recall": 0.8, "standing": standing}
     async with showing(tmp_path, learn__overrides={"context": context}) as house:
-        options = {"path": f"/s/{session(tmp_path, 'first', shows=False)}", "headers": {"X-Task-Key": "t"}}
-        first = await house.ask("How far is it to the sea?", **options)
-        said = [
-            {"role": "user", "content": "How far is it to the sea?"},
-            {"role": "assistant", "content": "Ok."},
-        ]
-        await house.ask(*said, 'No, sign off with "Cheers".', **options)
-        await eventually(lambda: house.runtime.log.signals(first.headers["X-Turn-Id"]))
+        await wished(house, session(tmp_path, "first", shows=False))
         await stand(house, 1)
-        options["path"] = f"/s/{session(tmp_path, 'next')}"
+        options = {"path": f"/s/{session(tmp_path, 'next')}", "headers": {"X-Task-Key": "t"}}
         answer = await house.ask("Write a note to Anna.", **options)
 
         assert (shown(answer) is not None) is bool(standing)
@@ -452,20 +264,6 @@ async def test_of_lessons_that_contradict_each_other_the_newer_is_shown(tmp_path
         await stand(house, 2)
 
         assert shown(await begin(house, session(tmp_path, "next"))) == newer
-
-
-def imported(name: str, text: str, at: float) -> Lesson:
-    """A lesson from elsewhere that somebody has approved."""
-    return Lesson(
-        id=name,
-        text=text,
-        state=LessonState.APPROVED,
-        turn_ids=(),
-        origin="import",
-        form=text,
-        situation=("_", "file", "show", "the"),
-        created_at=at,
-    )
 
 
 @pytest.mark.parametrize(
@@ -504,6 +302,22 @@ async def test_lessons_take_at_most_half_of_the_room_that_a_reply_has(tmp_path: 
             assert (shown(answer) is not None) is expected
 
 
+async def test_a_thousand_lessons_for_one_request_do_not_hold_up_the_loop(tmp_path: Path) -> None:
+    """Each is about another matter. Compared word by word, each with each, they took ten seconds."""
+    async with showing(tmp_path) as house:
+        with LearningLog(tmp_path) as log:
+            log.add_lessons(
+                [imported(f"L{n}", f"matter{n} wants style{n} of kind{n}", n + 1.0) for n in range(1000)]
+            )
+        await stand(house, 1000)
+        began = time.process_time()
+        answer = await begin(house, session(tmp_path, "next"))
+        took = time.process_time() - began
+
+        assert shown(answer) == "L997,L998,L999"
+        assert took < 3.0
+
+
 @pytest.mark.parametrize("reason", [Reason.CONTRADICTED, Reason.ROLLED_BACK, Reason.GATE])
 async def test_a_hint_that_is_not_believed_is_not_shown(tmp_path: Path, reason: Reason) -> None:
     async with showing(tmp_path) as house:
@@ -519,16 +333,19 @@ async def test_a_hint_that_is_not_believed_is_not_shown(tmp_path: Path, reason: 
 
 async def test_where_users_are_strangers_several_sessions_must_have_said_it(tmp_path: Path) -> None:
     async with showing(tmp_path, guards__min_sessions=2) as house:
-        for number, expected in ((1, 0), (2, 1)):
+        for number in (1, 2):
             await corrected(house, tmp_path, session(tmp_path, f"first{number}-", shows=False))
-            await stand(house, expected)
+            another(tmp_path)
+            await stand(house, number)
 
 
 async def test_who_is_not_listened_to_puts_nothing_into_prompts(tmp_path: Path) -> None:
     async with showing(tmp_path, guards__trust={"rule": 0}) as house:
         await corrected(house, tmp_path, session(tmp_path, "first"))
+        another(tmp_path)
+        await stand(house, 1)
 
-        assert shown(await begin(house, session(tmp_path, "next"))) is None
+        assert shown(await begin(house, session(tmp_path, "next"))) == "L1"
 
 
 async def test_a_shown_turn_is_counted_and_never_trained_although_it_was_corrected(tmp_path: Path) -> None:
@@ -582,3 +399,4 @@ async def test_progress_compares_conversations_in_which_no_lesson_could_stand(tm
     assert {one.session for one in without_help(found, off, secret)} == expected, "some were shown once"
     plain = [one for one in found if not one.is_shown]
     assert without_help(plain, off, secret) == plain
+    assert without_help(found, config, None) == plain, "without the secret, by what the turns say themselves"

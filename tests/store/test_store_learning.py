@@ -258,14 +258,6 @@ async def test_control_and_eval_turns_are_never_handed_out_whatever_they_have(lo
     assert learning.account().apart == {"control": 1, "eval": 1, "off": 1}
 
 
-async def test_a_turn_with_an_operator_s_block_trains_only_where_the_recipe_allows_it(log, learning) -> None:
-    await judged_with_hint(log, make_turn("t1", block_spans=((0, 1),)))
-
-    assert claim(learning) == []
-    learning.configure(needs="hint", allow_blocks=True)
-    assert claim(learning) == ["t1"]
-
-
 async def test_the_account_follows_the_needs_of_the_claims(log, learning) -> None:
     await judged_with_hint(log, make_turn("t1"))
     assert claim(learning, needs="reward") == []

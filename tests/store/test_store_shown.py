@@ -86,15 +86,32 @@ async def test_the_hints_of_lessons_come_with_their_turns_from_where_the_last_lo
     new = {item.turn.id: item.signal for item in learning.new_hints()}
     learning.add_lessons(lessons, {new["t1"]: ("t1", "L1"), new["t3"]: ("t3", "L2")})
 
-    found = learning.given()
+    found = learning.given({"L1": 0, "L2": 0, "L3": 0}, most=64)
     assert [(one.lesson, one.turn.id, one.hint, one.source) for one in found] == [
         ("L1", "t1", "use ls", SignalSource.JUDGE),
         ("L2", "t3", "use ls", SignalSource.JUDGE),
     ]
     assert found[0].next_state is not None
-    assert [one.turn.id for one in learning.given(found[0].signal)] == ["t3"]
-    assert [one.turn.id for one in learning.given(limit=1)] == ["t3"], "the newest are kept"
-    assert learning.given(policy="user:x") == []
+    assert learning.given({"L1": found[0].signal}, most=64) == []
+    assert learning.given({"L2": found[0].signal, "L1": found[0].signal}, most=64) == found[1:]
+
+
+async def test_the_newest_hints_of_each_lesson_are_kept_however_many_others_have(log, learning) -> None:
+    lessons = [Lesson(id=name, text=name, state=LessonState.APPROVED, turn_ids=()) for name in ("L1", "L2")]
+    for number in range(1, 7):
+        await judged_with_hint(log, make_turn(f"t{number}"))
+    new = {item.turn.id: item.signal for item in learning.new_hints()}
+    learning.add_lessons(
+        lessons, {new[f"t{n}"]: (f"t{n}", "L1" if n <= 2 else "L2") for n in range(1, 7) if n != 3}
+    )
+
+    found = learning.given({"L1": 0, "L2": 0}, most=2)
+    assert [(one.lesson, one.turn.id) for one in found] == [
+        ("L1", "t1"), ("L1", "t2"), ("L2", "t5"), ("L2", "t6")
+    ]  # fmt: skip
+    hints = {new[name]: name for name in ("t1", "t3")} | {new["t2"]: "another turn"}
+    assert learning.gathered(hints) == {new["t1"]}
+    assert learning.gathered({}) == frozenset()
 
 
 async def test_turns_that_were_set_aside_for_what_they_say_are_doubted(log, learning) -> None:

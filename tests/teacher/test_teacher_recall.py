@@ -9,6 +9,7 @@ from agentrl.teacher.recall import (
     Recalled,
     alike_unanswered,
     asked_words,
+    matter,
     num_arguments,
     request_words,
     same_matter,
@@ -229,5 +230,6 @@ def test_requests_without_arguments_are_compared_word_by_word() -> None:
 
 
 def test_hints_on_one_matter_are_known_by_the_words_that_they_share() -> None:
-    assert same_matter("cat is not installed. Use show instead.", "cat is not installed. Use view instead.")
-    assert not same_matter("cat is not installed. Use show instead.", "sign off with Cheers")
+    show = matter("cat is not installed. Use show instead.")
+    assert same_matter(show, matter("cat is not installed. Use view instead."))
+    assert not same_matter(show, matter("sign off with Cheers"))
