@@ -22,7 +22,7 @@ from envs.sandbox.probe import open_shell
 from envs.simulated.stand_ins import KNOWN_WORDS
 from envs.tasks import TerminalTask, draw_task
 
-MAX_OUTPUT_CHARS = 2000
+MAX_OUTPUT = 2000
 
 
 class Terminal:
@@ -36,6 +36,7 @@ class Terminal:
         max_steps: replies of one episode.
         told: write the rules of the house into the system message, so that nothing needs to be learned.
         wrong_hints: share of the rules of each family whose errors name a wrong command; for a house that is drawn.
+        max_output: bytes of a command's output that the agent sees; the rest is cut off.
         end_on_success: end with the command that does the task; otherwise when the agent says that it is done.
         limits: bounds of the shell.
 
@@ -55,11 +56,14 @@ class Terminal:
         max_steps: int = 4,
         told: bool = False,
         wrong_hints: float = 0.0,
+        max_output: int = MAX_OUTPUT,
         end_on_success: bool = True,
         limits: Limits | None = None,
     ) -> None:
         if max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}; an episode needs at least 1")
+        if max_output < 1:
+            raise ConfigError(f"max_output is {max_output}; an agent needs to see at least 1 byte")
         self.seed = seed
         if rules is not None and wrong_hints:
             raise ConfigError(
@@ -72,6 +76,7 @@ class Terminal:
         self.shell_kind = shell
         self.max_steps = max_steps
         self.system = "\n".join((AGENT_SYSTEM, *(self.rules.told() if told else ())))
+        self.max_output = max_output
         self.end_on_success = end_on_success
         self.limits = limits or Limits()
         self._shell: Shell | None = None
@@ -157,7 +162,7 @@ class Terminal:
             after = await self._shell.snapshot() if self._task.operation.check == "state" else Snapshot()
             self._passed = self._task.passed(result, after)
             self._first_try = self._passed and self._num_commands == 1
-        return tool_text(result)
+        return tool_text(result, self.max_output)
 
     def _is_wrong(self, command: str) -> bool:
         """Whether a command is what the house wrongly names for this task."""
@@ -209,11 +214,13 @@ def command_of(call: ToolCall) -> str | _BadCallError:
     return command
 
 
-def tool_text(result: CommandResult) -> str:
-    """What the agent sees of a command: its output, cut, and its exit code when that is not 0."""
-    text = result.output.removesuffix("\n")
-    if len(text) > MAX_OUTPUT_CHARS:
-        text = text[:MAX_OUTPUT_CHARS]
+def tool_text(result: CommandResult, max_output: int = MAX_OUTPUT) -> str:
+    """What the agent sees of a command: its output, cut, and its exit code when that is not 0.
+
+    Args:
+        max_output: UTF-8 bytes of the output; no tokenizer makes more ids of it.
+    """
+    text = result.output.removesuffix("\n").encode(errors="replace")[:max_output].decode(errors="ignore")
     note = NOTES.get(result.ended, "")
     lines = [line for line in (text, note) if line] or ["(no output)"]
     if result.exit_code != 0:

@@ -36,6 +36,10 @@ from server.runtime import Runtime
 from server.statistics import Share, p50_p95, share
 
 NUM_AGENTS = 4
+MAX_LEN = 2048
+"""Ids of a conversation; the shipped model reads no more."""
+MAX_OUTPUT = 200
+"""Bytes of a command's output, so that four replies with two calls each fit: a request too long would have failed."""
 NUM_HELD_OUT = 480
 """Held-out tasks of one measurement: each family has half of them."""
 CONTROL_OFFSET = 10_000
@@ -143,7 +147,7 @@ class Demo:
             name="nano",
             run_dir=str(folder),
             server__port=0,
-            engine__max_len=1024,
+            engine__max_len=MAX_LEN,
             engine__stick_s=0.0,
             server__max_tokens=64,
             learn__enabled=learn,
@@ -271,7 +275,7 @@ class Demo:
             purpose="train",
             split="train",
             # An episode that ends with the right command shows its outcome to nobody: there is nothing to judge by.
-            env_options={"end_on_success": False} if self.judges_itself else None,
+            env_options={"max_output": MAX_OUTPUT, "end_on_success": not self.judges_itself},
         )
         return num_turns
 

@@ -152,6 +152,9 @@ def test_the_tool_message_has_the_format_that_nano_knows() -> None:
     assert tool_text(CommandResult(output="no\n", exit_code=127)) == "no\n[exit code 127]"
     assert tool_text(CommandResult(output="", exit_code=1)) == "(no output)\n[exit code 1]"
     assert tool_text(CommandResult(output="x" * 9999, exit_code=1)) == "x" * 2000 + "\n[exit code 1]"
+    # Bytes, of which no tokenizer makes more ids; a letter is not cut in two.
+    assert tool_text(CommandResult(output="äöü", exit_code=0), 5) == "äö"
+    assert tool_text(CommandResult(output="\udcff\udcff", exit_code=0), 1) == "?"
     stopped = CommandResult(output="a", exit_code=124, ended=Ended.TIMED_OUT)
     assert tool_text(stopped) == "a\nthe command took too long and was stopped\n[exit code 124]"
 
