@@ -111,7 +111,13 @@ class Demo:
         self.num_failed = 0
 
     async def run(self) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be made: {error.strerror}; start the demo in a folder of your own, or name one "
+                "with --run-dir"
+            ) from error
         self.screen.begin(self.seed, self.rules)
         learning = await self._with_learning()
         control, idle = await self._control(learning["num_turns"])

@@ -59,6 +59,17 @@ def test_the_settings_are_listed_with_their_defaults_and_what_they_do(tmp_path: 
     assert (nothing.returncode, "no setting has 'zorp' in its name" in nothing.stderr) == (2, True)
 
 
+def test_a_demo_where_no_folder_can_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+
+    done = run("demo", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "runs/demo-seed0 cannot be made: Not a directory" in " ".join(done.stderr.split())
+    assert "--run-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_loads_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['agentrl', '--help']; "
