@@ -25,6 +25,7 @@ from agentrl.config import Config, load_config
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.learner.control import set_paused
 from agentrl.store.learning_log import LearningLog
+from agentrl.types import VersionState
 from envs.house_rules import HouseRules
 from server.demo_agents import play
 from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_training, served_since
@@ -128,6 +129,7 @@ class Demo:
             "num_turns": learning["num_turns"],
             "num_updates": learning["num_updates"],
             "num_versions_served": learning["num_versions_served"],
+            "num_versions_refused": learning["num_versions_refused"],
             "num_failed_requests": self.num_failed,
             "num_eval_turns_in_training": learning["num_eval_turns_in_training"],
             "learning_s": round(learning["learning_s"], 1),
@@ -179,15 +181,20 @@ class Demo:
             capacity = await runtime.engine.capacity()
             precision = runtime.engine.precision
         with LearningLog(self.folder, read_only=True) as log:
-            versions = [version for version in log.versions() if version.served_at and version.number > 0]
+            made = [version for version in log.versions() if version.number > 0]
             account = log.account()
-            steps = {step for version in versions for step in version.step_ids}
+        versions = [version for version in made if version.served_at]
+        refused = [
+            version for version in made if not version.served_at and version.state is VersionState.REJECTED
+        ]
+        steps = {step for version in versions for step in version.step_ids}
         return {
             "before": before,
             "after": after,
             "num_turns": num_turns,
             "num_updates": len(steps),
             "num_versions_served": len(versions),
+            "num_versions_refused": len(refused),
             "num_eval_turns_in_training": num_eval_turns_in_training(self.folder),
             "learning_s": learning_s,
             "feedback_to_serving_s": p50_p95(feedback_to_serving_s(self.folder), digits=2),

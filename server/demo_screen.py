@@ -93,7 +93,8 @@ class Screen:
         delay, latency = report["feedback_to_serving_s"], report["latency_ms"]
         self._console.print(
             f"{report['num_turns']} turns, {report['num_updates']} updates, {report['num_versions_served']} versions "
-            f"served in {report['learning_s']:.0f} s; {report['num_failed_requests']} failed requests; "
+            f"served and {report['num_versions_refused']} refused by their gate in {report['learning_s']:.0f} s; "
+            f"{report['num_failed_requests']} failed requests; "
             f"feedback to serving p50 {delay['p50']} s, p95 {delay['p95']} s; latency p50 "
             f"{latency['learning']['p50']} ms while learning, {latency['idle']['p50']} ms with learning off"
         )
