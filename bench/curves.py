@@ -207,6 +207,11 @@ def orderings(found: Sequence[Row]) -> str:
     return "\n".join([head, "", *lines])
 
 
+def _under(head: str, rule: str, lines: Sequence[str]) -> str:
+    """A Markdown table; nothing where it would have no row."""
+    return "\n".join([head, rule, *lines]) if lines else ""
+
+
 def _means(own: Sequence[Row], read: Callable[[Row], float]) -> str:
     return shown_share([read(row) for row in own])
 
@@ -226,10 +231,8 @@ def misled(found: Sequence[Row]) -> str:
             lines.append(
                 f"| {method} | {turns:,} | {len(own)} | {family} | {before} | {after} | {right[0]} | {right[1]} |"
             )
-    if not lines:
-        return ""
     head = "| arm | turns | seeds | family | wrong name first, before | after | success before | after |"
-    return "\n".join([head, "|---|---:|---:|---|---|---|---|---|", *lines])
+    return _under(head, "|---|---:|---:|---|---|---|---|---|", lines)
 
 
 def change_of(row: Row) -> int:
@@ -258,13 +261,11 @@ def recovered(found: Sequence[Row]) -> str:
             f"{_means(own, lambda row: row['points'][-1]['changed'])} | {shown_share(before)} | "
             f"{shown_share(least)} | {shown_share(end)} |"
         )
-    if not lines:
-        return ""
     head = (
         "| arm | changed after | seeds | turns to .8 of the changed | changed, end | unchanged at the change | "
         "lowest since | end |"
     )
-    return "\n".join([head, "|---|---|---:|---|---|---|---|---|", *lines])
+    return _under(head, "|---|---|---:|---|---|---|---|---|", lines)
 
 
 def long_runs(found: Sequence[Row]) -> str:
@@ -282,13 +283,11 @@ def long_runs(found: Sequence[Row]) -> str:
             first, last = (statistics.fmean(curve[place] for curve in curves) for place in (0, -1))
             cells.append(f"{first:.{digits}f} to {last:.{digits}f}")
         lines.append(f"| {' | '.join(cells)} |")
-    if not lines:
-        return ""
     head = (
         "| method | turns | seeds | reachable, best | end | unknown, best | end | nats an id, first to last part | "
         "ids a turn |"
     )
-    return "\n".join([head, "|---|---:|---:|---|---|---|---|---|---|", *lines])
+    return _under(head, "|---|---:|---:|---|---|---|---|---|---|", lines)
 
 
 def forgotten(found: Sequence[Row]) -> str:
