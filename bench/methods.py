@@ -46,6 +46,8 @@ CORRECTED = {
 }  # fmt: skip
 """Cross entropy of what the policy itself answers with the hint in view: the corrected command. Not quite greedy,
 because forced ids train nothing (law 7)."""
+UNHELD = {"route": "has_context"}
+"""Nothing keeps what was right without a hint: the contexts themselves are compared."""
 UNGUARDED = {
     "guards__watch": "off",
     "guards__max_kl_update": 0.0,
@@ -56,9 +58,10 @@ UNGUARDED = {
 METHODS = {
     "hint_opsd": Method(recipe="hint_opsd", overrides=EXTRAP),
     "hint_opsd_plain": Method(recipe="hint_opsd"),
-    "skill_opsd": Method(recipe="hint_opsd", overrides={"context": SKILL, **EXTRAP}),
+    "hint_opsd_unheld": Method(recipe="hint_opsd", overrides=UNHELD | EXTRAP),
+    "skill_opsd": Method(recipe="hint_opsd", overrides={"context": SKILL} | UNHELD | EXTRAP),
     "hint_skill_opsd": Method(
-        recipe="hint_opsd", overrides={"context": {"name": "several", "contexts": [HINT, SKILL]}, **EXTRAP}
+        recipe="hint_opsd", overrides={"context": {"name": "several", "contexts": [HINT, SKILL]}} | UNHELD | EXTRAP
     ),
     "skill_sd": Method(recipe="skill_sd", group_size=4),
     "skill_sd_kd.1": Method(recipe="skill_sd", group_size=4, overrides={"mix": {"name": "sum", "kd": 0.1}}),
@@ -67,6 +70,7 @@ METHODS = {
     "openclaw_rl_binary": Method(recipe="openclaw_rl_binary"),
     "openclaw_rl_hint": Method(recipe="openclaw_rl_hint"),
     "opsd": Method(recipe="opsd", solutions=True),
+    "opsd without its clip": Method(recipe="opsd", solutions=True, overrides={"estimator": "full"}),
     "sdpo": Method(recipe="sdpo", group_size=8),
     "srpo": Method(recipe="srpo", group_size=8),
     "grpo": Method(recipe="grpo", group_size=8),
@@ -82,7 +86,7 @@ METHODS = {
     **{
         f"{name} teacher{', plain' if plain else ''}": Method(
             recipe="hint_opsd", turns=10_000, settings=UNGUARDED,
-            overrides={"sync": sync, "route": "has_context", **({} if plain else EXTRAP)},
+            overrides={"sync": sync, **UNHELD, **({} if plain else EXTRAP)},
         )
         for plain in (False, True)
         for name, sync in (("fixed", "fixed"), ("ema", {"name": "ema", "rate": 0.05}), ("live", "live"))
@@ -90,7 +94,10 @@ METHODS = {
     "none": Method(recipe=None),
     "rules in the prompt": Method(recipe=None, env_options={"told": True}),
 }  # fmt: skip
-"""`negative`: of the rule judge's votes in this world every one is -1, on a failed call; what works is no proof to it.
+"""`opsd` is the preset as published, with the right command as its reference solution: nano's teacher is sure of a
+command that it is shown, so each id worth learning has a term far above the clip, and the rest of the loss pushes it
+away.
+`negative`: of the rule judge's votes in this world every one is -1, on a failed call; what works is no proof to it.
 With several rules for like requests (`200 rules`) hints are recalled for requests that share nine tenths of their
 words, and the quarantine is off: it takes requests that differ in a word for one situation."""
 

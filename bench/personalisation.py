@@ -68,6 +68,8 @@ OVERRIDES: dict[str, Any] = {
     # Even so habits faded when others were corrected. So the teacher is shown the user's other wishes too, at most one
     # for each axis, also for turns that nobody corrected.
     "context.standing": 4,
+    # What a user said nothing of is no answer that was right.
+    "route": "has_context",
     # A wish changes few of a note's ids. Weighed alike, the others are a noise that AdamW makes as large as the lesson;
     # so its eps is large, too.
     "token_weight": "gap",

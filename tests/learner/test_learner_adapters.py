@@ -46,7 +46,7 @@ def make(
     beside: Trainer | None = None,
     line: str = "default",
 ) -> Trainer:
-    recipe = load_recipe("hint_opsd", {"sync": sync, "optim.lr": 3e-3})
+    recipe = load_recipe("hint_opsd", {"sync": sync, "route": "has_context", "optim.lr": 3e-3})
     learn = LearnConfig(precision="fp32", lora_rank=lora_rank)
     return Trainer(path, recipe, learn, beside=beside, line=line)
 

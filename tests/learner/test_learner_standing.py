@@ -213,7 +213,7 @@ def test_a_hint_that_holds_the_answer_does_not_stand_where_none_may(tmp_path: Pa
 
 
 def test_a_recipe_with_standing_wishes_takes_turns_without_a_hint() -> None:
-    bare = {"context": {"name": "hindsight_hint", "recall": 0.0}}
+    bare = {"context": {"name": "hindsight_hint", "recall": 0.0}, "route": "has_context"}
 
     assert load_recipe("hint_opsd", bare).needs == "hint"
     assert load_recipe("hint_opsd", bare | {"context.standing": 1}).needs == "any"

@@ -56,7 +56,7 @@ def test_fixed_and_never_copied_and_averaged_at_rate_0_train_the_same_bits(
 def test_live_and_copied_every_step_and_averaged_at_rate_1_train_the_same_bits(
     base: Path, lora_rank: int
 ) -> None:
-    live = trained(make(base, lora_rank=lora_rank, sync="live"))
+    live = trained(make(base, lora_rank=lora_rank, sync="live", route="has_context"))
 
     for sync in ({"name": "ema", "rate": 1.0}, {"name": "copy_every", "steps": 1}):
         assert_same(trained(make(base, lora_rank=lora_rank, sync=sync)), live)
@@ -171,7 +171,7 @@ def streams(
 @pytest.mark.parametrize("sync", ["fixed", "live", "copy_every", "ema", "external"])
 def test_no_gradient_reaches_a_teacher(base: Path, other: Path, sync: str, lora_rank: int) -> None:
     axes = {"teacher": {"name": "external", "path": str(other)}} if sync == "external" else {"sync": sync}
-    trainer = make(base, lora_rank=lora_rank, **axes)
+    trainer = make(base, lora_rank=lora_rank, route="has_context", **axes)
     trainer.step([sample(0)])
 
     found = streams(trainer, [sample(0), sample(1)], range(12))
@@ -195,7 +195,7 @@ def test_the_gradient_of_a_joint_teacher_reaches_the_weights_that_are_trained(
     found = streams(trainer, made, slots)
     found["teacher_hidden"].sum().backward()
 
-    live = make(base, lora_rank=lora_rank, sync="live")
+    live = make(base, lora_rank=lora_rank, sync="live", route="has_context")
     torch.testing.assert_close(
         found["teacher_hidden"].detach(), streams(live, made, slots)["teacher_hidden"], atol=1e-5, rtol=0
     )

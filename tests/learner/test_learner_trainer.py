@@ -276,7 +276,7 @@ def test_the_context_reaches_the_teacher_alone(model_path: Path) -> None:
 def test_a_saved_learner_goes_on_bit_for_bit(
     model_path: Path, tmp_path: Path, sync: object, lora_rank: int
 ) -> None:
-    overrides = {"sync": sync, "optim__warmup_steps": 5}
+    overrides = {"sync": sync, "route": "has_context", "optim__warmup_steps": 5}
     trainer = make(model_path, lora_rank=lora_rank, **overrides)
     for step in range(3):
         trainer.step([sample(10 * step + i) for i in range(3)])
@@ -375,7 +375,7 @@ def test_a_state_without_its_files_is_an_error_that_names_the_folder(
 
 
 def test_a_state_of_another_teacher_is_refused_with_the_remedy(model_path: Path, tmp_path: Path) -> None:
-    checkpoint.save(make(model_path, sync="live"), tmp_path)
+    checkpoint.save(make(model_path, sync="live", route="has_context"), tmp_path)
 
     with pytest.raises(ConfigError, match="sync = 'live', this run 'fixed': start a new run folder"):
         checkpoint.load(make(model_path), tmp_path)

@@ -102,7 +102,7 @@ def test_a_subset_has_the_advantages_of_the_kept_among_each_other(run: Run) -> N
 
 
 def test_a_retry_is_sampled_behind_the_hint_and_trained_on_the_plain_prompt(run: Run) -> None:
-    bench = Bench(run, "hint_opsd", transform=RETRY)
+    bench = Bench(run, "hint_opsd", transform=RETRY, route="has_context")
     turn = run.turn("do it", "abc")
 
     [sample] = bench.build([claim(turn, hint="be quick")]).samples
@@ -118,7 +118,9 @@ def test_a_retry_is_sampled_behind_the_hint_and_trained_on_the_plain_prompt(run:
 
 
 def test_a_turn_without_context_is_not_tried_again(run: Run) -> None:
-    built = Bench(run, "hint_opsd", transform=RETRY).build([claim(run.turn("do it", "abc"))])
+    built = Bench(run, "hint_opsd", transform=RETRY, route="has_context").build(
+        [claim(run.turn("do it", "abc"))]
+    )
 
     assert [item.reason for item in built.dropped] == ["no context"]
 
@@ -162,7 +164,7 @@ def test_the_same_step_samples_the_same_and_the_next_one_does_not(run: Run) -> N
     """Law 11."""
     turns = [run.turn(f"task {i}", "abc") for i in range(3)]
     claims = [claim(turn, hint="be quick") for turn in turns]
-    first, again = (Bench(run, "hint_opsd", transform=RETRY) for _ in range(2))
+    first, again = (Bench(run, "hint_opsd", transform=RETRY, route="has_context") for _ in range(2))
 
     assert first.build(claims) == again.build(claims)
     again.trainer.num_steps += 1
@@ -210,7 +212,7 @@ def test_only_rewrites_that_are_found_right_are_trained_where_that_is_asked(run:
 
 
 def test_where_the_context_leaves_no_room_the_turn_is_dropped_and_counted(run: Run) -> None:
-    bench = Bench(run, "hint_opsd", transform=RETRY)
+    bench = Bench(run, "hint_opsd", transform=RETRY, route="has_context")
 
     built = bench.build([claim(run.turn("do it", "abc"), hint="y" * 600)])
 

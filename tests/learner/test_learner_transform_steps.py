@@ -36,7 +36,7 @@ def test_a_run_trains_retries_counts_them_and_can_be_repeated(tmp_path: Path) ->
     base = write_base(tmp_path / "base")
 
     def weights(name: str) -> dict[str, torch.Tensor]:
-        run = Run(tmp_path / name, base, recipe="hint_opsd", transform=RETRY)
+        run = Run(tmp_path / name, base, recipe="hint_opsd", transform=RETRY, route="has_context")
         run.hinted(4)
         run.record(run.turn("no hint", "abc"))
         with run.learner() as learner:

@@ -151,7 +151,7 @@ def test_the_vetted_defaults_of_the_method_for_live_traffic() -> None:
     assert (recipe.teacher, recipe.sync) == (axes.SelfTeacher(), axes.Fixed())
     assert (recipe.divergence, recipe.estimator) == (axes.Fkl(), axes.Full())
     assert (recipe.route, recipe.mix, recipe.aggregate) == (
-        axes.HasContext(),
+        axes.ContextOrHeld(),
         axes.KdOnly(),
         axes.TokenMean(),
     )
@@ -177,9 +177,8 @@ def test_what_the_other_presets_ask_for() -> None:
     "sync", ["fixed", "live", {"name": "ema", "rate": 0.01}, {"name": "copy_every", "steps": 4}]
 )
 def test_the_teacher_may_follow_the_policy_in_every_way(sync: object) -> None:
-    assert load_recipe("hint_opsd", {"sync": sync}).sync.name == (
-        sync if isinstance(sync, str) else sync["name"]
-    )
+    recipe = load_recipe("hint_opsd", {"sync": sync, "route": "has_context"})
+    assert recipe.sync.name == (sync if isinstance(sync, str) else sync["name"])
 
 
 def test_overrides_go_by_dotted_names_in_order() -> None:

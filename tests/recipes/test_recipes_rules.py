@@ -58,7 +58,7 @@ REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = 
         ("hint_opsd", {"teacher": "joint"}, ("teacher 'joint'", "mix 'kd'", "mix = 'joint'", "sync = 'live'"))
     ],
     rules.routing_by_context_needs_a_context: [
-        ("hint_opsd", {"context": "none"}, ("route 'has_context'", "context is 'none'", "route = 'all'"))
+        ("hint_opsd", {"context": "none"}, ("route 'context_or_held'", "context is 'none'", "route = 'all'"))
     ],
     rules.sampled_estimators_have_one_divergence: [
         ("hint_opsd", {"estimator": "iw_k3"}, ("estimator 'iw_k3'", "divergence is 'fkl'", "'rkl'")),
@@ -155,7 +155,11 @@ REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = 
             {"rollout": "mixed", "divergence": "rkl", "estimator": "iw_k3", "route": "all"},
             ("estimator 'iw_k3'", "rollout 'mixed'", "'full'"),
         ),
-        ("hint_opsd", {"rollout": "mixed"}, ("route 'has_context'", "rollout 'mixed'", "route = 'all'")),
+        (
+            "hint_opsd",
+            {"rollout": "mixed", "route": "has_context"},
+            ("route 'has_context'", "rollout 'mixed'", "route = 'all'"),
+        ),
     ],
     rules.replayed_answers_are_corrected_for: [
         (
