@@ -146,7 +146,6 @@ class Factor:
     mean: float
     low: float
     high: float
-    num_seeds: int
     p: float
     """Of the factor being 1."""
     is_bound: bool
@@ -173,13 +172,16 @@ def factor(own: Sequence[Row], other: Sequence[Row]) -> Factor | None:
     if len(logs) < 2:
         return None
     mean, low, high = map(math.exp, interval(logs))
-    return Factor(mean=mean, low=low, high=high, num_seeds=len(logs), p=p_value(logs), is_bound=is_bound)
+    return Factor(mean=mean, low=low, high=high, p=p_value(logs), is_bound=is_bound)
 
 
 def orderings(found: Sequence[Row]) -> str:
     """For each method those that need more turns on the reachable family, as far as seeds tell them apart when all
-    pairs of methods are compared (Holm)."""
+    pairs of methods are compared (Holm). An arm with fewer seeds than others is not put in order: what it cannot show
+    would only make it harder for the others to."""
     groups = chosen(found)
+    most = max(map(len, groups.values()), default=0)
+    groups = {name: rows for name, rows in groups.items() if len(rows) == most}
     factors = {
         (own, other): known
         for own, other in itertools.permutations(groups, 2)
@@ -196,8 +198,7 @@ def orderings(found: Sequence[Row]) -> str:
             if first == own and known.mean > 1 and frozenset((own, other)) in apart
         ]
         if slower:
-            num = min(known.num_seeds for (first, _), known in factors.items() if first == own)
-            lines.append(f"- {own[0]}, {own[1]:,} turns, {num} seeds or more: {'; '.join(slower)}")
+            lines.append(f"- {own[0]}, {own[1]:,} turns, {most} seeds: {'; '.join(slower)}")
     if not lines:
         return ""
     head = (

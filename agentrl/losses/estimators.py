@@ -25,8 +25,10 @@ def full(
 ) -> Tensor:
     """Σ_v min(d_v, τ) over the whole vocabulary, d_v the divergence's terms; τ None is no clip.
 
-    The clip is OPSD's (arXiv 2601.18734): an outcome whose term exceeds τ gets no gradient, so that a few ids of
-    style do not make the update.
+    The clip is OPSD's (arXiv 2601.18734): an outcome whose term exceeds τ gets no gradient of its own, so that a few
+    ids of style do not make the update. With it the sum is no divergence: it may be negative, and π = q is but a local
+    minimum. Of fkl with the cut outcomes C, the logit of one of them has the gradient π_v·(1 − Σ_C q) ≥ 0: what the
+    teacher wants much more than the policy is pushed away by what is left, and all but nothing is left where q is sure.
 
     Args:
         policy_logprobs, teacher_logprobs: [n, V].

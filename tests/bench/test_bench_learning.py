@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentrl.recipes.recipe import load_recipe
 from bench.curves import (
     band,
     best_rate,
@@ -24,6 +25,7 @@ from bench.curves import (
 )
 from bench.learning import _with_change, marks
 from bench.methods import METHODS
+from bench.runs import COMMON
 
 
 def row(
@@ -120,11 +122,12 @@ def test_methods_are_compared_seed_by_seed_in_factors_of_their_turns() -> None:
     assert factor(never, fast) is None
     assert factor([row("none", seed=seed, curve=(0.9, 0.9)) for seed in (0, 1)], slow) is None
     assert factor(fast[:1], slow) is None
-    shown = orderings([*fast, *slow, *never])
-    assert (
-        "- hint_opsd, 400 turns, 2 seeds or more: sdpo at least 5.0 [5.0, 5.0]; grpo 4.8 [4.8, 4.8]" in shown
-    )
+    more = [*never, row("sdpo", seed=2, curve=(0.0, 0.1)) | {"turns": 400}]
+    shown = orderings([*fast, *slow, *more])
+    assert "- hint_opsd, 400 turns, 3 seeds: sdpo at least 5.0 [5.0, 5.0]; grpo 4.8 [4.8, 4.8]" in shown
     assert [line.split(",")[0] for line in shown.splitlines()[2:]] == ["- hint_opsd", "- grpo"]
+    # Two seeds are too few to stand beside three.
+    assert "sdpo" not in orderings([*fast, *slow, *never])
 
 
 def test_methods_that_the_seeds_do_not_tell_apart_are_in_no_order() -> None:
@@ -151,6 +154,24 @@ def test_what_chance_tells_apart_among_many_equal_methods_is_not_claimed() -> No
     assert len(factors) == 120
     assert sum(one is not None and one.p < 0.05 for one in factors) >= 3
     assert orderings([each for own in found.values() for each in own]) == ""
+
+
+def test_every_arm_is_a_recipe_that_is_accepted() -> None:
+    for method in METHODS.values():
+        if method.recipe is not None:
+            load_recipe(method.recipe, {**COMMON, **method.overrides})
+
+
+def test_opsd_without_its_clip_differs_from_opsd_in_nothing_else() -> None:
+    published, without = (
+        load_recipe("opsd", {**COMMON, **METHODS[name].overrides})
+        for name in ("opsd", "opsd without its clip")
+    )
+
+    assert published != without
+    assert published.replaced({"estimator": {"name": "full"}}) == without
+    assert METHODS["opsd"].solutions
+    assert METHODS["opsd without its clip"].solutions
 
 
 def test_points_lie_closer_in_short_runs_and_the_last_one_at_the_end() -> None:

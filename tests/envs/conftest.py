@@ -41,3 +41,10 @@ def best_kind(skip_unless_possible: Callable[[ShellKind], None]) -> ShellKind:
         skip_unless_possible(ShellKind.UNSHARE)
         return ShellKind.UNSHARE
     return ShellKind.BUBBLEWRAP
+
+
+@pytest.fixture(params=tuple(ShellKind))
+def kind(request: pytest.FixtureRequest, skip_unless_possible: Callable[[ShellKind], None]) -> str:
+    """Every kind of shell that starts here, one test each."""
+    skip_unless_possible(request.param)
+    return str(request.param)

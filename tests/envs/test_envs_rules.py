@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
+from envs_calls import call
 
 from agentrl.nano import vocabulary
-from agentrl.types import Reply, ToolCall
 from bench.changing import Changing
 from envs.house_rules import Family, HouseRules, Rule
-from envs.sandbox.base import ShellKind
 from envs.terminal import Terminal
-
-KINDS = tuple(ShellKind)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, skip_unless_possible: Callable[[ShellKind], None]) -> str:
-    skip_unless_possible(request.param)
-    return str(request.param)
-
-
-def call(command: str) -> Reply:
-    arguments = json.dumps({"command": command})
-    return Reply(text="", tool_calls=(ToolCall(id="call1", name="bash", arguments=arguments),))
 
 
 def honest(rule: Rule) -> Rule:

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-
 import pytest
+from envs_calls import call
 
 from agentrl.errors import ConfigError
 from agentrl.nano import vocabulary
 from agentrl.types import Reply, ToolCall
 from envs.house_rules import Family, HouseRules
-from envs.sandbox.base import CommandResult, Ended, ShellKind
+from envs.sandbox.base import CommandResult, Ended
 from envs.tasks import draw_task, is_held_out
 from envs.terminal import Terminal, tool_text
 
-KINDS = tuple(ShellKind)
 HOUSE = HouseRules.draw(
     5, num_unknown=len(vocabulary.UNKNOWN_OPERATIONS), num_reachable=len(vocabulary.REACHABLE_OPERATIONS)
 )
 FREE_HOUSE = HouseRules.draw(5, num_unknown=0, num_reachable=0)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, skip_unless_possible: Callable[[ShellKind], None]) -> str:
-    skip_unless_possible(request.param)
-    return str(request.param)
-
-
-def call(command: str) -> Reply:
-    arguments = json.dumps({"command": command})
-    return Reply(text="", tool_calls=(ToolCall(id="call1", name="bash", arguments=arguments),))
 
 
 async def test_every_rule_refuses_what_is_usual_and_does_the_work_under_its_own_name(kind: str) -> None:

@@ -153,6 +153,27 @@ def test_the_pointwise_clip_cuts_terms_and_their_gradient() -> None:
     torch.testing.assert_close(log_p.grad, torch.tensor([-0.1, 0.0, -0.3]).double())
 
 
+def test_an_id_that_the_teacher_wants_by_more_than_the_clip_is_pushed_away() -> None:
+    """I34: min(.9·ln 9, .05) + .1·ln(1/9) = .05 − .219722, below the 0 of π = q; the wanted id's logit has the gradient
+    π_v·(1 − q_v) = .01 instead of π_v − q_v = −.8."""
+    policy, teacher = torch.tensor([[0.1, 0.9], [0.9, 0.1]], dtype=torch.float64)
+    clipped = partial(full, teacher_logprobs=teacher.log(), terms=fkl, pointwise_clip=0.05)
+
+    assert clipped(policy.log()).item() == pytest.approx(-0.169722, abs=1e-6)
+    assert clipped(teacher.log()).item() == pytest.approx(0.0, abs=1e-12)
+    assert gradient(clipped, policy).tolist() == pytest.approx([0.01, -0.01], abs=1e-12)
+    whole = gradient(lambda log_p: full(log_p, teacher.log(), fkl), policy)
+    assert whole.tolist() == pytest.approx([-0.8, 0.8], abs=1e-12)
+
+
+def test_an_id_within_the_clip_is_learned_as_without_it() -> None:
+    """.9·ln(.9/.88) = .0202 and .1·ln(.1/.12) < 0: nothing is cut."""
+    policy, teacher = torch.tensor([[0.88, 0.12], [0.9, 0.1]], dtype=torch.float64)
+    clipped = partial(full, teacher_logprobs=teacher.log(), terms=fkl, pointwise_clip=0.05)
+
+    assert gradient(clipped, policy).tolist() == pytest.approx([-0.02, 0.02], abs=1e-12)
+
+
 def within_four_errors(
     loss: Callable[[Tensor, Tensor], Tensor],
     sampler: Tensor,

@@ -68,7 +68,8 @@ class Full(Option):
 
     name: Literal["full"] = "full"
     pointwise_clip: float | None = Field(default=None, gt=0)
-    """Largest term of one id, in nats; a larger term gets no gradient. None = no clip."""
+    """Largest term of one id, in nats; a larger term gets no gradient, and with fkl the other terms push its id away.
+    None = no clip."""
 
     @property
     def features(self) -> frozenset[str]:
