@@ -141,8 +141,8 @@ def _why_not(ended: Sequence[Outcome], share: float) -> str | None:
     """Why the arms cannot be compared."""
     if not 0 < share < 1:
         return (
-            f"learn.control_share is {share:g}: there is nothing to compare with; set it to 0.2 at the start (with 0.1 it "
-            "takes about twice as many conversations)"
+            f"learn.control_share is {share:g}: there is nothing to compare with; set it to 0.2 at the start (with "
+            "0.1 it takes about twice as many conversations)"
         )
     # by all conversations and not by the judged ones: what a judge can judge may depend on the arm
     num_control = sum(one.arm is Arm.CONTROL for one in ended)
