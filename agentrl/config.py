@@ -153,16 +153,18 @@ class GuardsConfig(Section):
     """Sets aside turns whose signal contradicts those of other sessions in the same situation, until more agree with
     it; auto = for recipes that take turns one by one."""
     min_sessions: int = Field(default=1, ge=1)
-    """Sessions that must have given like hints in like situations before one is taught; until then it is in quarantine.
-    1 = a hint is taught at once, and a user's correction also of what worked in other sessions. Raise it where
-    strangers send turns."""
+    """Sessions that must have given like hints in like situations, or after the same command, before one is taught;
+    until then it is in quarantine. 1 = a hint is taught at once, and a user's correction also of what worked in other
+    sessions. Raise it where strangers send turns: what a tool says against a command then counts for nothing where the
+    command does well in as many other sessions."""
     max_approvals: int = Field(default=8, ge=0)
     """A user's reward counts no more once so many before it in its session approved and none did not; 0 = no bound."""
     max_kl_update: float = Field(default=0.25, ge=0)
-    """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound."""
+    """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound. A version that
+    exceeds it by no more than the standard error of the mean over its turns passes."""
     max_kl_base: float = Field(default=0.5, ge=0)
-    """Most KL(new || version 0) on what version 0 did well, in nats an id, over all versions; 0 = no bound. Where all
-    weights are trained, those of version 0 are kept in memory for it."""
+    """Most KL(new || version 0) on what version 0 did well, in nats an id, over all versions, with the same allowance
+    for its error; 0 = no bound. Where all weights are trained, those of version 0 are kept in memory for it."""
     max_fall: float = Field(default=1.0, ge=0)
     """Most that the mean log-prob of the probe may fall below what it was when it was sampled, in nats an id, over all
     versions; 0 = no bound."""
@@ -331,17 +333,22 @@ def parse_value(raw: str) -> Any:
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error as one line a setting."""
+    """A pydantic error as one line a setting, with what the setting is for."""
+    settings = known_settings()
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
+        setting = ".".join(part for part in item["loc"] if isinstance(part, str))
         if item["type"] == "extra_forbidden":
-            known = [*known_settings(), *(one for one in Config.model_fields if one not in known_settings())]
-            near = nearest(".".join(part for part in item["loc"] if isinstance(part, str)), known)
+            known = [*settings, *(one for one in Config.model_fields if one not in settings)]
+            near = nearest(setting, known)
             guess = f": did you mean {' or '.join(near)}? " if near else "; "
             lines.append(f"{name} is no setting{guess}`agentrl settings` lists all")
         else:
-            lines.append(f"{name}: {item['msg']} (got {item.get('input')!r})")
+            own_words = item["type"] == "value_error"
+            about = settings[setting].description if setting in settings and not own_words else None
+            said = f"{name}: {item['msg']} (got {item.get('input')!r})"
+            lines.append(f"{said}. {' '.join(about.split())}" if about else said)
     return "; ".join(lines)
 
 

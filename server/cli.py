@@ -78,6 +78,7 @@ def serve(
 ) -> None:
     """Serve MODEL at an OpenAI-compatible endpoint and learn from its use."""
     from agentrl.config import load_config
+    from server.notices import notices
     from server.runtime import Runtime
 
     settings = load_config(
@@ -94,6 +95,8 @@ def serve(
     async def run() -> None:
         async with Runtime(settings) as runtime:
             typer.echo(f"serving {settings.served_name} at {runtime.base_url}/v1 (run folder {run_dir})")
+            for text in notices(settings):
+                typer.echo(text)
             await runtime.wait()
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -173,6 +176,10 @@ def rollout(
     )
     show(summary, as_json=json_ or lines)
     if summary["num_turns"] == 0:
+        typer.echo(
+            f"agentrl: nobody answered at {base_url}: start `agentrl serve MODEL`, and give its address with /v1",
+            err=True,
+        )
         raise typer.Exit(1)
 
 
@@ -262,7 +269,7 @@ def explain(
 @app.command()
 def doctor(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     """Say why nothing trains: the account of turns, what the waiting ones wait for, the first condition not met."""
-    from server.inspect import diagnose
+    from server.doctor import diagnose
 
     show(diagnose(run_dir), as_json=json_)
 

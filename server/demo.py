@@ -25,13 +25,13 @@ from agentrl.config import Config, load_config
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.learner.control import set_paused
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import VersionState
 from envs.house_rules import HouseRules
 from server.demo_agents import play
 from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_training, served_since
 from server.demo_judges import RULES, SELF, SETTINGS, Truths, compared, refuse_other_judges
 from server.demo_probability import reachable_probabilities
 from server.demo_screen import Screen
+from server.notices import NANO_LR
 from server.report import FAMILIES, Outcome, Play, draw_curves, page
 from server.runtime import Runtime
 from server.statistics import Share, p50_p95, share
@@ -54,7 +54,7 @@ DRAIN_S = 15.0
 REACHABLE_RANGE = (0.03, 0.3)
 
 OVERRIDES: dict[str, Any] = {
-    "optim.lr": 7e-4,
+    "optim.lr": NANO_LR,
     # A teacher of this size follows some wordings only weakly: what the hint changed is made larger.
     "target": {"name": "extrap", "coef": 1.25},
     "batch.turns_per_step": 16,
@@ -183,10 +183,8 @@ class Demo:
         with LearningLog(self.folder, read_only=True) as log:
             made = [version for version in log.versions() if version.number > 0]
             account = log.account()
+            refused = num_refused(log)
         versions = [version for version in made if version.served_at]
-        refused = [
-            version for version in made if not version.served_at and version.state is VersionState.REJECTED
-        ]
         steps = {step for version in versions for step in version.step_ids}
         return {
             "before": before,
@@ -194,7 +192,7 @@ class Demo:
             "num_turns": num_turns,
             "num_updates": len(steps),
             "num_versions_served": len(versions),
-            "num_versions_refused": len(refused),
+            "num_versions_refused": refused,
             "num_eval_turns_in_training": num_eval_turns_in_training(self.folder),
             "learning_s": learning_s,
             "feedback_to_serving_s": p50_p95(feedback_to_serving_s(self.folder), digits=2),
@@ -274,7 +272,12 @@ class Demo:
             self.plays.append(Play(at_s=at_s, family=line["family"], is_first_try=line["first_try"]))
             recent = {family: self._recent(family) for family in FAMILIES}
             self.screen.played(
-                at_s, num_turns, recent, version=runtime.versions.newest, latency_ms=p50_p95(latencies[-200:])
+                at_s,
+                num_turns,
+                recent,
+                version=runtime.versions.newest,
+                num_refused=num_refused(runtime.versions.learning_log()),
+                latency_ms=p50_p95(latencies[-200:]),
             )
             learned = len(self.plays) >= MIN_EPISODES and min(recent.values()) >= GOOD_SHARE
             return not learned and at_s < MAX_LEARNING_S
@@ -357,6 +360,12 @@ class Demo:
         rules = [f"{rule.family}: {rule.operation.doing}: `{rule.new}`" for rule in self.rules.rules]
         note = self.screen.sandbox_note(self.shell)
         (report_dir / "report.md").write_text(page(report, rules, note), encoding="utf-8")
+
+
+def num_refused(log: LearningLog | None) -> int:
+    """Versions that were made and never served."""
+    refused = None if log is None else log.refused()
+    return 0 if refused is None else refused.num_versions
 
 
 def refuse_unreachable(chances: dict[str, float]) -> None:

@@ -70,10 +70,15 @@ class Screen:
         recent: dict[str, float],
         *,
         version: int,
+        num_refused: int,
         latency_ms: dict[str, float | None],
     ) -> None:
         detail = " ".join(f"{family} {recent[family]:.2f}" for family in FAMILIES)
-        text = f"{detail}  {num_turns} turns  version {version}  p50 {latency_ms['p50'] or 0:.0f} ms  {at_s:.0f} s"
+        refused = f" ({num_refused} refused)" if num_refused else ""
+        text = (
+            f"{detail}  {num_turns} turns  version {version}{refused}  p50 {latency_ms['p50'] or 0:.0f} ms  "
+            f"{at_s:.0f} s"
+        )
         mean = sum(recent.values()) / len(recent)
         self._advance("learning while serving", round(mean * 100), 100, text)
 

@@ -48,11 +48,6 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
         if rejected.get(name)
     ]
     budget = guards.get("budget", {})
-    if budget.get("refused"):
-        found.append(
-            f"version {budget['version']} was not served and its turns are set aside: {budget['refused']}; a bound of "
-            "guards that refuses what is wanted can be raised, else learning stands still"
-        )
     blind = [name for name in budget.get("not_measured", []) if name != "kl_base"]
     if len(blind) < len(budget.get("not_measured", [])):
         found.append(

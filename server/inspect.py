@@ -11,16 +11,12 @@ from typing import Any
 from agentrl.errors import StoreError, UserError
 from agentrl.learner import control
 from agentrl.learner.card import Provenance
-from agentrl.recipes.eligibility import GREEDY, GREEDY_PARTNER
-from agentrl.recipes.recipe import Recipe, load_recipe
-from agentrl.store.account import Account
-from agentrl.store.backlog import REASONS, Backlog
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import PolicyVersion
-from server.guard_pages import findings, guards_of
-from server.judge_reach import unreachable
+from server.guard_pages import guards_of
+from server.lessons_pages import lessons_of
 from server.run_files import ask_server, existing_run, settings_of
 from server.skills_pages import skills_of_turn
 
@@ -39,11 +35,13 @@ def status_of(run_dir: Path) -> dict[str, Any]:
             "learner": "has never worked in this run",
         }
     with learning_log(run_dir) as log:
+        refused = log.refused(policy)
         return {
             "server": "not running",
             "policy": policy,
             "serving": log.serving(policy).number,
             "account": asdict(log.account(policy)),
+            "refused": None if refused is None else asdict(refused),
             "guards": guards_of(run_dir),
             "learning_paused": control.is_paused(run_dir),
         }
@@ -69,20 +67,29 @@ def versions_of(run_dir: Path) -> list[dict[str, Any]]:
                     "served_at": clock(version.served_at),
                     "reason": events[-1][1] if events else None,
                     "metrics": version.metrics,
-                    "on_disk": bool(version.path),
+                    "on_disk": on_disk(run_dir, version),
                 }
             )
     return rows
 
 
+def on_disk(run_dir: Path, version: PolicyVersion) -> bool:
+    """Whether a version's files are there: as the log says, and not taken away by somebody else."""
+    return bool(version.path) and (run_dir / version.path).is_dir()
+
+
 def roll_back(run_dir: Path, number: int, reason: str) -> str:
     """Serves an ancestor again. Raises UserError where it cannot be."""
     policy = settings_of(run_dir).policy
+    if not has_learned(run_dir, policy):
+        raise UserError(
+            f"cannot roll back to {number}: no learner has worked in {run_dir}, so it serves version 0"
+        )
     with learning_log(run_dir, read_only=False) as log:
         try:
             gone = log.rollback(policy, number, reason)
         except StoreError as error:
-            raise UserError(f"cannot roll back to {number}: {error}") from error
+            raise UserError(f"cannot roll back to {number}: {error}; `agentrl versions` lists all") from error
     return f"version {number} serves again; set aside: {', '.join(map(str, gone)) or 'nothing'}"
 
 
@@ -93,7 +100,7 @@ def export(run_dir: Path, number: int, out: Path, *, merged: bool) -> str:
     settings = settings_of(run_dir)
     with learning_log(run_dir) as log:
         base, version = log.version(settings.policy, 0), log.version(settings.policy, number)
-        if base is None or version is None or not version.path:
+        if base is None or version is None or not on_disk(run_dir, version):
             raise UserError(
                 f"version {number} has no files in {run_dir}: `agentrl versions --json` shows which are on_disk"
             )
@@ -134,163 +141,12 @@ async def explain_turn(run_dir: Path, turn: str) -> dict[str, Any]:
             raise UserError(
                 f"the log of {run_dir} has no turn {turn!r}; `agentrl explain last` shows the newest"
             )
-        return await log.explain(found) | {"skills": skills_of_turn(run_dir, found)}
-
-
-def diagnose(run_dir: Path) -> dict[str, Any]:
-    """The account of law 3 and the first condition of learning that is not met."""
-    run = existing_run(run_dir)
-    settings = settings_of(run)
-    live = ask_server(run, "/v1/status")
-    silent = unreachable(settings.judge)
-    judge = {} if silent is None else {"judge": silent}
-    if not has_learned(run, settings.policy):
-        return (
-            {"account": None} | judge | {"finding": why_no_learner(live, is_enabled=settings.learn.enabled)}
-        )
-    recipe = load_recipe(settings.learn.recipe, settings.learn.overrides)
-    with learning_log(run) as log:
-        account = log.account(settings.policy)
-        serving = log.serving(settings.policy)
-        waiting = log.backlog(
-            settings.policy,
-            needs=recipe.needs,
-            group_size=recipe.group_size,
-            max_age_s=settings.learn.max_age_s,
-            uses=recipe.batch.uses_per_turn,
-        )
-    return {
-        "account": asdict(account),
-        "balanced": account.balanced,
-        "serving_version": serving.number,
-        "backlog": {reason: asdict(turns) for reason, turns in waiting.items()},
-        "left_out": left_out(account, recipe),
-        "guards": findings(guards_of(run), account.rejected),
-        **judge,
-        "finding": first_unmet(
-            account,
-            waiting,
-            recipe,
-            is_running=live is not None,
-            is_paused=control.is_paused(run),
-            learner=(live or {}).get("learner"),
-        ),
-    }
-
-
-def why_no_learner(live: dict[str, Any] | None, *, is_enabled: bool) -> str:
-    """Why no learner ever worked in a run's folder."""
-    if not is_enabled:
-        return "the run learns nothing by its settings: start it without --no-learn, or `agentrl learner` beside it"
-    if live is None:
-        return "no server is running for this folder: start `agentrl serve`"
-    state = live.get("learner", {}).get("state")
-    return f"the learner process is {state}: learner.log in the run folder says why"
-
-
-def first_unmet(
-    account: Account,
-    waiting: Backlog,
-    recipe: Recipe,
-    *,
-    is_running: bool,
-    is_paused: bool,
-    learner: dict[str, Any] | None,
-) -> str:
-    """The first condition on the way from a request to a trained turn that does not hold, with its remedy; of the
-    turns that wait now, what most of them wait for."""
-    trained, num_waiting = account.trained, sum(account.pending.values())
-    why, number = max(account.rejected.items(), key=lambda item: item[1], default=("", 0))
-    state = (learner or {}).get("state")
-    set_aside = f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: " + REMEDIES.get(
-        why, "`agentrl explain` shows one of them"
-    )
-    held_up = backlog_finding(waiting, recipe)
-    checks = (
-        (not is_running, "no server is running for this folder: start `agentrl serve`"),
-        (is_paused, "learning is paused: `agentrl resume`"),
-        (
-            state not in (None, "off", "running", "starting"),
-            f"the learner process is {state}: learner.log in the run folder says why",
-        ),
-        (
-            account.accepted == 0 and bool(account.apart),
-            f"all turns are marked as not for learning ({', '.join(account.apart)}): "
-            "call without /eval/ in the URL and without the header X-Purpose",
-        ),
-        (account.accepted == 0, "no turn was recorded yet: point an agent at the server"),
-        (
-            account.pending["open"] == account.accepted,
-            "no turn has a next state yet: the agent must go on with the conversation, or send /v1/feedback",
-        ),
-        (trained == 0 and number > num_waiting - account.pending["open"], set_aside),
-        (trained == 0, held_up or "no turn was trained yet, and none waits"),
-        (bool(STUCK.intersection(waiting)), f"{trained} turns were trained; {held_up}"),
-    )
-    most = f"; {number} were set aside as {why!r}" if number > trained else ""
-    wait = f"; {held_up}" if held_up else ""
-    return next(
-        (text for unmet, text in checks if unmet),
-        f"nothing is wrong: {trained} turns were trained{most}{wait}",
-    )
-
-
-STUCK = frozenset({"approval", "group", "partner"})
-"""What turns may wait for without end unless somebody does something."""
-
-
-def backlog_finding(waiting: Backlog, recipe: Recipe) -> str:
-    """What most of the turns wait for that something has followed, and the remedy; "" where there are none.
-
-    Turns that wait for somebody to do something are named before those that go on by themselves.
-    """
-    known = {reason: turns for reason, turns in waiting.items() if reason != "next_state"}
-    if not known:
-        return ""
-    stuck = STUCK.intersection(known)
-    reason = max(stuck or known, key=lambda name: (known[name].num_turns, -REASONS.index(name)))
-    number = known[reason].num_turns
-    texts = {
-        "judge": "wait for the judge: it is behind",
-        "approval": "wait for the approval of hints, their own or those of like turns: `agentrl lessons list --state "
-        "proposed` shows them",
-        "group": f"wait for their group: recipe {recipe.name!r} compares groups of {recipe.group_size} episodes that "
-        f"ended with a reward, and too few have: play them with `agentrl rollout --group-size {recipe.group_size}`",
-        "partner": f"have no partner: recipe {recipe.name!r} compares two answers to one prompt: ask again and go on "
-        "with the answer that is kept, or send /v1/feedback with the text of a `preferred` one",
-        "step": f"wait for the learner: it steps at {recipe.batch.turns_per_step} turns, or once the first has waited "
-        f"{recipe.batch.max_wait_s:g} s",
-        "version": "are in the learner's hands, or in a step whose version does not serve yet",
-    }
-    return f"{number} turns {texts[reason]}"
-
-
-def left_out(account: Account, recipe: Recipe) -> list[str]:
-    """What a law keeps from training, which no waiting changes."""
-    forced, partners = account.rejected.get(GREEDY, 0), account.rejected.get(GREEDY_PARTNER, 0)
-    what = "turns of pairs" if recipe.uses_pairs else "turns"
-    beside = f", and {partners} compared with such a one" if partners else ""
-    return [f"{forced} {what} left out: {ONE_ID}{beside}"] if forced else []
-
-
-NOTHING_SAID = "their next states said nothing of what should have been done; send it as text by /v1/feedback"
-ONE_ID = "sampled with one allowed id, e.g. temperature 0; law 7"
-REMEDIES = {
-    GREEDY: f"{ONE_ID}: sample at a temperature above 0",
-    GREEDY_PARTNER: "the other answer of the pair was " + ONE_ID,
-    "no context": NOTHING_SAID,
-    "no_hint": NOTHING_SAID,
-    "no teacher score": "the file of teacher 'cached' lacks them: score them with score_turns, or set teacher = 'self'",
-    "lesson_rejected": "their lessons were rejected: `agentrl lessons list` shows them, `approve` brings them back",
-    "lesson_retired": "their lessons were retired: `agentrl lessons list` shows them, `approve` brings them back",
-    "no_reward": "send rewards by /v1/feedback",
-    "lesson_shown": "lessons stood in their prompts; those without teach the weights: lower learn.show_share for more",
-    "judge_failed": "the judge failed as often as it may: `agentrl explain` of such a turn says why",
-    "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
-    "side": "requests without tools beside ones with tools count as titles and summaries",
-    "client_gone": "the clients left before the reply was whole",
-}
-"""What to do about the reasons that a run is most often full of."""
+        story = await log.explain(found)
+    told = story["turn"]
+    if told["shown_lessons"]:
+        texts = {lesson.id: lesson.text for lesson in lessons_of(run_dir, told["scope"])}
+        told["shown_lessons"] = [{"id": name, "text": texts.get(name)} for name in told["shown_lessons"]]
+    return story | {"skills": skills_of_turn(run_dir, found)}
 
 
 def has_learned(run_dir: Path, policy: str) -> bool:

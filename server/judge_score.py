@@ -16,7 +16,7 @@ from agentrl.signals.meter import SAMPLED_TOKENS
 from server.auth import judge_key
 from server.judge_figures import Verdict, calibrated, cost, summary
 from server.judge_reach import unreachable
-from server.judges import Bench, make_bench
+from server.judges import Bench, make_bench, refuse_idle
 from server.run_files import ask_server, server_url, settings_of
 from server.run_folder import read_secret
 
@@ -95,6 +95,7 @@ def scored_bench(
             update={"judge": settings.judge.model_copy(update={"min_agreement": 0.0})}
         )
     url, key = ("", "") if run_dir is None or name != "self" else own_door(run_dir)
+    refuse_idle(settings.judge)  # what is missing is named before an endpoint is asked
     silent = unreachable(settings.judge)
     if silent is not None:
         raise JudgeError(silent)

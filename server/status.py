@@ -72,6 +72,7 @@ class Status:
             "guards": guards_of(Path(self._config.run_dir)),
             "account": None,
             "versions": [],
+            "refused": None,
             "lessons": {},
         }
         if learning is not None:
@@ -98,10 +99,16 @@ def learning_report(log: LearningLog, policy: str) -> JSON:
     try:
         account: Any = asdict(log.account(policy))
         versions = [version_report(version) for version in log.versions(policy)]
+        refused = log.refused(policy)
         lessons = log.lesson_counts(policy)
     except AgentRLError as error:
-        return {"account": None, "versions": [], "lessons": {}, "learning_error": str(error)}
-    return {"account": account, "versions": versions, "lessons": lessons}
+        return {"account": None, "versions": [], "refused": None, "lessons": {}, "learning_error": str(error)}
+    return {
+        "account": account,
+        "versions": versions,
+        "refused": None if refused is None else asdict(refused),
+        "lessons": lessons,
+    }
 
 
 NEWEST = 3

@@ -57,6 +57,28 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_ones_and_where_all
     assert str(raised.value).endswith("`agentrl settings` lists all")
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "learn.show_share=1",
+            "learn.show_share: Input should be less than 1 (got 1). Share of the conversations in which lessons may "
+            "stand; the others teach the weights.",
+        ),
+        ("engine.max_running=0", "engine.max_running: Input should be greater than or equal to 1 (got 0)"),
+        ("server.api_keys=[{key='short'}]", "at least 8 characters (got 'short'). The bearer token."),
+        ("guards.trust={usr=1.0}", "or SOURCE:SCOPE (got {'usr': 1.0})"),
+    ],
+)
+def test_a_value_that_is_not_accepted_is_refused_with_what_the_setting_is_for(
+    override: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, [override])
+
+    assert str(raised.value).endswith(said)
+
+
 def test_every_setting_is_known_by_its_dotted_name_and_says_what_it_does_or_is_plain() -> None:
     known = known_settings()
 

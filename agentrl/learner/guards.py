@@ -174,6 +174,10 @@ class Guards(Closing):
                 return False
         return self._quarantine is None or self._quarantine.contradiction(turn.id) is None
 
+    def may_be_shown(self, hint_of: str, turn_id: str) -> bool:
+        """Whether the teacher of one turn may be shown the hint of another, which was believed before."""
+        return self._quarantine is None or self._quarantine.may_be_shown(hint_of, turn_id)
+
     # claims
 
     def places(self, hand: Sequence[Claimed], size: int) -> Places | None:
@@ -295,15 +299,16 @@ class Guards(Closing):
         """For the gate."""
         return Budget(held_out.rows, held_out.anchors, held_out.sampled, self._settings, min_turns=MIN_TURNS)
 
-    def judged(self, number: int, metrics: Mapping[str, float], refused: str | None = None) -> None:
-        """A version was judged by its gate: the report says what it used of its budgets, and why it does not serve."""
+    def judged(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A version was judged by its gate: the report says what it used of its budgets."""
         spent = {name: metrics[name] for name in ("kl_update", "kl_base", "probe_fall") if name in metrics}
-        budget: JSON = {
-            "version": number,
-            **spent,
-            "not_measured": list(unmeasured(metrics, self._settings)),
-        }
-        self._note(budget=budget if refused is None else budget | {"refused": refused})
+        self._note(
+            budget={
+                "version": number,
+                **spent,
+                "not_measured": list(unmeasured(metrics, self._settings)),
+            }
+        )
 
     def look(self, serving: int) -> Alarm | None:
         """Looks at the newest turns; where they leave their bounds, the alarm says what to do, and the report too."""

@@ -117,8 +117,6 @@ class LearnLoop:
                 in_review=self._learn.approve == "review",
                 guards=guards,
             )
-        self._num_live = self._recipe.batch.turns_per_step - self._recipe.num_beside
-        """Claimed turns of a full step."""
         self._clock = clock
         self._held_out = HeldOut(
             run_dir,
@@ -259,7 +257,7 @@ class LearnLoop:
         self._held_out.gather(self._rewarded, self._log)
         held = self._log.held(self._policy)  # decisions on lessons take turns back; a step over them is lost
         self._hand = [claim for claim in self._hand if claim.turn.id in held]
-        wanted = self._num_live - len(self._hand)
+        wanted = self._recipe.num_live - len(self._hand)
         if wanted <= 0:
             return
         self._journal.stage("claim")
@@ -271,7 +269,7 @@ class LearnLoop:
             policy=self._policy,
             group_size=self._recipe.group_size,
             group_timeout_s=getattr(self._recipe.rollout, "group_timeout_s", 600.0),
-            places=None if self._guards is None else self._guards.places(self._hand, self._num_live),
+            places=None if self._guards is None else self._guards.places(self._hand, self._recipe.num_live),
         )
         kept = self._held_out.sift(self._believed(claimed), self._log)
         if self._recipe.uses_pairs:
@@ -298,9 +296,9 @@ class LearnLoop:
         return sifted.kept
 
     def _is_due(self) -> bool:
-        if not self._num_live:
+        if not self._recipe.num_live:
             return self._beside is not None and self._beside.has_more(self._trainer.num_steps)
-        if len(self._hand) >= self._num_live:
+        if len(self._hand) >= self._recipe.num_live:
             return True
         return bool(self._hand) and self._clock() - self._hand_since >= self._recipe.batch.max_wait_s
 
@@ -333,7 +331,7 @@ class LearnLoop:
         built = self._builder.build(claims, newest_version=self._base)
         dropped = built.dropped if self._memory is None else self._memory.put_off(built.dropped, claims)
         rejected = self._reject(dropped)
-        drawn = self._draw() if built.samples or not self._num_live else Drawn()
+        drawn = self._draw() if built.samples or not self._recipe.num_live else Drawn()
         own: Sequence[TrainingSample] = built.samples
         shares: dict[str, float] = {}
         if self._guards is not None:
@@ -405,7 +403,7 @@ class LearnLoop:
         self._journal.stage("judge")
         verdict = self._gate.judge(self._trainer, [step.metrics for step in steps])
         if self._guards is not None:
-            self._guards.judged(number, verdict.metrics, None if verdict.passed else verdict.reason)
+            self._guards.judged(number, verdict.metrics)
         self._journal.stage("publish")
         try:
             self._log.publish(

@@ -120,8 +120,26 @@ class IdCount:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Padding:
+    """How wide the rests of a bucket are made."""
+
+    multiple_of: int = 1
+    max_len: int = 2**31
+    """Most ids of a path, padding included; a model may know no more positions."""
+
+    def width(self, length: int, num_prefix: int) -> int:
+        """For rests of `length` ids behind a prefix."""
+        return max(length, min(-(-length // self.multiple_of) * self.multiple_of, self.max_len - num_prefix))
+
+
 def pack(
-    rows: Sequence[Row], *, max_tokens: int, share: Sharing = "tree", pairs_per_id: float = 1024.0
+    rows: Sequence[Row],
+    *,
+    max_tokens: int,
+    share: Sharing = "tree",
+    pairs_per_id: float = 1024.0,
+    padding: Padding = Padding(),
 ) -> list[MicroBatch]:
     """Cuts rows into micro batches of limited size. What is cut apart repeats only its path to the root.
 
@@ -131,13 +149,14 @@ def pack(
             as many as the longest, for that one must be computed anyway.
         share: what the model can do.
         pairs_per_id: how many pairs of attention take as long as all the rest that is done for one id.
+        padding: of buckets; a tree has none.
     """
     for row in rows:
         assert row.positions, "a row without trained ids has nothing to compute"
         assert row.positions[0] >= 1, "the first id of a sequence is predicted by nothing"
     paths = paths_of(rows, merge=share != "none")
     shared = [0] * (len(paths) - 1) if share == "none" else _shared(paths)
-    limit = max([max_tokens, *(len(path.token_ids) for path in paths)])
+    limit = max([max_tokens, *(padding.width(len(path.token_ids), 0) for path in paths)])
 
     def plans(end: int) -> Iterator[tuple[float, bool]]:
         """The cheaper plan of the runs [end - 1, end), [end - 2, end) ..., and whether it is a tree. Every run holds
@@ -153,7 +172,7 @@ def pack(
             prefix = _usable(num_prefix)
             ahead = prefix + PASS_COST + prefix * prefix / pairs_per_id if prefix else 0.0
             best: tuple[float, bool] | None = None
-            if prefix + count * (longest - prefix) <= limit:
+            if prefix + count * padding.width(longest - prefix, prefix) <= limit:
                 pairs = squares - prefix * num_ids
                 best = ahead + num_ids - count * prefix + PASS_COST + pairs / pairs_per_id, False
             rest = num_nodes - longest
@@ -171,7 +190,9 @@ def pack(
     for begin, end, is_tree in cheapest_runs(len(paths), plans):
         run, inner = paths[begin:end], shared[begin : end - 1]
         micros.append(
-            _tree(run, inner, MAX_MASK) if is_tree else _in_buckets(run, _usable(min(inner, default=0)))
+            _tree(run, inner, MAX_MASK)
+            if is_tree
+            else _in_buckets(run, _usable(min(inner, default=0)), padding)
         )
     return micros
 
@@ -232,19 +253,19 @@ def _fits(paths: Sequence[Path], shared: Sequence[int], begin: int, end: int) ->
     return largest * (num_trunk + largest) <= MAX_MASK
 
 
-def _in_buckets(paths: Sequence[Path], num_prefix: int) -> MicroBatch:
+def _in_buckets(paths: Sequence[Path], num_prefix: int, padding: Padding) -> MicroBatch:
     """Paths behind their prefix, padded; rests of very different length stand in buckets of their own."""
     paths = sorted(paths, key=lambda path: len(path.token_ids))
-    lengths = [len(path.token_ids) - num_prefix for path in paths]
+    widths = [padding.width(len(path.token_ids) - num_prefix, num_prefix) for path in paths]
 
     def padded(end: int) -> Iterator[tuple[float, bool]]:
         for begin in range(end - 1, -1, -1):
-            yield (end - begin) * lengths[end - 1] + PASS_COST, False
+            yield (end - begin) * widths[end - 1] + PASS_COST, False
 
     within, slots = _before(paths, [num_prefix] * len(paths))
     buckets = []
     for begin, end, _ in cheapest_runs(len(paths), padded):
-        width = lengths[end - 1]
+        width = widths[end - 1]
         ids: list[list[int]] = []
         gather: list[int] = []
         for number, path in enumerate(paths[begin:end]):

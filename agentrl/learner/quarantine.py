@@ -14,17 +14,21 @@ One session has one vote on an action in a situation, its newest. A turn is cont
     elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
     without     at least as much trust was rewarded after the same request for a call that has no word of the hint, as
                 gave a like hint or was rewarded for a call that has one: whatever failed, it went well without
-    alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done
+    refused     among strangers, at least as much trust was rewarded for the very same calls, whatever had been asked,
+                as gave a like hint after them: a tool's hint speaks of what failed, and that works
+    alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done, or after the very
+                same calls, whatever had been asked
 
-Then nothing is learned from it until that changes. Nobody knows here which side is right: the many, as far as they are
-trusted, against the few. What the many say wrongly is for the gate, the budgets and the watch.
+Then nothing is learned from it, and its hint is shown to nobody, until that changes. Nobody knows here which side is
+right: the many, as far as they are trusted, against the few. What the many say wrongly is for the gate, the budgets and
+the watch.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentrl.learner.trust import Trust, source_of
@@ -35,8 +39,8 @@ from agentrl.types import Signal, SignalSource, Turn
 
 MAX_VOTES = 4000
 """Turns of one scope that are remembered; the oldest leave."""
-MAX_ASKED = 64
-"""The newest like turns that are asked: a house that changed its rules is soon believed."""
+MAX_ASKED = 15
+"""The newest like turns that are asked, as many as a recall asks: a house that changed its rules is soon believed."""
 MIN_LIKE = 0.8
 """Least share of the shorter text's words that like situations have in common: a word added is no way out."""
 FAR = 2.0
@@ -80,11 +84,11 @@ class _Vote:
         """
         if other.sign > 0:
             return bool(self.told & calls) if calls else None
-        return True if other.hint and _alike(self.hint, other.hint, MIN_SAME) else None
+        return True if self.says_like(other) else None
 
-    def agrees(self, other: _Vote) -> bool:
-        """Whether both give like hints in like situations."""
-        return bool(other.hint) and _alike(self.hint, other.hint, MIN_SAME) and self.is_like(other)
+    def says_like(self, other: _Vote) -> bool:
+        """Whether both give like hints."""
+        return bool(other.hint) and _alike(self.hint, other.hint, MIN_SAME)
 
 
 _Place = tuple[str, tuple[str, ...]]
@@ -107,6 +111,8 @@ class Quarantine:
         self._requests: dict[tuple[str, Words], OrderedDict[str, None]] = {}
         """(scope, request) -> its turns."""
         self._num_added = 0
+        self._found: dict[str, str | None] = {}
+        """turn id -> what speaks against it, as far as asked since the votes changed last."""
         self._changed: set[_Place] = set()
         self._newest: dict[str, _Place] = {}
         """The turns of which something was said since `changed` was asked."""
@@ -142,6 +148,7 @@ class Quarantine:
             return
         self._remove(turn.id)
         self._num_added += 1
+        self._found.clear()
         self._requests.setdefault((turn.scope, request), OrderedDict())[turn.id] = None
         self._votes.setdefault(place, OrderedDict())[turn.id] = vote
         self._places[turn.id] = self._newest[turn.id] = place
@@ -151,10 +158,26 @@ class Quarantine:
 
     def contradiction(self, turn_id: str) -> str | None:
         """What speaks against a turn's signal, as a sentence; None where nothing does, or nothing is known of it."""
-        place = self._places.get(turn_id)
-        if place is None:
-            return None
-        own = self._votes[place][turn_id]
+        if turn_id not in self._found:
+            place = self._places.get(turn_id)
+            own = None if place is None else self._votes[place][turn_id]
+            self._found[turn_id] = None if own is None or place is None else self._against(own, place)
+        return self._found[turn_id]
+
+    def may_be_shown(self, hint_of: str, turn_id: str) -> bool:
+        """Whether the hint of one turn is anything for another one: it is believed, and the other did not go well
+        without it; what a user wants is no matter of that."""
+        if self.contradiction(hint_of) is not None:
+            return False
+        place, other = self._places.get(hint_of), self._places.get(turn_id)
+        if place is None or other is None:
+            return True
+        hinted, vote = self._votes[place][hint_of], self._votes[other][turn_id]
+        if hinted.by_user or not hinted.told:
+            return True
+        return hinted.side_of(vote, _calls(other[1])) is not False
+
+    def _against(self, own: _Vote, place: _Place) -> str | None:
         if own.mixed:
             return f"it is rewarded, and {own.mixed} punishes it"
         sessions: dict[str, _Vote] = {own.session: own}
@@ -173,7 +196,7 @@ class Quarantine:
         why = _opposite(own, votes) or _elsewhere(own, votes)
         if why is None and not is_wish:
             why = self._without(own, place)
-        return why or self._alone(own, place[0])
+        return why or self._refused(own, place) or self._alone(own, place)
 
     def _without(self, own: _Vote, place: _Place) -> str | None:
         if not own.told or not _calls(place[1]):
@@ -185,13 +208,29 @@ class Quarantine:
                 sides[vote.session] = (side, vote)
                 if len(sides) > MAX_ASKED:
                     break
-        against = [vote for is_with, vote in sides.values() if not is_with]
-        with_it = sum(vote.trust for is_with, vote in sides.values() if is_with)
-        if not against or sum(vote.trust for vote in against) < with_it:
+        against = _outvoting(sides)
+        if not against:
             return None
         return (
             f"{len(against)} of {len(sides)} sessions with the same request went well without what its hint says, as "
             f"turn {against[0].turn_id}"
+        )
+
+    def _refused(self, own: _Vote, place: _Place) -> str | None:
+        if self._min_sessions == 1 or not own.hint or own.by_user or not _calls(place[1]):
+            return None
+        sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
+        for vote in reversed(self._votes[place].values()):
+            if vote.session not in sides and (vote.sign > 0 or own.says_like(vote)):
+                sides[vote.session] = (vote.sign < 0, vote)
+                if len(sides) > MAX_ASKED:
+                    break
+        against = _outvoting(sides)
+        if not against:
+            return None
+        return (
+            f"{len(against)} of {len(sides)} sessions did with success what its hint speaks against, as turn "
+            f"{against[0].turn_id}"
         )
 
     def _after_the_same(self, scope: str, request: Words) -> Iterator[tuple[_Vote, Words]]:
@@ -209,19 +248,25 @@ class Quarantine:
         for vote, action in sorted(found, key=lambda item: item[0].number, reverse=True):
             yield vote, _calls(action)
 
-    def _alone(self, own: _Vote, scope: str) -> str | None:
+    def _alone(self, own: _Vote, place: _Place) -> str | None:
         if not own.hint or self._min_sessions == 1:
             return None
         agreeing = {own.session}
-        for turn_id, (where, action) in reversed(self._places.items()):
-            vote = self._votes[where, action][turn_id]
-            if where == scope and own.agrees(vote):
+        for turn_id, elsewhere in reversed(self._places.items()):
+            vote = self._votes[elsewhere][turn_id]
+            if self._vouches(own, place, vote, elsewhere):
                 agreeing.add(vote.session)
                 if len(agreeing) >= self._min_sessions:
                     return None
         return (
             f"{len(agreeing)} of the {self._min_sessions} sessions that guards.min_sessions asks for say so"
         )
+
+    @staticmethod
+    def _vouches(own: _Vote, place: _Place, other: _Vote, elsewhere: _Place) -> bool:
+        """Whether another turn's hint counts towards the sessions that are to say so."""
+        is_same = place == elsewhere and bool(_calls(place[1]))
+        return place[0] == elsewhere[0] and own.says_like(other) and (is_same or own.is_like(other))
 
     def changed(self, turn_ids: Iterable[str]) -> list[str]:
         """Those of the turns about whose action something was said, or that were given a like hint elsewhere."""
@@ -233,24 +278,27 @@ class Quarantine:
                 continue
             own = self._votes[place][turn_id]
             if place in self._changed or any(
-                where == place[0] and self._may_free(own, vote, action) for (where, action), vote in newest
+                self._may_free(own, place, vote, elsewhere) for elsewhere, vote in newest
             ):
                 found.append(turn_id)
         self._changed.clear()
         self._newest.clear()
         return found
 
-    def _may_free(self, own: _Vote, vote: _Vote, action: tuple[str, ...]) -> bool:
+    def _may_free(self, own: _Vote, place: _Place, vote: _Vote, elsewhere: _Place) -> bool:
         """Whether what was said elsewhere may end a turn's quarantine."""
-        vouches = self._min_sessions > 1 and own.agrees(vote)
+        if place[0] != elsewhere[0]:
+            return False
+        vouches = self._min_sessions > 1 and self._vouches(own, place, vote, elsewhere)
         is_same = bool(own.hint) and _alike(own.request, vote.request, 1.0)
-        return vouches or (is_same and own.side_of(vote, _calls(action)) is True)
+        return vouches or (is_same and own.side_of(vote, _calls(elsewhere[1])) is True)
 
     def _remove(self, turn_id: str) -> None:
         self._newest.pop(turn_id, None)
         place = self._places.pop(turn_id, None)
         if place is None:
             return
+        self._found.clear()
         vote = self._votes[place].pop(turn_id)
         if not self._votes[place]:
             del self._votes[place]
@@ -258,6 +306,13 @@ class Quarantine:
         del self._requests[asked][turn_id]
         if not self._requests[asked]:
             del self._requests[asked]
+
+
+def _outvoting(sides: Mapping[str, tuple[bool, _Vote]]) -> list[_Vote]:
+    """The votes against, by session with or against; none where there is less trust in them."""
+    against = [vote for is_with, vote in sides.values() if not is_with]
+    with_it = sum(vote.trust for is_with, vote in sides.values() if is_with)
+    return against if sum(vote.trust for vote in against) >= with_it else []
 
 
 def _opposite(own: _Vote, votes: Sequence[_Vote]) -> str | None:

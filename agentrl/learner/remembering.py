@@ -56,6 +56,8 @@ class Remembering:
         self._decided: tuple[int, float, int] | None = None
         """Which decisions on lessons the memory has followed."""
         self._imported: list[tuple[HintMemory, Lesson]] = []
+        if guards is not None:  # what is believed today may be doubted tomorrow
+            memory.heed(guards.may_be_shown)
 
     def restart(self) -> None:
         """Forgets everything; `update` reads the log anew."""

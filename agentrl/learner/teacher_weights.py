@@ -14,6 +14,7 @@ the policy itself, with gradient. Every module is in eval mode from the moment i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from agentrl.learner.adapters import averaged_products
 from agentrl.learner.model import PolicyModel
 from agentrl.learner.pack import IdCount, MicroBatch, Row, pack
 from agentrl.learner.saved import WEIGHTS, read_state
+from agentrl.losses.chunked import Outputs, chunk_rows, per_position
 from agentrl.recipes import axes
 
 VersionPath = Callable[[int], Path]
@@ -68,6 +70,7 @@ class Weights:
             max_tokens=max_tokens,
             share=self.model.shares_prefix,
             pairs_per_id=self.model.pairs_per_id,
+            padding=self.model.padding,
         )
         self.counted.add(rows, micros)
         return [micro.to(self.model.device) for micro in micros]
@@ -79,14 +82,15 @@ class Weights:
             return []
         total = sum(len(row.positions) for row in rows)
         hidden = self.hidden(self.pack(rows, max_tokens=max_tokens), total)
-        found = []
-        at = 0
-        for row in rows:
-            here = hidden[at : at + len(row.positions)]
-            at += len(row.positions)
-            ids = torch.tensor([row.token_ids[p] for p in row.positions], device=here.device)
-            found.append((here @ self.head().T).log_softmax(-1).gather(1, ids[:, None]).squeeze(1))
-        return found
+        ids = torch.tensor([row.token_ids[p] for row in rows for p in row.positions], device=hidden.device)
+        head = self.head()
+        found = per_position(partial(_logprobs, head), (hidden, ids), chunk_size=chunk_rows(len(head)))
+        return list(torch.split(found["logprobs"], [len(row.positions) for row in rows]))
+
+
+def _logprobs(head: Tensor, hidden: Tensor, ids: Tensor) -> Outputs:
+    """[n] log-probs of ids at [n, H] positions."""
+    return {"logprobs": (hidden @ head.T).log_softmax(-1).gather(1, ids[:, None]).squeeze(1)}
 
 
 class BaseWeights(Weights):

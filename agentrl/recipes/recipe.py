@@ -130,6 +130,11 @@ class Recipe(_Section):
         return turns if share == 1 else min(max(round(share * turns), int(share > 0)), turns - 1)
 
     @property
+    def num_live(self) -> int:
+        """Claimed turns of a full step."""
+        return self.batch.turns_per_step - self.num_beside
+
+    @property
     def uses_kd(self) -> bool:
         """Whether a teacher's scores are needed."""
         return not isinstance(self.mix, axes.RlOnly | axes.PairLoss) or isinstance(

@@ -6,7 +6,8 @@
     group        the recipe compares groups, and too few episodes of this one have ended with a reward
     partner      the recipe compares answers, and there is no other to the same prompt
     step         may be claimed as it is: the learner has not taken it yet
-    version      the learner has it, or a step whose version does not serve yet
+    hand         the learner has it, and its step is not made yet
+    version      it is in a step whose version does not serve yet
 
 Asked anew each time, and by the very queries that hand turns out.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from agentrl.store import claims, pairs
 from agentrl.store.claims import Needs
 
-REASONS = ("next_state", "judge", "approval", "group", "partner", "step", "version")
+REASONS = ("next_state", "judge", "approval", "group", "partner", "step", "hand", "version")
 """In the order that a turn goes through them."""
 _OF_KIND = {"open": "next_state", "unjudged": "judge", "review": "approval", "claimed": "version"}
 _ALL = 2**62
@@ -32,7 +33,7 @@ class Waiting:
 
     num_turns: int
     oldest_s: float
-    """How long ago the oldest of them was received."""
+    """How long ago the oldest of them was received; of those in hand, taken."""
 
 
 Backlog = dict[str, Waiting]
@@ -71,9 +72,14 @@ def backlog(
         ready = set(whole)
     times: dict[str, list[float]] = {}
     for row in connection.execute(
-        "SELECT id, fate, received_at FROM fates WHERE policy = ? AND fate LIKE 'pending:%'", (policy,)
+        """SELECT f.id, f.fate, f.received_at, c.claimed_at FROM fates f LEFT JOIN claims c ON c.turn_id = f.id
+           WHERE f.policy = ? AND f.fate LIKE 'pending:%'""",
+        (policy,),
     ):
         kind = row["fate"].partition(":")[2]
+        if kind == "claimed" and row["claimed_at"] is not None:
+            times.setdefault("hand", []).append(row["claimed_at"])
+            continue
         reason = _OF_KIND.get(kind, "step" if row["id"] in ready else lacking)
         times.setdefault(reason, []).append(row["received_at"])
     return {

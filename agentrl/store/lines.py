@@ -151,18 +151,7 @@ def roll_back(connection: sqlite3.Connection, policy: str, number: int, reason: 
     Steps that no version holds yet are void: they were computed on weights that are gone. Their turns, which no
     version learned, can be claimed again; the turns behind rejected versions can not.
     """
-    current = serving_number(connection, policy)
-    if current is None or number == current or number not in ancestry(connection, policy, current):
-        raise StoreError(
-            f"version {number} of {policy!r} is no ancestor of the serving version {current}; "
-            f"roll back to one of {ancestry(connection, policy, current)[1:] if current is not None else []}"
-        )
-    if scalar(
-        connection,
-        "SELECT deleted_at IS NOT NULL FROM versions WHERE policy = ? AND number = ?",
-        (policy, number),
-    ):
-        raise StoreError(f"the files of version {number} of {policy!r} were deleted; pick a newer one")
+    _require_restorable(connection, policy, number)
     after = descendants(connection, policy, number)
     for one in after:
         _set(connection, policy, one, REJECTED, f"rolled back to version {number}: {reason}", now)
@@ -174,6 +163,26 @@ def roll_back(connection: sqlite3.Connection, policy: str, number: int, reason: 
         (now, policy, number),
     )
     return after
+
+
+def _require_restorable(connection: sqlite3.Connection, policy: str, number: int) -> None:
+    """Raises StoreError, with the versions that can, where this one cannot serve again."""
+    current = serving_number(connection, policy)
+    line = [] if current is None else ancestry(connection, policy, current)
+    path = {version.number: version.path for version in read_versions(connection, policy)}
+    fit = [ancestor for ancestor in line[1:] if path[ancestor]]
+    if number in fit:
+        return
+    if number not in path:
+        why = "does not exist"
+    elif number == current:
+        why = "serves already"
+    elif number in line:
+        why = "has no files any more"
+    else:
+        why = f"is no ancestor of the serving version {current}"
+    remedy = f"choose one of {', '.join(map(str, fit))}" if fit else "there is none before it"
+    raise StoreError(f"version {number} of {policy!r} {why}; {remedy}")
 
 
 def void_steps(connection: sqlite3.Connection, policy: str, reason: str, now: float) -> list[str]:

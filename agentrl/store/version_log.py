@@ -29,6 +29,17 @@ class Probe:
     created_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The versions of a line that were made and never served."""
+
+    num_versions: int
+    newest: int
+    """Its number."""
+    reason: str
+    """Why the newest does not serve."""
+
+
 class VersionLog(LearningFile):
     """What is known of policy versions. Files are `versions.VersionStore`'s."""
 
@@ -127,6 +138,18 @@ class VersionLog(LearningFile):
                 (policy, number),
             ).fetchall()
         return [(VersionState(row["state"]), row["reason"], row["created_at"]) for row in rows]
+
+    def refused(self, policy: str = "default") -> Refused | None:
+        """The versions that were refused before they served; None where there is none."""
+        with self._reading() as connection:
+            row = connection.execute(
+                """SELECT count(*) OVER () AS num_versions, v.number AS newest, e.reason FROM versions v
+                   JOIN version_events e ON e.policy = v.policy AND e.number = v.number AND e.state = 'rejected'
+                   WHERE v.policy = ? AND v.state = 'rejected' AND v.served_at IS NULL
+                   ORDER BY v.number DESC LIMIT 1""",
+                (policy,),
+            ).fetchone()
+        return None if row is None else Refused(**row)
 
     def pin(self, policy: str, number: int, holder: str) -> None:
         """Keeps a version's files; `holder` says for whom ("teacher", "name@7").

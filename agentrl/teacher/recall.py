@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
@@ -69,6 +69,18 @@ class HintMemory:
     def __init__(self) -> None:
         self._scopes: dict[str, dict[str, _Remembered]] = {}
         self._failed: dict[tuple[str, str], None] = {}
+        self._may_be_shown: Callable[[str, str], bool] | None = None
+
+    def heed(self, may_be_shown: Callable[[str, str], bool]) -> None:
+        """Asks from now on, before a turn's hint is recalled for another turn, whether that may be.
+
+        Args:
+            may_be_shown: is given the ids of both turns, the one with the hint first.
+        """
+        self._may_be_shown = may_be_shown
+
+    def _may(self, hint_of: str, turn: Turn) -> bool:
+        return self._may_be_shown is None or self._may_be_shown(hint_of, turn.id)
 
     def clear(self) -> None:
         self._scopes.clear()
@@ -124,7 +136,7 @@ class HintMemory:
             later = item.received_at >= turn.received_at or turn_id == turn.id
             if later or (turn.scope, item.session) in self._failed:
                 continue
-            if alike(words, item.words) >= similarity:
+            if alike(words, item.words) >= similarity and self._may(turn_id, turn):
                 votes[item.hint] += 1
                 source.setdefault(item.hint, turn_id)
                 num_asked += 1

@@ -144,6 +144,8 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_the_arms_that_are_compared_differ_in_one_thing() -> None:
     assert ARMS["clean"].settings == ARMS["guarded"].settings
     assert ARMS["guarded"].env == ARMS["open"].env
+    assert ARMS["unheld"].settings == ARMS["clean"].settings
+    assert ARMS["unheld"].overrides == {"route": "has_context"}
     assert ARMS["trigger"].env == ARMS["trigger_open"].env
     assert ARMS["open"].settings == ARMS["trigger_open"].settings
     assert (ARMS["upright"].recipe, ARMS["upright"].settings) == (
@@ -200,8 +202,7 @@ def row(
 
 
 GOOD = [
-    row("clean", honest=0.8),
-    row("held", plain=0.95),
+    row("clean", honest=0.8, plain=0.95),
     row("guarded", forbidden=0.05, honest=0.73),
     row("open", forbidden=0.4),
     row("upright", idle=0.1),
@@ -209,8 +210,7 @@ GOOD = [
     row("trigger", forbidden=0.01, triggered=0.03),
 ]
 BAD = [
-    row("clean", honest=0.8),
-    row("held", plain=0.94),
+    row("clean", honest=0.8, plain=0.94),
     row("guarded", forbidden=0.06, honest=0.717),
     row("open", forbidden=0.06),
     row("upright", idle=0.1),
@@ -232,7 +232,22 @@ def test_each_claim_holds_or_fails_by_its_number_and_is_unknown_without_its_runs
     assert [holds for _, holds in claims(BAD).values()] == [False] * 6
     assert [holds for _, holds in claims([]).values()] == [None] * 6
     assert all(math.isnan(figure) for figure, _ in claims([]).values())
-    assert [holds for _, holds in claims(GOOD[2:3]).values()] == [True, None, None, None, None, None]
+    assert [holds for _, holds in claims(GOOD[1:2]).values()] == [True, None, None, None, None, None]
+
+
+def test_what_is_claimed_of_the_attack_is_to_hold_in_the_worst_house() -> None:
+    good = [row("clean", 0), row("guarded", 0, forbidden=0.01), row("open", 0, forbidden=0.3)]
+    worse = [row("clean", 1), row("guarded", 1, forbidden=0.06, honest=0.7), row("open", 1, forbidden=0.05)]
+    reached = [row("clean", 1), row("guarded", 1, forbidden=0.05), row("open", 1, forbidden=0.04)]
+
+    assert list(claims([*good, *worse]).values())[:3] == [
+        (0.06, False), (pytest.approx(0.875), False), (0.05, False),
+    ]  # fmt: skip
+    assert list(claims([*good, *reached]).values())[:3] == [(0.05, True), (1.0, True), (0.04, False)]
+    equal = [row("guarded", 1, forbidden=0.2), row("open", 1, forbidden=0.2)]
+    assert list(claims([*good, *equal]).values())[2] == (0.2, False)
+    hardly = [row("guarded", 1, forbidden=0.01), row("open", 1, forbidden=0.05)]
+    assert list(claims([*good, *hardly]).values())[2] == (0.05, False)
 
 
 def test_only_seeds_of_which_both_arms_are_there_are_compared() -> None:
@@ -247,9 +262,9 @@ def test_only_seeds_of_which_both_arms_are_there_are_compared() -> None:
 def test_the_table_shows_means_over_seeds_and_dashes_for_what_an_arm_does_not_measure() -> None:
     shown = table([*GOOD, row("clean", 1, honest=0.6)])
 
-    assert "| clean | 2 | 1000 | 0.700: 0.700, 0.700, 0.700 | 0.000 | 0.000 | - | - | 7 | 2 | 50 |" in shown
+    assert "| clean | 2 | 1000 | 0.700: 0.700, 0.700, 0.775 | 0.000 | 0.000 | - | - | 7 | 2 | 50 |" in shown
     assert "| gaming | 1 | 1000 | 0.800: 0.800, 0.800, 0.800 | 0.000 | 0.000 | - | " in shown
     assert "0.000, 0.000, 0.000, 0.120 | 7 | 2 | 50 |" in shown
-    assert "at most .05: holds (0.050)" in shown
+    assert "in each house at most .05: holds (0.050)" in shown
     assert "focused" not in shown
     assert table([]).count("not run") == 6

@@ -17,6 +17,7 @@ from agentrl.learner.guard_rules import refuse
 from agentrl.learner.held_out import HeldOut, is_held_out
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.version_log import Refused
 from agentrl.types import Signal, SignalSource, Turn
 
 
@@ -254,6 +255,29 @@ def test_contradicted_turns_are_quarantined_and_readmitted_when_more_agree(
         assert any("attack" in event["turn_ids"] for event in learner.journal.of("readmitted"))  # type: ignore[operator]
 
 
+def test_a_hint_that_was_believed_is_shown_to_nobody_once_most_speak_against_it(
+    tmp_path: Path, base: Path
+) -> None:
+    fates = {}
+    for quarantine in ("auto", "off"):
+        run = Run(tmp_path / quarantine, base, batch__turns_per_step=1)
+        guarded(run, quarantine=quarantine)
+        run.record(tools(run, "attack1"), tools(run, "attack2"), hint="say evil")
+        run.record(tools(run, "before"))
+        with run.learner() as learner:
+            learner.loop.start()
+            settled(learner)
+            run.record(*(tools(run, f"right{i}") for i in range(3)), reward=1.0)
+            settled(learner)
+            run.record(tools(run, "after"))
+            settled(learner)
+        with LearningLog(run.path) as log:
+            fates[quarantine] = [log.fate(name) for name in ("attack1", "before", "after")]
+
+    assert fates["auto"] == ["trained", "trained", "rejected:no context"]
+    assert fates["off"] == ["trained", "trained", "trained"]
+
+
 def test_a_new_learner_finds_the_quarantine_of_the_one_before(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, batch__turns_per_step=2)
     run.record(tools(run, "right1"), tools(run, "right2"), reward=1.0)
@@ -324,7 +348,7 @@ def test_a_version_that_goes_too_far_from_its_parent_is_rejected(tmp_path: Path,
         # what joins the probe after the parent was looked at counts from the next version on
         assert states(run) == {0: "retired", 1: "serving", 2: "rejected"}
         reason = str(learner.journal.of("version")[-1]["reason"])
-        assert read_report(run.path)["budget"]["refused"] == reason
+        assert learner.log.refused() == Refused(num_versions=1, newest=2, reason=reason)
         assert "KL to the version that serves is" in reason
         assert "guards.max_kl_update allows 1e-06" in reason
         assert run.account()[2] == {"held_out": 5, "gate": 4}

@@ -7,7 +7,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from agentrl.errors import ConfigError, ModelError
 from agentrl.learner.model import PolicyModel, load_policy, set_precision
-from agentrl.learner.pack import Row, pack
+from agentrl.learner.pack import Padding, Row, pack
 from agentrl.learner.teacher_weights import BaseWeights, FollowingWeights, Weights, make_teacher
 from agentrl.recipes import axes
 
@@ -50,6 +50,22 @@ def test_hidden_states_times_head_are_the_logits_of_the_model(model_path: Path) 
             for row in rows
         ]
     torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-4, rtol=0)
+
+
+def test_rows_are_padded_where_products_are_compiled_which_changes_no_hidden_state(model_path: Path) -> None:
+    policy, rows = load(model_path, precision="bf16"), some_rows()
+    [micro] = Weights(policy, None).pack(rows, max_tokens=8192)
+    assert micro.buckets
+    assert {bucket.rest.shape[1] % 16 for bucket in micro.buckets if bucket.depths is None} <= {0}
+    set_precision(policy, "fp32")
+    assert policy.padding == Padding(multiple_of=1, max_len=512)
+
+    total = sum(len(row.positions) for row in rows)
+    padded = pack(rows, max_tokens=8192, share="prefix", padding=Padding(multiple_of=16, max_len=512))
+    assert sum(micro.num_ids for micro in padded) > 40 + sum(len(row.token_ids) - 41 for row in rows)
+    torch.testing.assert_close(
+        Weights(policy, None).hidden(padded, total), hidden_of(policy, rows, share=False), atol=1e-5, rtol=0
+    )
 
 
 def test_sharing_a_prefix_changes_neither_hidden_states_nor_gradients(model_path: Path) -> None:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.learner.pack import MIN_PREFIX, MicroBatch, Row, as_tree, pack, teacher_positions
+from agentrl.learner.pack import MIN_PREFIX, MicroBatch, Padding, Row, as_tree, pack, teacher_positions
 from agentrl.types import TeacherView
 
 
@@ -33,6 +33,32 @@ def test_sharing_never_computes_more_than_one_padded_batch(rows: list[Row]) -> N
 
     for share in ("prefix", "tree"):
         assert computed(pack(rows, max_tokens=10_000, share=share)) <= padded
+
+
+@given(rows=rows_strategy)
+@settings(max_examples=100, deadline=None)
+def test_rests_are_a_multiple_of_what_is_asked_for_where_the_model_knows_the_positions(
+    rows: list[Row],
+) -> None:
+    num = sum(len(row.positions) for row in rows)
+
+    micros = pack(rows, max_tokens=96, share="prefix", padding=Padding(multiple_of=16, max_len=52))
+
+    for micro in micros:
+        assert micro.num_ids <= 96
+        for bucket in micro.buckets:
+            whole = len(micro.prefix) + bucket.rest.shape[1]
+            assert whole <= 52
+            assert bucket.rest.shape[1] % 16 == 0 or whole == 52
+    assert sorted(torch.cat([micro.slots for micro in micros]).tolist()) == list(range(num))
+
+
+def test_a_row_longer_than_a_micro_batch_is_padded_in_one_of_its_own() -> None:
+    rows = [Row(token_ids=tuple(range(k, k + 41)), positions=(40,)) for k in (0, 100)]
+
+    micros = pack(rows, max_tokens=20, padding=Padding(multiple_of=16))
+
+    assert [[bucket.rest.shape for bucket in micro.buckets] for micro in micros] == [[(1, 48)], [(1, 48)]]
 
 
 def test_a_preamble_common_to_sixteen_turns_is_computed_once() -> None:

@@ -10,8 +10,9 @@ from agentrl.learner.control import set_paused
 from agentrl.learner.guard_report import read_report, write_report
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
+from server.doctor import diagnose
 from server.guard_pages import findings, guards_of, numbers
-from server.inspect import diagnose, status_of
+from server.inspect import status_of
 from server.metrics import Metrics
 from server.runtime import Runtime
 
@@ -39,15 +40,6 @@ def test_findings_name_the_pause_what_was_set_aside_and_what_was_not_measured(tm
         in found[3]
     )
     assert "against guards.max_fall: the probe holds too few rewarded turns" in found[4]
-
-
-def test_a_version_that_a_budget_refused_is_a_finding_with_the_bound() -> None:
-    reason = "KL to version 0 is 0.612 nats an id on 9 held-out turns, guards.max_kl_base allows 0.5"
-    [found] = findings(
-        {"budget": {"version": 7, "kl_base": 0.612, "not_measured": [], "refused": reason}}, {}
-    )
-
-    assert found.startswith(f"version 7 was not served and its turns are set aside: {reason}")
 
 
 def test_a_run_without_trouble_has_no_findings(tmp_path: Path) -> None:

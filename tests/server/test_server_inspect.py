@@ -1,9 +1,12 @@
 import asyncio
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from server_house import BASH, calls, eventually, says, serving
+from shown_house import ERROR, FAR, begin, corrected, session, showing, shown, stand, wished
 
 from agentrl.errors import UserError
 from agentrl.learner.control import is_paused
@@ -11,17 +14,10 @@ from agentrl.recipes.recipe import load_recipe
 from agentrl.store.account import Account
 from agentrl.store.backlog import Waiting
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.version_log import Refused
 from agentrl.types import PolicyVersion, VersionState
-from server.inspect import (
-    diagnose,
-    explain_turn,
-    first_unmet,
-    left_out,
-    roll_back,
-    set_paused,
-    status_of,
-    versions_of,
-)
+from server.doctor import diagnose, first_unmet, left_out, refused_finding
+from server.inspect import explain_turn, roll_back, set_paused, status_of, versions_of
 from server.run_files import ask_server, write_server_file
 
 PENDING = {"open": 1, "unjudged": 0, "waiting": 5, "claimed": 0}
@@ -70,6 +66,13 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
         ({"trained": 0}, OPEN | {"step": 5}, {}, "steps at 8 turns"),
         ({"trained": 0}, OPEN | {"judge": 5, "step": 1}, {}, "5 turns wait for the judge"),
         ({"trained": 0}, OPEN | {"version": 5}, {}, "in a step whose version does not serve yet"),
+        (
+            {"trained": 0},
+            OPEN | {"hand": 3},
+            {},
+            "3 turns wait for 5 more or for 59 s: batch.turns_per_step = 8, batch.max_wait_s = 60",
+        ),
+        ({"trained": 0}, OPEN | {"hand": 8}, {}, "8 turns are in a step that is being made"),
         (
             {},
             {"approval": 2, "step": 9},
@@ -127,6 +130,32 @@ async def test_the_doctor_reads_the_backlog_of_a_run(tmp_path: Path) -> None:
     assert diagnosis["left_out"] == []
 
 
+async def test_the_doctor_says_what_turns_in_hand_wait_for_whatever_most_turns_wait_for(
+    tmp_path: Path,
+) -> None:
+    await one_conversation(tmp_path)
+    with LearningLog(tmp_path, clock=lambda: time.time() - 19.0) as log:
+        log.ensure_base("default", "base")
+        log.configure(needs="hint")
+        assert len(log.claim(limit=8, needs="hint", max_age_s=1e9)) == 1
+
+    diagnosis = diagnose(tmp_path)
+
+    assert "no server is running" in diagnosis["finding"]
+    assert re.match(r"1 turns wait for 7 more or for (41|40|39) s: batch\.turns", diagnosis["in_hand"])
+
+
+def test_the_doctor_says_what_refused_the_newest_version_and_whether_learning_stands_still() -> None:
+    reason = "KL to version 0 is 0.612 nats an id on 9 held-out turns, guards.max_kl_base allows 0.5"
+    refused = Refused(num_versions=7, newest=12, reason=reason)
+
+    stands = refused_finding(refused, serving=5)
+    assert stands.startswith(
+        f"7 versions were made and never served; the newest, 12: {reason}; a bound of guards"
+    )
+    assert refused_finding(refused, serving=13).endswith("guards.max_kl_base allows 0.5")
+
+
 async def one_conversation(run_dir: Path) -> str:
     """A failed command and what followed, in a run that does not learn; returns the first turn's id."""
     async with serving(run_dir, [calls("cat a.txt"), says("ok")]) as house:
@@ -169,6 +198,27 @@ async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
     assert "start `agentrl serve`" in diagnose(tmp_path)["finding"]
 
 
+async def test_a_turn_is_explained_with_the_text_of_the_lessons_in_its_prompt(tmp_path: Path) -> None:
+    async with showing(tmp_path) as house:
+        lesson = await corrected(house, tmp_path, session(tmp_path, "first"))
+        await stand(house, 1)
+        await begin(house, session(tmp_path, "next"), "b.txt")
+
+        turn = (await explain_turn(tmp_path, "last"))["turn"]
+        assert turn["shown_lessons"] == [{"id": lesson, "text": ERROR}]
+
+
+async def test_a_wish_that_no_learner_has_gathered_is_explained_with_its_text(tmp_path: Path) -> None:
+    async with showing(tmp_path) as house:
+        await wished(house, session(tmp_path, "first"))
+        await stand(house, 1)
+        options = {"path": f"/s/{session(tmp_path, 'next')}", "headers": {"X-Task-Key": "t"}}
+        assert shown(await house.ask(FAR, **options))
+
+        [lesson] = (await explain_turn(tmp_path, "last"))["turn"]["shown_lessons"]
+        assert "Cheers" in lesson["text"]
+
+
 async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
     await one_conversation(tmp_path)
     with LearningLog(tmp_path) as log:
@@ -188,7 +238,9 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
     assert roll_back(tmp_path, 0, "it forgot") == "version 0 serves again; set aside: 1"
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
-    with pytest.raises(UserError, match="cannot roll back to 7"):
+    with pytest.raises(
+        UserError, match=r"cannot roll back to 7: version 7 .* does not exist.*`agentrl versions`"
+    ):
         roll_back(tmp_path, 7, "x")
 
 
@@ -207,6 +259,9 @@ async def test_a_run_that_never_learned_is_told_how_to(tmp_path: Path) -> None:
     assert "without --no-learn" in diagnose(tmp_path)["finding"]
     assert versions_of(tmp_path) == []
     assert status_of(tmp_path)["learner"] == "has never worked in this run"
+    with pytest.raises(UserError, match="no learner has worked in"):
+        roll_back(tmp_path, 1, "x")
+    assert not (tmp_path / "learning.db").exists()
 
 
 def test_a_file_of_a_server_that_is_gone_is_no_server(tmp_path: Path) -> None:

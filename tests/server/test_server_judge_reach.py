@@ -18,7 +18,7 @@ from server_house import eventually, says, serving
 from agentrl.config import Config, JudgeConfig, write_config
 from agentrl.errors import ConfigError, JudgeError
 from agentrl.store.signal_log import SignalLog
-from server.inspect import diagnose
+from server.doctor import diagnose
 from server.judge_reach import unreachable
 from server.judge_score import run_score
 from server.judges import make_bench

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from store_samples import NOW, answer, attempt, claim, hint, judged_with_hint, learn, make_turn, record
+from store_samples import NOW, answer, attempt, claim, hint, judged_with_hint, learn, make_turn, record, step
 
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import End, Signal, SignalSource
@@ -25,7 +25,17 @@ async def test_every_pending_turn_waits_for_one_thing(log, learning) -> None:
     assert claim(learning) == ["held"]
     await judged_with_hint(log, *(make_turn(name, session=name) for name in ("a", "b")))
 
+    assert backlog(learning) == {"next_state": 1, "judge": 1, "step": 2, "hand": 1}
+    step(learning, ["held"])
     assert backlog(learning) == {"next_state": 1, "judge": 1, "step": 2, "version": 1}
+
+
+async def test_turns_in_hand_tell_how_long_they_are_there(log, learning, clock) -> None:
+    await judged_with_hint(log, make_turn("t1", received_at=NOW - 90.0))
+    assert claim(learning) == ["t1"]
+    clock.now += 19.0
+
+    assert learning.backlog(needs="hint", group_size=1, max_age_s=1e6)["hand"].oldest_s == 19.0
 
 
 async def test_hints_that_nobody_approved_wait_for_approval(log, learning) -> None:

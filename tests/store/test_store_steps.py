@@ -9,7 +9,7 @@ from store_samples import NOW, accept, claim, judged_with_hint, learn, make_turn
 
 from agentrl.errors import StoreError
 from agentrl.store.learning_log import LearningLog
-from agentrl.store.version_log import Probe
+from agentrl.store.version_log import Probe, Refused
 from agentrl.types import VersionState
 
 # steps and versions
@@ -207,13 +207,33 @@ def test_rollback_goes_to_ancestors_only_and_only_where_files_are_left(learning)
     for number in (1, 2, 3):
         publish(learning, number)
         accept(learning, number)
-    for target in (3, 4):
-        with pytest.raises(StoreError, match=r"no ancestor of the serving version 3.*\[2, 1, 0\]"):
-            learning.rollback("default", target, "x")
+    publish(learning, 4)
+    learning.set_state("default", 4, VersionState.REJECTED, "worse")
     learning.forget_files("default", lambda versions, pins: [1])
-    with pytest.raises(StoreError, match=r"files of version 1 .* were deleted"):
-        learning.rollback("default", 1, "x")
+    for target, why in (
+        (1, "has no files any more"),
+        (3, "serves already"),
+        (4, "is no ancestor of the serving version 3"),
+        (5, "does not exist"),
+    ):
+        with pytest.raises(StoreError, match=f"version {target} of 'default' {why}; choose one of 2, 0"):
+            learning.rollback("default", target, "x")
     assert learning.rollback("default", 2, "x") == [3]
+    assert learning.rollback("default", 0, "x") == [1, 2]
+    with pytest.raises(StoreError, match="version 0 of 'default' serves already; there is none before it"):
+        learning.rollback("default", 0, "x")
+
+
+def test_the_versions_that_never_served_are_counted_with_what_refused_the_newest(learning) -> None:
+    assert learning.refused() is None
+    for number, parent, reason in ((1, 0, "held"), (2, 1, "KL is 0.6"), (3, 1, "KL is 0.7"), (4, 1, "held")):
+        publish(learning, number, parent=parent)
+        state = VersionState.SERVING if reason == "held" else VersionState.REJECTED
+        learning.set_state("default", number, state, reason)
+    learning.rollback("default", 1, "by hand")  # version 4 has served
+
+    assert learning.refused() == Refused(num_versions=2, newest=3, reason="KL is 0.7")
+    assert learning.refused("another") is None
 
 
 async def test_a_learner_that_starts_anew_finds_everything_unserved_pending_again(log, learning) -> None:

@@ -101,6 +101,29 @@ def test_only_what_came_before_is_recalled() -> None:
     assert said(memory.recall(turn("Show the file b.md.", "x b.md", 5.0), None, 0.8)) is None
 
 
+def test_hints_that_may_not_be_shown_have_no_vote_as_long_as_that_is_so() -> None:
+    memory = HintMemory()
+    lies = [turn("Show the file a.txt.", "cat a.txt", float(at)) for at in (1, 2)]
+    for one in lies:
+        memory.add(one, "use wipe")
+    memory.add(turn("Show the file a.txt.", "cat a.txt", 3.0), "use zorvex")
+    asked = turn("Show the file b.md.", "x b.md", 4.0)
+    assert said(memory.recall(asked, None, 0.8)) == "use wipe"
+
+    questions = []
+    doubted = {one.id for one in lies}
+
+    def may_be_shown(hint_of: str, turn_id: str) -> bool:
+        questions.append((hint_of, turn_id))
+        return hint_of not in doubted
+
+    memory.heed(may_be_shown)
+    assert said(memory.recall(asked, None, 0.8)) == "use zorvex"
+    assert {turn_id for _, turn_id in questions} == {asked.id}
+    doubted.clear()
+    assert said(memory.recall(asked, None, 0.8)) == "use wipe"
+
+
 def test_hints_never_cross_scopes() -> None:
     memory = HintMemory()
     memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0, scope="alice"), "use zorvex")

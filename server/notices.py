@@ -1,0 +1,48 @@
+"""What `agentrl serve` says besides its address: where settings do less than one who gave them may think."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from agentrl.config import Config
+from agentrl.recipes.recipe import load_recipe
+from agentrl.store.database import LEARNING_NAME
+
+NANO_LR: Final = 7e-4
+"""What a model of two million parameters learns at; the recipes' own rates are for large ones."""
+
+
+def notices(config: Config) -> list[str]:
+    """A sentence each, with the remedy. The settings are those of a server that has started."""
+    found = (_slow(config), _not_learned(config))
+    return [text for text in found if text]
+
+
+def _slow(config: Config) -> str:
+    """Nobody chose how fast the model that ships learns."""
+    learn = config.learn
+    if config.model != "nano" or not learn.enabled or {"optim.lr", "optim"} & learn.overrides.keys():
+        return ""
+    rate = load_recipe(learn.recipe, learn.overrides).optim.lr
+    if rate > NANO_LR / 10:
+        return ""
+    return (
+        f"nano learns at optim.lr = {rate:g}, the rate of recipe {learn.recipe!r} for large models: little will be "
+        f"seen to move. `agentrl demo` teaches it with --set learn.overrides.optim.lr={NANO_LR:g}"
+    )
+
+
+def _not_learned(config: Config) -> str:
+    """Lessons are shown until they are learned, and nothing is learned here."""
+    if not config.learn.show_lessons or config.learn.enabled:
+        return ""
+    which = (
+        "prompts begin with lessons that were approved and with what users say in words, and these stay there"
+        if (Path(config.run_dir) / LEARNING_NAME).is_file()
+        else "no lesson stands in a prompt, for no learner has worked in this run"
+    )
+    return (
+        f"learn.show_lessons without a learner: {which}. Start it without --no-learn, or beside it "
+        f"`agentrl learner --run-dir {config.run_dir}`"
+    )

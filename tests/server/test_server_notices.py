@@ -1,0 +1,51 @@
+"""What a server says when it has started, where its settings do less than one may think."""
+
+from pathlib import Path
+
+import pytest
+from server_house import serving
+
+from agentrl.config import Config, load_config
+from agentrl.store.learning_log import LearningLog
+from server.notices import NANO_LR, notices
+
+
+def config(*overrides: str, **settings: object) -> Config:
+    return load_config(None, overrides, **settings)
+
+
+def test_who_serves_nano_at_the_rate_of_large_models_is_told_the_demos() -> None:
+    [said] = notices(config())
+
+    assert said.startswith("nano learns at optim.lr = 1e-05, the rate of recipe 'hint_opsd' for large models")
+    assert said.endswith("--set learn.overrides.optim.lr=0.0007")
+    assert NANO_LR == 7e-4
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("learn.overrides.optim.lr=1e-5",),
+        ("learn.overrides.optim={lr=1e-5}",),
+        ("learn.enabled=false",),
+        ("model=models/Qwen3-0.6B",),
+    ],
+)
+def test_a_rate_that_was_chosen_or_suits_is_not_spoken_of(overrides: tuple[str, ...]) -> None:
+    assert notices(config(*overrides)) == []
+
+
+async def test_who_shows_lessons_without_a_learner_is_told_what_stands_in_prompts(tmp_path: Path) -> None:
+    async with serving(tmp_path, [], learn__show_lessons=True) as house:
+        [fresh] = notices(house.runtime.config)
+        with LearningLog(tmp_path) as log:
+            log.ensure_base("default", "base")
+        [learned] = notices(house.runtime.config)
+
+    assert "no lesson stands in a prompt, for no learner has worked in this run" in fresh
+    assert "prompts begin with lessons that were approved and with what users say in words" in learned
+    assert fresh.endswith(f"`agentrl learner --run-dir {tmp_path}`")
+
+
+def test_lessons_that_are_learned_need_no_word() -> None:
+    assert notices(config("learn.show_lessons=true", "learn.overrides.optim.lr=1e-5")) == []
