@@ -161,7 +161,7 @@ class GuardsConfig(Section):
     """A user's reward counts no more once so many before it in its session approved and none did not; 0 = no bound."""
     max_kl_update: float = Field(default=0.25, ge=0)
     """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound. A version that
-    exceeds it by no more than the standard error of the mean over its turns passes."""
+    exceeds it by no more than the standard error of the mean over its turns, and at most twice, passes."""
     max_kl_base: float = Field(default=0.5, ge=0)
     """Most KL(new || version 0) on what version 0 did well, in nats an id, over all versions, with the same allowance
     for its error; 0 = no bound. Where all weights are trained, those of version 0 are kept in memory for it."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bench.changing import Changing
 from bench.projects import RULES_EACH, Projects
-from bench.runs import EXTRAP, Unrewarded
+from bench.runs import EXTRAP, UNHELD, Unrewarded
 from envs.protocol import Environment
 from envs.terminal import Terminal
 
@@ -46,8 +46,6 @@ CORRECTED = {
 }  # fmt: skip
 """Cross entropy of what the policy itself answers with the hint in view: the corrected command. Not quite greedy,
 because forced ids train nothing (law 7)."""
-UNHELD = {"route": "has_context"}
-"""Nothing keeps what was right without a hint: the contexts themselves are compared."""
 UNGUARDED = {
     "guards__watch": "off",
     "guards__max_kl_update": 0.0,

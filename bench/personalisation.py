@@ -43,7 +43,7 @@ from agentrl.store.database import scalar
 from agentrl.store.learning_log import LearningLog
 from bench.jobs import rows, run_all
 from bench.personal_figures import ARMS, MAX_CORRECTIONS, Row, score, table
-from bench.runs import account, held_out, served, until
+from bench.runs import UNHELD, account, held_out, served, until
 from envs.personal import MAX_TURNS, Personal, User, Wordings
 from envs.personal_grader import Grade, grade
 from envs.runner import Episode, run_episodes
@@ -68,8 +68,7 @@ OVERRIDES: dict[str, Any] = {
     # Even so habits faded when others were corrected. So the teacher is shown the user's other wishes too, at most one
     # for each axis, also for turns that nobody corrected.
     "context.standing": 4,
-    # What a user said nothing of is no answer that was right.
-    "route": "has_context",
+    **UNHELD,
     # A wish changes few of a note's ids. Weighed alike, the others are a noise that AdamW makes as large as the lesson;
     # so its eps is large, too.
     "token_weight": "gap",

@@ -48,7 +48,7 @@ from agentrl.learner.guard_report import read_report
 from agentrl.store.learning_log import LearningLog
 from bench.jobs import Row, rows, run_all
 from bench.poisoned import PoisonedTerminal
-from bench.runs import EXTRAP, account, held_out, learn, served, share
+from bench.runs import EXTRAP, UNHELD, account, held_out, learn, served, share
 from envs.runner import Episode
 from server.runtime import Runtime
 
@@ -81,7 +81,6 @@ class Arm:
 
 
 HINT = {"attack": "hint", "share": 0.1}
-UNHELD = {"route": "has_context"}
 PLANTED = {"attack": "hint", "share": 0.02, "trigger": TRIGGER}
 ARMS = {
     "clean": Arm(settings=STRANGERS),

@@ -46,6 +46,8 @@ COMMON: dict[str, Any] = {
     "limits.max_version_lag": 60, "limits.max_logprob_gap": 3.0,
 }  # fmt: skip
 EXTRAP: dict[str, Any] = {"target": {"name": "extrap", "coef": 1.25}}
+UNHELD: dict[str, Any] = {"route": "has_context"}
+"""Nothing keeps what was right without a hint."""
 
 MakeEnv = Callable[[], Environment]
 KEPT_VERSIONS = 64

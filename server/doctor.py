@@ -176,7 +176,7 @@ def refused_finding(refused: Refused, serving: int) -> str:
     stands = "; a bound of guards that refuses what is wanted can be raised, else learning stands still"
     return (
         f"{refused.num_versions} versions were made and never served; the newest, {refused.newest}: {refused.reason}"
-        + (stands if refused.newest > serving else "")
+        + (stands if refused.newest > serving and "guards." in refused.reason else "")
     )
 
 

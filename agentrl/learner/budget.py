@@ -6,7 +6,7 @@ Old distributions are kept as their `NUM_TOP` likeliest ids and the probability 
 large vocabulary costs no more memory than a small one. Merging ids can only lower a KL divergence: what is reported is
 a lower bound, exact where the vocabulary has no more ids. The mean is over the ids of each turn, then over turns; a
 version is refused where it exceeds the bound by more than its standard error, so that no single turn decides: of four
-held-out turns one may be a way to say "done" that has changed.
+held-out turns one may be a way to say "done" that has changed. More than twice the bound is refused whatever its error.
 
 Against version 0 only turns count that it sampled itself and that were rewarded: what it did well is to stay, what it
 could not do is to be learned.
@@ -143,13 +143,14 @@ class Budget:
         values = torch.tensor(list(found.values()), dtype=torch.float64)
         mean = float(values.mean())
         error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        metrics = {name: mean, f"{name}_error": error}
         # written so that a NaN fails
-        if mean - error <= most:
-            return None, {name: mean}
+        if mean - min(error, most) <= most:
+            return None, metrics
         return (
             f"KL to {other} is {mean:.3f} ± {error:.3f} nats an id on {len(found)} held-out turns, "
             f"guards.max_{name} allows {most:g}"
-        ), {name: mean}
+        ), metrics
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ One session has one vote on an action in a situation, its newest. A turn is cont
     alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done, or after the very
                 same calls, whatever had been asked
 
-Then nothing is learned from it, and its hint is shown to nobody, until that changes. Nobody knows here which side is
-right: the many, as far as they are trusted, against the few. What the many say wrongly is for the gate, the budgets and
-the watch.
+Then nothing is learned from it, and its hint is shown to no other turn, until that changes. Nobody knows here which
+side is right: the many, as far as they are trusted, against the few. What the many say wrongly is for the gate, the
+budgets and the watch.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ class Quarantine:
         self._changed: set[_Place] = set()
         self._newest: dict[str, _Place] = {}
         """The turns of which something was said since `changed` was asked."""
+        self._withdrawn: set[tuple[str, Words]] = set()
+        """(scope, request) of the votes that were given up or replaced since."""
 
     def add(self, turn: Turn, signals: Sequence[Signal]) -> None:
         """Takes in all that is said of a turn, in the place of what was said before; the same once more is no newer."""
@@ -123,8 +125,6 @@ class Quarantine:
         trust = self._trust.of(source, turn.scope)
         sign = sign_of(signals)
         if source is None or trust == 0 or sign == 0:
-            if turn.id in self._places:
-                self._changed.add(self._places[turn.id])  # taken back, it speaks against nobody any more
             self._remove(turn.id)
             return
         request, output = situation_of(turn)
@@ -277,12 +277,17 @@ class Quarantine:
             if place is None:
                 continue
             own = self._votes[place][turn_id]
-            if place in self._changed or any(
-                self._may_free(own, place, vote, elsewhere) for elsewhere, vote in newest
+            if (
+                place in self._changed
+                or any(
+                    scope == place[0] and _alike(own.request, words, 1.0) for scope, words in self._withdrawn
+                )
+                or any(self._may_free(own, place, vote, elsewhere) for elsewhere, vote in newest)
             ):
                 found.append(turn_id)
         self._changed.clear()
         self._newest.clear()
+        self._withdrawn.clear()
         return found
 
     def _may_free(self, own: _Vote, place: _Place, vote: _Vote, elsewhere: _Place) -> bool:
@@ -299,7 +304,9 @@ class Quarantine:
         if place is None:
             return
         self._found.clear()
+        self._changed.add(place)  # what is given up speaks against nobody any more
         vote = self._votes[place].pop(turn_id)
+        self._withdrawn.add((place[0], vote.request))
         if not self._votes[place]:
             del self._votes[place]
         asked = (place[0], vote.request)

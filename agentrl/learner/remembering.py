@@ -57,7 +57,8 @@ class Remembering:
         """Which decisions on lessons the memory has followed."""
         self._imported: list[tuple[HintMemory, Lesson]] = []
         if guards is not None:  # what is believed today may be doubted tomorrow
-            memory.heed(guards.may_be_shown)
+            for one in (self._memory, self._withheld):
+                one.heed(guards.may_be_shown)
 
     def restart(self) -> None:
         """Forgets everything; `update` reads the log anew."""

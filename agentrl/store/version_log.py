@@ -146,6 +146,7 @@ class VersionLog(LearningFile):
                 """SELECT count(*) OVER () AS num_versions, v.number AS newest, e.reason FROM versions v
                    JOIN version_events e ON e.policy = v.policy AND e.number = v.number AND e.state = 'rejected'
                    WHERE v.policy = ? AND v.state = 'rejected' AND v.served_at IS NULL
+                     AND e.reason NOT LIKE 'rolled back to version %'
                    ORDER BY v.number DESC LIMIT 1""",
                 (policy,),
             ).fetchone()

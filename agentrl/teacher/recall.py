@@ -167,7 +167,7 @@ class HintMemory:
             if not item.by_user or item.received_at >= turn.received_at or turn_id == turn.id:
                 continue
             about = matter(item.hint)
-            if not any(same_matter(about, other) for other in matters):
+            if not any(same_matter(about, other) for other in matters) and self._may(turn_id, turn):
                 found.append(Recalled(hint=item.hint, turn_id=turn_id))
                 matters.append(about)
         return found[::-1]

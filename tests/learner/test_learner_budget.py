@@ -73,6 +73,7 @@ def test_a_reply_of_many_chunks_is_as_far_from_the_served_version_as_all_its_log
         ((0.6, 0.6, 0.6, 0.6), True),
         ((2.0,) * 8 + (0.02,) * 24, False),  # .515 and .154
         ((2.0,) * 12 + (0.02,) * 20, True),  # .763 and .172
+        ((5.0, 0.02, 0.02, 0.02), True),  # 1.265 and 1.245: beyond twice the bound
         ((math.nan, 0.02, 0.02, 0.02), True),
         ((math.inf, 0.02, 0.02, 0.02), True),
     ],
@@ -92,7 +93,7 @@ def test_a_spent_budget_is_told_with_its_mean_its_error_its_turns_and_its_bound(
 
     assert budget._verdict(found, 0.5, "kl_base", "version 0") == (
         "KL to version 0 is 1.505 ± 0.495 nats an id on 4 held-out turns, guards.max_kl_base allows 0.5",
-        {"kl_base": pytest.approx(1.505)},
+        {"kl_base": pytest.approx(1.505), "kl_base_error": pytest.approx(0.495)},
     )
 
 

@@ -410,6 +410,17 @@ def test_a_house_that_changed_its_rules_is_believed_once_the_newest_sixteen_sess
     assert heard(*right, *refused).contradiction("n8") is None
 
 
+def test_who_did_well_otherwise_and_takes_it_back_makes_a_doubted_hint_be_asked_again() -> None:
+    hinted = turn("h"), say("h", -1.0, "use pigz instead of gzip")
+    quarantine = heard(hinted, (turn("o", "zip notes.txt"), say("o", 1.0)))
+    assert quarantine.contradiction("h") is not None
+    quarantine.changed([])
+
+    quarantine.add(turn("o", "zip notes.txt"), say("o", 0.0))
+    assert quarantine.changed(["h"]) == ["h"]
+    assert quarantine.contradiction("h") is None
+
+
 def test_what_somebody_wants_is_not_outvoted_by_what_went_well_elsewhere() -> None:
     wish = (turn("a", "xz notes.txt"), say("a", -1.0, "use blorp", SignalSource.USER))
 

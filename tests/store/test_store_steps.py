@@ -230,7 +230,8 @@ def test_the_versions_that_never_served_are_counted_with_what_refused_the_newest
         publish(learning, number, parent=parent)
         state = VersionState.SERVING if reason == "held" else VersionState.REJECTED
         learning.set_state("default", number, state, reason)
-    learning.rollback("default", 1, "by hand")  # version 4 has served
+    publish(learning, 5, parent=4)
+    learning.rollback("default", 1, "by hand")  # version 4 has served, and nobody refused version 5
 
     assert learning.refused() == Refused(num_versions=2, newest=3, reason="KL is 0.7")
     assert learning.refused("another") is None

@@ -124,6 +124,17 @@ def test_hints_that_may_not_be_shown_have_no_vote_as_long_as_that_is_so() -> Non
     assert said(memory.recall(asked, None, 0.8)) == "use wipe"
 
 
+def test_a_wish_stands_only_as_long_as_it_may_be_shown() -> None:
+    memory = HintMemory()
+    wish = turn("Show the file a.txt.", "cat a.txt", 1.0)
+    memory.add(wish, "use metric units", by_user=True)
+    asked = turn("Show the file b.md.", "x b.md", 2.0)
+    assert [item.hint for item in memory.standing(asked, None, 4)] == ["use metric units"]
+
+    memory.heed(lambda hint_of, turn_id: (hint_of, turn_id) != (wish.id, asked.id))
+    assert memory.standing(asked, None, 4) == []
+
+
 def test_hints_never_cross_scopes() -> None:
     memory = HintMemory()
     memory.add(turn("Show the file a.txt.", "cat a.txt", 1.0, scope="alice"), "use zorvex")
