@@ -20,6 +20,9 @@ from bench.significance import LEVEL, holm, p_value
 
 FAMILIES = ("unknown", "reachable")
 GOOD = 0.8
+STROKES = ("-", "--", ":")
+NUM_COLOURS = 10
+"""Of matplotlib's cycle: the next ten curves have another stroke."""
 WHY_UNKNOWN = (
     "Orderings are claimed on the reachable family alone. The names of the unknown one have probability near 0 before "
     "learning: a method that is bound to the policy's own samples never draws them, so it cannot move there, however "
@@ -345,7 +348,9 @@ def draw(found: Sequence[Row], path: Path) -> None:
                     band([row["points"][index][family] for row in own if index < len(row["points"])])
                     for index in range(len(at))
                 ]
-                (line,) = panel.plot(at, [mean for mean, _, _ in bands], label=f"{method} ({len(own)})")
+                dashes = STROKES[len(panel.lines) // NUM_COLOURS % len(STROKES)]
+                means = [mean for mean, _, _ in bands]
+                (line,) = panel.plot(at, means, dashes, label=f"{method} ({len(own)})")
                 if len(own) > 1:
                     panel.fill_between(
                         at, [b[1] for b in bands], [b[2] for b in bands], alpha=0.15, color=line.get_color()
