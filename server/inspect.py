@@ -138,9 +138,12 @@ async def explain_turn(run_dir: Path, turn: str) -> dict[str, Any]:
     async with await SignalLog.open(existing_run(run_dir) / LOG_NAME, read_only=True) as log:
         found = await log.find_turn(turn)
         if found is None:
-            raise UserError(
-                f"the log of {run_dir} has no turn {turn!r}; `agentrl explain last` shows the newest"
+            remedy = (
+                "point an agent at the server"
+                if turn == "last"
+                else "`agentrl explain last` shows the newest"
             )
+            raise UserError(f"the log of {run_dir} has no turn {turn!r}; {remedy}")
         story = await log.explain(found)
     told = story["turn"]
     if told["shown_lessons"]:

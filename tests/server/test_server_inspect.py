@@ -8,12 +8,14 @@ import pytest
 from server_house import BASH, calls, eventually, says, serving
 from shown_house import ERROR, FAR, begin, corrected, session, showing, shown, stand, wished
 
+from agentrl.config import Config, write_config
 from agentrl.errors import UserError
 from agentrl.learner.control import is_paused
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.account import Account
 from agentrl.store.backlog import Waiting
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
 from agentrl.store.version_log import Refused
 from agentrl.types import PolicyVersion, VersionState
 from server.doctor import diagnose, first_unmet, left_out, refused_finding
@@ -180,6 +182,15 @@ async def one_conversation(run_dir: Path) -> str:
         live = await asyncio.to_thread(status_of, run_dir)
         assert live["counts"]["turns"] == 2
         return found
+
+
+async def test_a_log_without_a_turn_asks_for_an_agent(tmp_path: Path) -> None:
+    write_config(Config(model="nano", run_dir=str(tmp_path)), tmp_path / "config.json")
+    async with await SignalLog.open(tmp_path):
+        pass
+
+    with pytest.raises(UserError, match="has no turn 'last'; point an agent at the server"):
+        await explain_turn(tmp_path, "last")
 
 
 async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
