@@ -1,4 +1,4 @@
-"""What is read off the rows of `bench.learning`: turns to a success of 0.8, what is forgotten, tables and curves.
+"""What is read off the rows of `bench.learning`: by which point 0.8 is reached, what is forgotten, tables and curves.
 
 Rows alone are read, so whatever is there can be drawn at any time. The table shows every learning rate that was tried;
 of several, curves and orderings take that of the highest mean success at the end. Bands are Student's 95 % intervals
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from bench.jobs import Row
 from bench.methods import METHODS
-from bench.significance import LEVEL, holm, p_value
 
 FAMILIES = ("unknown", "reachable")
 GOOD = 0.8
@@ -74,28 +73,40 @@ def tried(found: Sequence[Row]) -> dict[tuple[str, int, float], list[Row]]:
     return {key: sorted(rows, key=lambda row: int(row["seed"])) for key, rows in groups.items()}
 
 
-def turns_to(row: Row, name: str, share: float = GOOD, since: int = 0) -> float:
-    """Turns, from `since` on, at which the curve first reaches the share, between points by a straight line; inf where
-    it never does."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Between which points a curve first reaches a share: nobody knows more than that."""
+
+    after: float
+    """Turns at the last point below it; 0 where it was there from the start."""
+    by: float
+    """At the first point that is not; inf where there is none."""
+
+
+def turns_to(row: Row, name: str, share: float = GOOD, since: int = 0) -> Reached:
+    """Turns, from `since` on, at which the curve first reaches the share."""
     # The last point of that moment: where rules change it is measured by the new ones.
     start = max(place for place, point in enumerate(row["points"]) if point["turns"] <= since)
-    before, *later = row["points"][start:]
-    if before[name] >= share:
-        return 0.0
-    for point in later:
+    after = float(since)
+    for point in row["points"][start:]:
         if point[name] >= share:
-            part = (share - before[name]) / (point[name] - before[name])
-            return float(before["turns"] + part * (point["turns"] - before["turns"]) - since)
-        before = point
-    return math.inf
+            return Reached(after=after - since, by=float(point["turns"] - since))
+        after = float(point["turns"])
+    return Reached(after=after - since, by=math.inf)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds (Student's t); with one seed the interval is all numbers."""
+def interval(values: Sequence[float], least_spread: float = 0.0) -> tuple[float, float, float]:
+    """Mean and 95 % interval over seeds (Student's t); with one seed the interval is all numbers.
+
+    Args:
+        values: one a seed.
+        least_spread: standard deviation below which equal values say nothing, being coarse.
+    """
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, -math.inf, math.inf
-    half = T_95[min(len(values), max(T_95))] * statistics.stdev(values) / math.sqrt(len(values))
+    spread = max(statistics.stdev(values), least_spread)
+    half = T_95[min(len(values), max(T_95))] * spread / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -110,21 +121,22 @@ def shown_share(values: Sequence[float]) -> str:
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def shown_turns(values: Sequence[float]) -> str:
-    """Mean and interval where every seed got there; else the median and how many never did."""
-    lost = sum(map(math.isinf, values))
-    if lost == len(values):
+def shown_turns(found: Sequence[Reached]) -> str:
+    """The points by which all seeds got there, the median one first; how many never did."""
+    by = sorted(one.by for one in found)
+    there = [turns for turns in by if not math.isinf(turns)]
+    if not there:
         return "never"
-    if lost:
-        middle = statistics.median(values)
-        return f"{'never' if math.isinf(middle) else f'{middle:.0f}'} ({lost} of {len(values)} never)"
-    mean, low, high = interval(values)
-    return f"{mean:.0f}" if len(values) < 2 else f"{mean:.0f} [{max(low, 0):.0f}, {high:.0f}]"
+    middle = statistics.median_high(by)
+    said = "never" if math.isinf(middle) else f"{middle:,.0f}"
+    if len(there) < len(by):
+        return f"{said} ({len(by) - len(there)} of {len(by)} never)"
+    return said if there[0] == there[-1] else f"{said} ({there[0]:,.0f} to {there[-1]:,.0f})"
 
 
 def table(found: Sequence[Row]) -> str:
-    """A Markdown table: success at the end and turns to 0.8 of each family, every learning rate that was tried; the one
-    that stands for its method is marked."""
+    """A Markdown table: success at the end and the point by which each family reached 0.8 (median and range of the
+    seeds); every learning rate that was tried, the one that stands for its method marked."""
     lines = [
         "| method | turns | rate | seeds | reachable at the end | turns to .8 | unknown at the end | turns to .8 |",
         "|---|---:|---|---:|---|---|---|---|",
@@ -140,75 +152,6 @@ def table(found: Sequence[Row]) -> str:
             ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", WHY_UNKNOWN])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Factor:
-    """By what factor another method needs more turns to 0.8 of the reachable family, seed by seed."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    """Of the factor being 1."""
-    is_bound: bool
-    """The other one never got there on some seed, and counts there with the turns of its run."""
-
-    def __str__(self) -> str:
-        return f"{'at least ' if self.is_bound else ''}{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
-
-
-def factor(own: Sequence[Row], other: Sequence[Row]) -> Factor | None:
-    """How many times as many turns the other needs. None with fewer than two common seeds, or where the own method did
-    not get there, or either of both was there from the start."""
-    theirs = {row["seed"]: row for row in other}
-    logs = []
-    is_bound = False
-    for row in own:
-        if row["seed"] not in theirs:
-            continue
-        mine, their = (turns_to(each, "reachable") for each in (row, theirs[row["seed"]]))
-        if math.isinf(mine) or min(mine, their) == 0:
-            return None
-        is_bound = is_bound or math.isinf(their)
-        logs.append(math.log(min(their, other[0]["turns"]) / mine))
-    if len(logs) < 2:
-        return None
-    mean, low, high = map(math.exp, interval(logs))
-    return Factor(mean=mean, low=low, high=high, p=p_value(logs), is_bound=is_bound)
-
-
-def orderings(found: Sequence[Row]) -> str:
-    """For each method those that need more turns on the reachable family, as far as seeds tell them apart when all
-    pairs of methods are compared (Holm). An arm with fewer seeds than others is not put in order: what it cannot show
-    would only make it harder for the others to."""
-    groups = chosen(found)
-    most = max(map(len, groups.values()), default=0)
-    groups = {name: rows for name, rows in groups.items() if len(rows) == most}
-    factors = {
-        (own, other): known
-        for own, other in itertools.permutations(groups, 2)
-        if own[1] == other[1] and (known := factor(groups[own], groups[other])) is not None
-    }
-    # A pair of which both got there is known from both sides, and is one comparison.
-    pairs = {frozenset(pair): known.p for pair, known in factors.items()}
-    apart = holm(pairs)
-    lines = []
-    for own in groups:
-        slower = [
-            f"{other[0]} {known}"
-            for (first, other), known in factors.items()
-            if first == own and known.mean > 1 and frozenset((own, other)) in apart
-        ]
-        if slower:
-            lines.append(f"- {own[0]}, {own[1]:,} turns, {most} seeds: {'; '.join(slower)}")
-    if not lines:
-        return ""
-    head = (
-        "Turns to .8 of the reachable family, as factors of what a method needs (95 % interval, paired by seed). Of "
-        f"{len(pairs)} pairs {len(apart)} are told apart together (Holm, level {LEVEL:g}):"
-    )
-    return "\n".join([head, "", *lines])
 
 
 def _under(head: str, rule: str, lines: Sequence[str]) -> str:
@@ -322,44 +265,52 @@ def forgotten(found: Sequence[Row]) -> str:
 
 def tables(found: Sequence[Row]) -> str:
     """Everything that the rows that are there can tell."""
-    parts = (table, orderings, misled, recovered, long_runs, forgotten)
+    parts = (table, misled, recovered, long_runs, forgotten)
     return "\n\n".join(said for part in parts if (said := part(found)))
 
 
 def draw(found: Sequence[Row], path: Path) -> None:
-    """Success over turns with 95 % bands over seeds: one column a family, one row for each number of turns."""
+    """Success over turns with 95 % bands over seeds, at the points that all seeds have: one column a family; one row
+    for each number of turns, and within it one for the methods with the most seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     groups = chosen(found)
-    lengths = sorted({turns for _, turns in groups})
-    figure, panels = pyplot.subplots(
-        len(lengths), len(FAMILIES), figsize=(12, 4.5 * len(lengths)), sharey=True, squeeze=False
+    most = max(map(len, groups.values()), default=0)
+    # Arms with fewer seeds have panels of their own: nothing is ordered there.
+    lines = sorted(
+        {(turns, len(own) == most) for (_, turns), own in groups.items()},
+        key=lambda line: (line[0], not line[1]),
     )
-    for line_of_panels, length in zip(panels, lengths, strict=True):
+    figure, panels = pyplot.subplots(
+        len(lines), len(FAMILIES), figsize=(14, 4.5 * len(lines)), sharey=True, squeeze=False
+    )
+    for line_of_panels, (length, is_core) in zip(panels, lines, strict=True):
         for panel, family in zip(line_of_panels, reversed(FAMILIES), strict=True):
             for (method, turns), own in groups.items():
-                if turns != length:
+                if (turns, len(own) == most) != (length, is_core):
                     continue
-                at = [point["turns"] for point in own[0]["points"]]
-                bands = [
-                    band([row["points"][index][family] for row in own if index < len(row["points"])])
-                    for index in range(len(at))
+                curves = [
+                    {(point["turns"], point.get("after", True)): point[family] for point in row["points"]}
+                    for row in own
                 ]
+                places = sorted(set.intersection(*map(set, curves)))
+                at = [place[0] for place in places]
+                bands = [band([curve[place] for curve in curves]) for place in places]
                 dashes = STROKES[len(panel.lines) // NUM_COLOURS % len(STROKES)]
                 means = [mean for mean, _, _ in bands]
                 (line,) = panel.plot(at, means, dashes, label=f"{method} ({len(own)})")
                 if len(own) > 1:
                     panel.fill_between(
-                        at, [b[1] for b in bands], [b[2] for b in bands], alpha=0.15, color=line.get_color()
+                        at, [b[1] for b in bands], [b[2] for b in bands], alpha=0.12, color=line.get_color()
                     )
             panel.set_title(family if family == "reachable" else "unknown: no orderings here, see below")
             panel.set_xlabel("turns")
             panel.set_ylim(0, 1.02)
         line_of_panels[0].set_ylabel("first-try success, held out")
-        line_of_panels[-1].legend(fontsize=7)
+        line_of_panels[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.text(0.01, 0.005, WHY_UNKNOWN, fontsize=7, wrap=True)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(path, dpi=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,15 @@ def rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def code(folder: Path = Path(__file__).parent) -> str:
+    """The commit that a row was made by, with "+" where files were changed since; "" outside a repository."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return answer.stdout.strip()
 
 
 def run_all(

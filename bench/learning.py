@@ -5,9 +5,9 @@
 
 One run is one row of `bench/learning/rows.jsonl`: a method, a seed, a learning rate, a number of turns. Rows that are
 there are not run again, so a bench that was stopped goes on. All methods get the same houses, the same tasks in the
-same order and the same number of turns; each gets the same number of learning rates, and the best of them by the last
-point of the reachable family is drawn. A point is first-try success on held-out tasks, greedy, without any hint, by
-the version that served at that turn; what does not learn is measured once.
+same order and the same number of turns; of the learning rates that a method was tried with, the one of the highest
+success of both families at the end is drawn. A point is first-try success on held-out tasks, greedy, without any hint,
+by the version that served at that turn; what does not learn is measured once.
 
 Orderings are claimed on the reachable family alone. On the unknown family a method that is bound to the policy's own
 samples cannot move: what has probability near 0 is never sampled.
@@ -32,8 +32,9 @@ import httpx
 
 from bench.curves import FAMILIES, draw, tables
 from bench.forgotten import card
-from bench.jobs import Row, rows, run_all
+from bench.jobs import Row, code, rows, run_all
 from bench.methods import METHODS, Method, make_env, training_env
+from bench.orderings import orderings
 from bench.runs import KEPT_VERSIONS, account, behaved, held_out, learn, pin, served, share
 from envs.house_rules import Family, HouseRules
 from envs.runner import Episode
@@ -42,6 +43,8 @@ from server.runtime import Runtime
 
 FOLDER = Path(__file__).parent / "learning"
 TURNS_A_POINT = 200
+EARLY = (25, 50, 100, 150)
+"""Points of a short run before the first of those: the fast methods are there by then."""
 LONG = 4000
 """From so many turns on, a point stands for 1,000."""
 NUM_HELD_OUT = 120
@@ -90,7 +93,7 @@ async def _run(name: str, seed: int, rate: float, turns: int) -> Row:
             if when == "before" or method.recipe is not None
         }
         return {
-            "method": name, "seed": seed, "rate": rate, "turns": turns, "points": points, "kept": kept,
+            "method": name, "seed": seed, "rate": rate, "turns": turns, "code": code(), "points": points, "kept": kept,
             "account": account(runtime) if method.recipe is not None else {},
             "seconds": {"ready": round(ready_s, 1), "learning": round(learned_s, 1),
                         "all": round(time.perf_counter() - begin, 1)},
@@ -99,7 +102,13 @@ async def _run(name: str, seed: int, rate: float, turns: int) -> Row:
 
 def marks(turns: int) -> list[int]:
     """After how many turns a version is taken down to be measured."""
-    num = max(round(turns / (TURNS_A_POINT if turns < LONG else 1000)), 6)
+    if turns >= LONG:
+        return _evenly(turns, max(round(turns / 1000), 6))
+    even = _evenly(turns, max(round(turns / TURNS_A_POINT), 6))
+    return [*(mark for mark in EARLY if mark < even[0]), *even]
+
+
+def _evenly(turns: int, num: int) -> list[int]:
     return [round(turns * (index + 1) / num) for index in range(num)]
 
 
@@ -210,7 +219,7 @@ def main() -> int:
     found = rows(path)
     if found:
         draw(found, arguments.out / "curves.png")
-    print(tables(found))
+    print("\n\n".join(said for said in (tables(found), orderings(found)) if said))
     return 1 if num_failed else 0
 
 

@@ -54,8 +54,8 @@ UNGUARDED = {
 }
 """Of arms that the guards against collapse would stop: what happens without them is what is asked."""
 METHODS = {
-    "hint_opsd": Method(recipe="hint_opsd", overrides=EXTRAP),
-    "hint_opsd_plain": Method(recipe="hint_opsd"),
+    "hint_opsd": Method(recipe="hint_opsd"),
+    "hint_opsd_extrap": Method(recipe="hint_opsd", overrides=EXTRAP),
     "hint_opsd_unheld": Method(recipe="hint_opsd", overrides=UNHELD | EXTRAP),
     "skill_opsd": Method(recipe="hint_opsd", overrides={"context": SKILL} | UNHELD | EXTRAP),
     "hint_skill_opsd": Method(
@@ -92,7 +92,8 @@ METHODS = {
     "none": Method(recipe=None),
     "rules in the prompt": Method(recipe=None, env_options={"told": True}),
 }  # fmt: skip
-"""`opsd` is the preset as published, with the right command as its reference solution: nano's teacher is sure of a
+"""`hint_opsd` is the preset as it ships; arms with `EXTRAP` have the demo's target, which was chosen on houses 0 and 3.
+`opsd` is the preset as published, with the right command as its reference solution: nano's teacher is sure of a
 command that it is shown, so each id worth learning has a term far above the clip, and the rest of the loss pushes it
 away.
 `negative`: of the rule judge's votes in this world every one is -1, on a failed call; what works is no proof to it.

@@ -11,13 +11,14 @@ LEVEL = 0.05
 Key = TypeVar("Key", bound=Hashable)
 
 
-def p_value(differences: Sequence[float]) -> float:
+def p_value(differences: Sequence[float], least_spread: float = 0.0) -> float:
     """Two-sided, of the mean of paired differences being 0 (Student's t).
 
     Args:
         differences: at least two; equal ones leave no doubt, unless they are 0.
+        least_spread: standard deviation that is assumed at least, where differences are coarse.
     """
-    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    mean, spread = statistics.fmean(differences), max(statistics.stdev(differences), least_spread)
     if spread == 0:
         return 1.0 if mean == 0 else 0.0
     return tail(mean / (spread / math.sqrt(len(differences))), len(differences) - 1)

@@ -1,11 +1,12 @@
 """Runs side by side, and what they leave behind."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.jobs import rows, run_all
+from bench.jobs import code, rows, run_all
 
 
 def work(name: str, number: int) -> dict[str, Any]:
@@ -36,3 +37,20 @@ def test_each_run_leaves_its_row_and_one_that_fails_does_not_take_the_others_alo
 
 def test_no_rows_are_there_before_the_first_run(tmp_path: Path) -> None:
     assert rows(tmp_path / "rows.jsonl") == []
+
+
+def test_a_row_says_by_which_commit_it_was_made_and_whether_files_were_changed_since(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert code(tmp_path) == ""
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-q", "-m", "one")
+    assert code(tmp_path) == git("rev-parse", "--short", "HEAD").strip()
+    (tmp_path / "a").write_text("2")
+    assert code(tmp_path) == git("rev-parse", "--short", "HEAD").strip() + "+"

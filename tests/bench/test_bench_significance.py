@@ -33,6 +33,8 @@ def test_paired_differences_are_judged_by_their_mean_and_spread() -> None:
     assert p_value([-1.0, 1.0]) == 1.0
     assert p_value([2.0, 2.0, 2.0]) == 0.0
     assert p_value([0.0, 0.0]) == 1.0
+    # Equal but coarse: t = 2 / (1 / √3) = 3.46 with 2 degrees of freedom.
+    assert p_value([2.0, 2.0, 2.0], 1.0) == pytest.approx(0.0742, abs=1e-4)
     assert p_value([math.log(8)] * 4 + [math.log(8.1)]) < 1e-6
 
 
