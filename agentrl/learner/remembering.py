@@ -84,9 +84,9 @@ class Remembering:
             ]
         for memory, lesson in self._imported:
             memory.learn(lesson)
-        for scope, session, reward in self._hinted.outcomes():
-            self._memory.ended(scope, session, reward)
-            self._withheld.ended(scope, session, reward)
+        for end in self._hinted.outcomes():
+            for memory in (self._memory, self._withheld):
+                memory.ended(end.scope, end.session, end.reward, end.calls)
         for turn, hint, source in self._hinted.new():
             believed = self._guards is None or self._guards.believes(turn, hint)
             if not believed or self._log.fate(turn.id) in SET_ASIDE:

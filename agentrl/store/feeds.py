@@ -15,7 +15,10 @@ from agentrl.errors import StoreError
 from agentrl.store import records
 from agentrl.store.database import reading
 from agentrl.store.log_reader import LogReader
-from agentrl.types import Signal, SignalSource, Turn
+from agentrl.types import Signal, SignalSource, ToolCall, Turn
+
+MAX_TURNS = 64
+"""Of an episode that failed, the newest ones whose calls are read."""
 
 _LEARNABLE = """t.policy = ? AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.error IS NULL AND t.num_sampled > 0"""
@@ -57,6 +60,17 @@ class RewardedTurns(_Feed):
         return list({turn.id: turn for _, turn in rows}.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeEnd:
+    """An episode that got its reward."""
+
+    scope: str
+    session: str
+    reward: float
+    calls: tuple[ToolCall, ...]
+    """Of its newest `MAX_TURNS` turns where it failed; else none are read."""
+
+
 class HintedTurns(_Feed):
     """Turns that got a hint, with the hint. A new feed begins with the newest `most` hints of the log."""
 
@@ -77,26 +91,45 @@ class HintedTurns(_Feed):
         )
         self._seen = self._seen_outcome = 0 if row is None else row["id"]
 
-    def outcomes(self) -> list[tuple[str, str, float]]:
-        """(scope, session, reward) of the episodes rewarded by their environment since the last call, in order."""
-        rows = (
-            self._open()
-            .execute(
-                """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
-               WHERE s.id > ? AND s.source = 'environment' AND s.reward IS NOT NULL AND t.purpose = 'train'
-               ORDER BY s.id""",
-                (self._seen_outcome,),
-            )
-            .fetchall()
-        )
+    def outcomes(self) -> list[EpisodeEnd]:
+        """The episodes rewarded by their environment since the last call, in order.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        try:
+            with reading(self._open()) as connection:
+                rows = connection.execute(
+                    """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
+                       WHERE s.id > ? AND s.source = 'environment' AND s.reward IS NOT NULL AND t.purpose = 'train'
+                       ORDER BY s.id""",
+                    (self._seen_outcome,),
+                ).fetchall()
+                found = [
+                    EpisodeEnd(
+                        **{name: row[name] for name in ("scope", "session", "reward")},
+                        calls=_calls(connection, row["scope"], row["session"]) if row["reward"] <= 0 else (),
+                    )
+                    for row in rows
+                ]
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
         if rows:
             self._seen_outcome = rows[-1]["id"]
-        return [(row["scope"], row["session"], row["reward"]) for row in rows]
+        return found
 
     def new(self) -> list[tuple[Turn, str, SignalSource]]:
         """Those hinted since the last call, in the order of their signals, with whose hint it is."""
         found = self._new("s.hint <> ''", lambda row: True)
         return [(turn, row["hint"], SignalSource(row["source"])) for row, turn in found]
+
+
+def _calls(connection: sqlite3.Connection, scope: str, session: str) -> tuple[ToolCall, ...]:
+    rows = connection.execute(
+        "SELECT reply FROM turns WHERE scope = ? AND session = ? ORDER BY received_at DESC LIMIT ?",
+        (scope, session, MAX_TURNS),
+    )
+    return tuple(call for row in rows for call in records.reply_of(row).tool_calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,7 +209,6 @@ def turn_of(connection: sqlite3.Connection, row: sqlite3.Row) -> Turn:
     """Raises ValueError, KeyError or TypeError for a damaged row."""
     sampling = read_content(connection, row["sampling"])
     sampling |= {name: tuple(sampling[name]) for name in ("stop", "stop_token_ids")}
-    text, reasoning, calls = codec.unpack_json(row["reply"])
     prompt = codec.ids_of(prompt_bytes(connection, row["seq"]))
     if len(prompt) != row["num_prompt"]:
         raise ValueError(f"the prompt has {len(prompt)} ids, recorded were {row['num_prompt']}")
@@ -225,17 +224,22 @@ def turn_of(connection: sqlite3.Connection, row: sqlite3.Row) -> Turn:
         tools=tuple(read_content(connection, row["tools"])),
         prompt_ids=prompt,
         completion=completion_of(row),
-        reply=Reply(
-            text=text,
-            reasoning=reasoning,
-            tool_calls=tuple(ToolCall(id=id_, name=name, arguments=args) for id_, name, args in calls),
-        ),
+        reply=reply_of(row),
         sampling=Sampling(**sampling),
         **blocks_of(row),
         redacted_spans=tuple(
             RedactedSpan(path=path, start=start, end=end, rule=rule)
             for path, start, end, rule in json.loads(row["redacted_spans"] or "[]")
         ),
+    )
+
+
+def reply_of(row: sqlite3.Row) -> Reply:
+    text, reasoning, calls = codec.unpack_json(row["reply"])
+    return Reply(
+        text=text,
+        reasoning=reasoning,
+        tool_calls=tuple(ToolCall(id=id_, name=name, arguments=args) for id_, name, args in calls),
     )
 
 

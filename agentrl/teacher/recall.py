@@ -17,11 +17,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
-from agentrl.types import JSON, Lesson, Turn
+from agentrl.types import JSON, Lesson, ToolCall, Turn
 
 MAX_REMEMBERED = 2000
 """Hints of one scope; older ones are forgotten."""
@@ -59,6 +59,8 @@ class _Remembered:
     session: str
     words: frozenset[str]
     hint: str
+    told: frozenset[str] = frozenset()
+    """What the hint names that neither the request nor the action had."""
     by_user: bool = False
     """Whether a user said it in words."""
 
@@ -68,7 +70,8 @@ class HintMemory:
 
     def __init__(self) -> None:
         self._scopes: dict[str, dict[str, _Remembered]] = {}
-        self._failed: dict[tuple[str, str], None] = {}
+        self._failed: dict[tuple[str, str], frozenset[str]] = {}
+        """(scope, session) -> the words of its calls."""
         self._may_be_shown: Callable[[str, str], bool] | None = None
 
     def heed(self, may_be_shown: Callable[[str, str], bool]) -> None:
@@ -86,13 +89,22 @@ class HintMemory:
         self._scopes.clear()
         self._failed.clear()
 
-    def ended(self, scope: str, session: str, reward: float) -> None:
-        """An episode got its reward. Hints of one that failed all the same did not help: they are not recalled."""
+    def ended(self, scope: str, session: str, reward: float, calls: Sequence[ToolCall] = ()) -> None:
+        """An episode got its reward. What a hint of a failed one names was of no help if it was called, and is not
+        recalled; nothing is known of a hint that nobody followed.
+
+        Args:
+            calls: of the episode's turns, where it failed.
+        """
         self._failed.pop((scope, session), None)
         if reward <= 0:
-            self._failed[scope, session] = None
+            self._failed[scope, session] = _lower(_called(calls))
             if len(self._failed) > MAX_FAILED:
                 del self._failed[next(iter(self._failed))]
+
+    def _did_not_help(self, scope: str, item: _Remembered) -> bool:
+        called = self._failed.get((scope, item.session))
+        return called is not None and (not item.told or bool(item.told & called))
 
     def add(self, turn: Turn, hint: str, *, by_user: bool = False) -> None:
         """Remembers what was said after a turn."""
@@ -103,6 +115,10 @@ class HintMemory:
             session=turn.session,
             words=request_words(turn),
             hint=hint,
+            told=_lower(_words(hint))
+            - _lower(_words(_request(turn.messages)))
+            - _lower(_taken(turn))
+            - _FILLER,
             by_user=by_user,
         )
         if len(remembered) > MAX_REMEMBERED:
@@ -134,7 +150,7 @@ class HintMemory:
         num_asked = 0
         for turn_id, item in reversed(self._scopes.get(turn.scope, {}).items()):
             later = item.received_at >= turn.received_at or turn_id == turn.id
-            if later or (turn.scope, item.session) in self._failed:
+            if later or self._did_not_help(turn.scope, item):
                 continue
             if alike(words, item.words) >= similarity and self._may(turn_id, turn):
                 votes[item.hint] += 1
@@ -210,9 +226,15 @@ def _request(messages: Sequence[JSON]) -> str:
 
 
 def _taken(turn: Turn) -> set[str]:
-    return {
-        word for call in turn.reply.tool_calls for text in _texts(call.arguments) for word in _words(text)
-    }
+    return _called(turn.reply.tool_calls)
+
+
+def _called(calls: Iterable[ToolCall]) -> set[str]:
+    return {word for call in calls for text in _texts(call.arguments) for word in _words(text)}
+
+
+def _lower(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(word.lower() for word in words)
 
 
 def _words(text: str) -> list[str]:

@@ -207,16 +207,37 @@ def test_two_signals_of_one_turn_have_one_vote() -> None:
     assert said(memory.recall(turn("Show the file b.md.", "x b.md", 3.0), None, 0.8)) == "use zorvex"
 
 
-def test_a_hint_whose_episode_failed_all_the_same_is_not_recalled() -> None:
+def test_a_hint_that_was_followed_in_an_episode_that_failed_is_not_recalled() -> None:
     memory = HintMemory()
-    memory.add(turn("Number the lines of a.txt.", "cat a.txt", 1.0), "use musstor instead of cat")
+    first = turn("Number the lines of a.txt.", "cat a.txt", 1.0)
+    memory.add(first, "use musstor instead of cat")
     asked = turn("Number the lines of b.txt.", "nl b.txt", 2.0)
+    followed = (
+        *first.reply.tool_calls,
+        ToolCall(id="2", name="bash", arguments='{"command": "musstor a.txt"}'),
+    )
 
     assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
-    memory.ended("default", "s1.0", 0.0)
+    memory.ended("default", "s1.0", 0.0, followed)
     assert memory.recall(asked, None, 0.8) is None
     memory.ended("default", "s1.0", 1.0)
     assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
+
+
+def test_a_hint_that_nobody_followed_is_recalled_though_its_episode_failed() -> None:
+    memory = HintMemory()
+    first = turn("Number the lines of a.txt.", "cat a.txt", 1.0)
+    memory.add(first, "use musstor instead of cat")
+    memory.ended("default", "s1.0", 0.0, first.reply.tool_calls)
+    asked = turn("Number the lines of b.txt.", "nl b.txt", 2.0)
+
+    assert said(memory.recall(asked, None, 0.8)) == "use musstor instead of cat"
+
+    # A hint that names nothing new may have been followed: its failed episode speaks against it.
+    memory = HintMemory()
+    memory.add(first, "not cat a.txt")
+    memory.ended("default", "s1.0", 0.0, first.reply.tool_calls)
+    assert memory.recall(asked, None, 0.8) is None
 
 
 @pytest.mark.parametrize(
