@@ -27,7 +27,7 @@ demo: $(INSTALLED)
 	$(BIN)/agentrl demo --seed $(SEED)
 
 test: $(INSTALLED) check
-	$(BIN)/pytest -m "not heavy"
+	$(BIN)/pytest -m "not heavy" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: $(INSTALLED)
 	$(BIN)/pytest -m heavy
@@ -64,7 +64,7 @@ $(INSTALLED): pyproject.toml constraints-cpu.txt
 	  { $(BIN)/pip install -q --no-deps --no-index torch==2.13.0 2>/dev/null || \
 	    $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) torch==2.13.0 || \
 	    $(BIN)/pip install -q --no-deps torch==2.13.0; }
-	$(BIN)/pip install -q -c constraints-cpu.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints-cpu.txt -e '.[dev,embeddings]'
 	touch $@
 
 clean:

@@ -96,11 +96,13 @@ class LearnConfig(Section):
     seed: int = 0
     approve: Literal["auto", "review"] = "auto"
     """review = a hint is taught, and a skill shown to a teacher, only once `agentrl lessons approve` said so; until
-    then its turns wait. What stands as approved stays so."""
+    then its turns wait. What stands as approved stays so. Recipes that learn from rewards or from anything else that
+    is no lesson are refused."""
     max_age_s: float = Field(default=3600.0, gt=0)
     """A turn that waits longer than this is rejected as expired. With approve = "review" the default is seven days."""
     keep_versions: int = Field(default=4, ge=1)
-    """Retired versions kept on disk beyond those that law 8 protects."""
+    """Newest retired versions kept on disk beyond those that law 8 protects, and at most as many older ones, each about
+    twice as old as the one before: with 4, `agentrl rollback` reaches back some 60 versions."""
     show_lessons: bool = False
     """A new lesson stands in the prompts of like conversations of its scope until the weights hold it: until its probe
     passes, or until it is retired where it has none. Such turns are marked and never trained."""
@@ -110,6 +112,9 @@ class LearnConfig(Section):
     """Lessons that one conversation is shown."""
     max_shown_tokens: int = Field(default=256, ge=16)
     """Most ids that they may take together."""
+    explained_turns: int = Field(default=1000, ge=0)
+    """Newest trained turns of which `agentrl explain` shows what the teacher read and the loss of every id; 0 records
+    none and deletes what there is."""
     lora_rank: int = Field(default=0, ge=0)
     """0 trains all weights; above 0 trains an adapter of this rank (peft)."""
 
@@ -154,11 +159,13 @@ class GuardsConfig(Section):
     it; auto = for recipes that take turns one by one."""
     min_sessions: int = Field(default=1, ge=1)
     """Sessions that must have given like hints in like situations, or after the same command, before one is taught;
-    until then it is in quarantine. 1 = a hint is taught at once, and a user's correction also of what worked in other
-    sessions. Raise it where strangers send turns: what a tool says against a command then counts for nothing where the
-    command does well in as many other sessions."""
-    max_approvals: int = Field(default=8, ge=0)
-    """A user's reward counts no more once so many before it in its session approved and none did not; 0 = no bound."""
+    until then it is in quarantine; of a skill only what as many said is shown. 1 = a hint is taught at once, and a
+    user's correction also of what worked in other sessions. Raise it where strangers send turns: what a tool says
+    against a command then counts for nothing where the command does well in as many other sessions."""
+    max_approvals: int = Field(default=20, ge=0)
+    """A user's approval counts where one of so many ratings of the same API key, before it or behind it, was less than
+    half as good, and of its session too where that gave as many before: who approves of everything says nothing.
+    0 = all approvals count. A program that grades is no user: its feedback says "source": "environment"."""
     max_kl_update: float = Field(default=0.25, ge=0)
     """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound. A version that
     exceeds it by no more than the standard error of the mean over its turns, and at most twice, passes."""
@@ -168,6 +175,9 @@ class GuardsConfig(Section):
     max_fall: float = Field(default=1.0, ge=0)
     """Most that the mean log-prob of the probe may fall below what it was when it was sampled, in nats an id, over all
     versions; 0 = no bound."""
+    max_surprise: float = Field(default=3.0, ge=0)
+    """Most nats an id by which version 0 may find a version's own replies to recent prompts less likely than its own,
+    asked where fewer than four held-out turns can be compared and `max_kl_base` keeps version 0; 0 = no bound."""
     watch: Literal["rollback", "pause", "report", "off"] = "rollback"
     """What happens when entropy, reply length or the rates of tool errors, questions and edits leave their bounds."""
     watch_turns: int = Field(default=64, ge=16)
@@ -204,6 +214,12 @@ class SkillsConfig(Section):
     """UCB1's c: the larger, the more evenly the skills of a task are chosen."""
     min_likeness: float = Field(default=0.5, ge=0, le=1)
     """Least share of common words of a new task's request and those that a skill was written from."""
+    embeddings: str | None = None
+    """Folder of a sentence-transformers model that finds skills for new tasks beside the words, by meaning; by default
+    words alone find them. Needs the extra: pip install 'agentrl-live[embeddings]'."""
+    min_cosine: float = Field(default=0.6, ge=-1, le=1)
+    """With `embeddings`, the least cosine of the two requests for which a skill is found where words do not find it.
+    What counts as near differs from model to model: `agentrl skills find TEXT` shows the figures."""
     max_per_task: int = Field(default=8, ge=1)
     """Skills of one task; beyond, those of the lowest mean reward leave, and retire where no task has them."""
 

@@ -250,6 +250,9 @@ class Signal:
     source: SignalSource
     reward: float | None = None
     hint: str | None = None
+    offered: str | None = None
+    """A hint that passed the gates beside the turn's own: no lesson and no vote. It is shown in the place of that one
+    where a recipe measures hints and finds it more useful."""
     preferred: str | None = None
     """The answer that the user would rather have had."""
     votes: tuple[float, ...] = ()
@@ -301,6 +304,8 @@ class Block:
 
     position: str
     text: str
+    origin: str = field(default="", compare=False)
+    """For people: what the text is and whose, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +316,8 @@ class TeacherView:
     """[L + inserted] the served ids with rendered blocks inserted."""
     inserted_spans: tuple[tuple[int, int], ...]
     """[start, end) in `token_ids`; deleting them gives the sample's ids exactly."""
+    blocks: tuple[Block, ...] = ()
+    """What stands in those spans, in their order; for people."""
 
 
 SampleSource = Literal[

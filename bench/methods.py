@@ -56,6 +56,7 @@ UNGUARDED = {
 METHODS = {
     "hint_opsd": Method(recipe="hint_opsd"),
     "hint_opsd_extrap": Method(recipe="hint_opsd", overrides=EXTRAP),
+    "hint_opsd, by lift": Method(recipe="hint_opsd", overrides={"context": HINT | {"choose": "lift"}} | EXTRAP),
     "hint_opsd_unheld": Method(recipe="hint_opsd", overrides=UNHELD | EXTRAP),
     "skill_opsd": Method(recipe="hint_opsd", overrides={"context": SKILL} | UNHELD | EXTRAP),
     "hint_skill_opsd": Method(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import agentrl
 from agentrl.errors import AgentRLError
 from server.lessons_cli import lessons_app, progress
 from server.settings_pages import settings
+from server.skills_cli import skills_app
 
 app = typer.Typer(
     name="agentrl",
@@ -29,10 +29,6 @@ versions_app = typer.Typer()
 app.add_typer(versions_app, name="versions")
 recipes_app = typer.Typer(help="The learning methods: every one is a point in one algebra.")
 app.add_typer(recipes_app, name="recipes")
-skills_app = typer.Typer(
-    help="Skills that the run wrote from episodes: SKILL.md folders, to read, edit and share.",
-    no_args_is_help=True,
-)
 app.add_typer(skills_app, name="skills")
 app.add_typer(lessons_app, name="lessons")
 app.command()(progress)
@@ -42,6 +38,8 @@ app.add_typer(judge_app, name="judge")
 
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run.")]
 DEFAULT_RUN = Path("runs/default")
+HOST, PORT, RECIPE = "127.0.0.1", "8765", "hint_opsd"
+"""What the help says of the settings' defaults, whose import costs a tenth of a second."""
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set engine.max_running=8.")]
 
@@ -65,21 +63,24 @@ def _common(
 def serve(
     model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or 'nano'.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Learning method (`agentrl recipes` lists them), or a TOML file.")
+        str | None,
+        typer.Option(
+            help="Learning method (`agentrl recipes` lists them), or a TOML file.", show_default=RECIPE
+        ),
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Serve and record, but do not train.")] = False,
     host: Annotated[
-        str | None, typer.Option(help="Address to bind; other than loopback needs a key.")
+        str | None,
+        typer.Option(help="Address to bind; other than loopback needs a key.", show_default=HOST),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 = any free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 = any free one.", show_default=PORT)] = None,
     run_dir: RunDir = DEFAULT_RUN,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     set_: Set = None,
 ) -> None:
     """Serve MODEL at an OpenAI-compatible endpoint and learn from its use."""
     from agentrl.config import load_config
-    from server.notices import notices
-    from server.runtime import Runtime
+    from server.serving import serve_until_signal
 
     settings = load_config(
         config,
@@ -91,25 +92,18 @@ def serve(
         learn__recipe=recipe,
         learn__enabled=False if no_learn else None,
     )
-
-    async def run() -> None:
-        async with Runtime(settings) as runtime:
-            typer.echo(f"serving {settings.served_name} at {runtime.base_url}/v1 (run folder {run_dir})")
-            for text in notices(settings):
-                typer.echo(text)
-            await runtime.wait()
-
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run())
+    raise typer.Exit(serve_until_signal(settings))
 
 
 @app.command()
 def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
     """Run the learner of a run in the foreground, for example beside `serve --no-learn`."""
+    from server.learner_child import refuse_beside_another
     from server.learner_main import main as learn
     from server.run_files import existing_run
 
-    raise typer.Exit(learn([str(existing_run(run_dir))]))
+    refuse_beside_another(existing_run(run_dir))
+    raise typer.Exit(learn([str(run_dir)]))
 
 
 @app.command()
@@ -260,10 +254,13 @@ def explain(
     run_dir: RunDir = DEFAULT_RUN,
     json_: AsJson = False,
 ) -> None:
-    """Show one turn from request to the version that learned from it."""
+    """Show one turn from request to the version that learned from it: what followed, votes, hint and gates, what the
+    teacher was shown, and the loss of every id."""
     from server.inspect import explain_turn
+    from server.taught_pages import for_people
 
-    show(asyncio.run(explain_turn(run_dir, turn)), as_json=json_)
+    story = asyncio.run(explain_turn(run_dir, turn))
+    show(story if json_ else story | {"taught": for_people(story["taught"])}, as_json=json_)
 
 
 @app.command()
@@ -302,84 +299,6 @@ def recipes_show(
     # The spelling of `serve` works here as well.
     changes = [text.removeprefix("learn.overrides.") for text in set_ or []]
     show(page(name, dict(named_value(text, "--set") for text in changes)), as_json=json_)
-
-
-Scope = Annotated[str, typer.Option("--scope", help="Whose skills: the scope of an API key.")]
-
-
-@skills_app.command("list")
-def skills_list(run_dir: RunDir = DEFAULT_RUN, scope: Scope = "default", json_: AsJson = False) -> None:
-    """Every skill with what became of it, and files that cannot be read."""
-    from server.skills_pages import listed
-
-    found = listed(run_dir, scope)
-    if json_:
-        typer.echo(json.dumps(found))
-        return
-    table(found["skills"], ("name", "state", "revision", "num_episodes", "num_selected", "taught_reward"))
-    show({name: found[name] for name in ("unreadable", "episodes")}, as_json=False)
-
-
-@skills_app.command("show")
-def skills_show(
-    name: Annotated[str, typer.Argument(help="The skill.")],
-    run_dir: RunDir = DEFAULT_RUN,
-    scope: Scope = "default",
-    json_: AsJson = False,
-) -> None:
-    """One skill: its text, the turns it was written from, its statistics."""
-    from server.skills_pages import shown
-
-    show(shown(run_dir, scope, name), as_json=json_)
-
-
-@skills_app.command("export")
-def skills_export(
-    folder: Annotated[Path, typer.Argument(help="For example .agents/skills of a project.")],
-    name: Annotated[list[str] | None, typer.Option("--name", help="Only this one; may be repeated.")] = None,
-    run_dir: RunDir = DEFAULT_RUN,
-    scope: Scope = "default",
-) -> None:
-    """Copy the active skills to where other agents look for skills."""
-    from server.skills_pages import export
-
-    typer.echo(export(run_dir, scope, folder, name or []))
-
-
-@skills_app.command("import")
-def skills_import(
-    folder: Annotated[Path, typer.Argument(help="A skill, a folder of skills, or a project that has some.")],
-    run_dir: RunDir = DEFAULT_RUN,
-    scope: Scope = "default",
-) -> None:
-    """Copy skills in; the teacher may be shown them from the next step on."""
-    from server.skills_pages import take
-
-    typer.echo(take(run_dir, scope, folder))
-
-
-@skills_app.command("approve")
-def skills_approve(
-    name: Annotated[str, typer.Argument(help="The skill.")],
-    run_dir: RunDir = DEFAULT_RUN,
-    scope: Scope = "default",
-) -> None:
-    """Let a teacher be shown a skill that was proposed or retired."""
-    from server.skills_pages import change
-
-    typer.echo(change(run_dir, scope, name, "active"))
-
-
-@skills_app.command("retire")
-def skills_retire(
-    name: Annotated[str, typer.Argument(help="The skill.")],
-    run_dir: RunDir = DEFAULT_RUN,
-    scope: Scope = "default",
-) -> None:
-    """Show a skill to no teacher any more; weights already trained stay."""
-    from server.skills_pages import change
-
-    typer.echo(change(run_dir, scope, name, "retired"))
 
 
 @judge_app.command("score")

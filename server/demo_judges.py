@@ -139,7 +139,8 @@ async def compared(
 
 async def recorded(log: SignalLog, item: LabelledTurn) -> Verdict:
     """What the log holds of a judge on one turn, hints behind the gates; nothing recorded is an abstention."""
-    kept = [one for one in await log.signals(item.id) if one.source is not SignalSource.ENVIRONMENT]
+    said_of = [one for one in await log.signals(item.id) if one.offered is None]
+    kept = [one for one in said_of if one.source is not SignalSource.ENVIRONMENT]
     said = next((one for one in kept if one.source is SignalSource.JUDGE), kept[0] if kept else None)
     judgement = (
         Judgement(evidence="nothing recorded")

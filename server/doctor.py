@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from agentrl.recipes.recipe import Recipe, load_recipe
 from agentrl.store.account import Account
 from agentrl.store.backlog import REASONS, Backlog
 from agentrl.store.version_log import Refused
-from server.guard_pages import findings, guards_of
+from agentrl.types import PolicyVersion
+from server.guard_pages import DISAPPROVE, findings, guards_of
 from server.inspect import has_learned, learning_log
 from server.judge_reach import unreachable
+from server.progress import all_lessons, of_lessons
 from server.run_files import ask_server, existing_run, settings_of
 
 
@@ -41,6 +44,9 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
             uses=recipe.batch.uses_per_turn,
         )
         refused = log.refused(settings.policy)
+        made = log.versions(settings.policy)
+        lessons = of_lessons(all_lessons(log, run, settings.policy))
+    broken, clipped = broken_finding(lessons, made, recipe), clipped_finding(made, recipe)
     finding = first_unmet(
         account,
         waiting,
@@ -48,6 +54,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         is_running=live is not None,
         is_paused=control.is_paused(run),
         learner=(live or {}).get("learner"),
+        broken=broken,
     )
     hand = hand_finding(waiting, recipe)
     return {
@@ -56,10 +63,12 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         "serving_version": serving.number,
         "backlog": {reason: asdict(turns) for reason, turns in waiting.items()},
         "left_out": left_out(account, recipe),
-        "guards": findings(guards_of(run), account.rejected),
+        "guards": findings(guards_of(run), account.rejected) + uncompared(made),
         **({} if refused is None else {"refused": refused_finding(refused, serving.number)}),
         **judge,
         **({"in_hand": hand} if hand and hand not in finding else {}),
+        **({"lessons": broken} if broken and broken not in finding else {}),
+        **({"clipped": clipped} if clipped else {}),
         "finding": finding,
     }
 
@@ -71,6 +80,8 @@ def why_no_learner(live: dict[str, Any] | None, *, is_enabled: bool) -> str:
     if live is None:
         return "no server is running for this folder: start `agentrl serve`"
     state = live.get("learner", {}).get("state")
+    if state in ("starting", "running"):  # a process that runs and has begun nothing loads the model
+        return "the learner is starting"
     return f"the learner process is {state}: learner.log in the run folder says why"
 
 
@@ -82,9 +93,14 @@ def first_unmet(
     is_running: bool,
     is_paused: bool,
     learner: dict[str, Any] | None,
+    broken: str = "",
 ) -> str:
     """The first condition on the way from a request to a trained turn that does not hold, with its remedy; of the
-    turns that wait now, what most of them wait for."""
+    turns that wait now, what most of them wait for.
+
+    Args:
+        broken: which lessons are, as a sentence.
+    """
     trained, num_waiting = account.trained, sum(account.pending.values())
     why, number = max(account.rejected.items(), key=lambda item: item[1], default=("", 0))
     state = (learner or {}).get("state")
@@ -112,6 +128,7 @@ def first_unmet(
         (trained == 0 and number > num_waiting - account.pending["open"], set_aside),
         (trained == 0, held_up or "no turn was trained yet, and none waits"),
         (bool(STUCK.intersection(waiting)), f"{trained} turns were trained; {held_up}"),
+        (bool(broken), f"{trained} turns were trained, but {broken}"),
     )
     most = f"; {number} were set aside as {why!r}" if number > trained else ""
     wait = f"; {held_up}" if held_up else ""
@@ -174,10 +191,68 @@ def refused_finding(refused: Refused, serving: int) -> str:
         serving: the number of the version that serves.
     """
     stands = "; a bound of guards that refuses what is wanted can be raised, else learning stands still"
+    if "guards.max_surprise" in refused.reason:
+        stands = "; such replies are garbled: lower optim.lr, or take more turns a step"
     return (
         f"{refused.num_versions} versions were made and never served; the newest, {refused.newest}: {refused.reason}"
         + (stands if refused.newest > serving and "guards." in refused.reason else "")
     )
+
+
+def broken_finding(lessons: Mapping[str, Any], versions: Sequence[PolicyVersion], recipe: Recipe) -> str:
+    """Which lessons the version that serves has lost, and the remedy; "" where it has lost none.
+
+    Args:
+        lessons: as `agentrl progress` gives them.
+        versions: the line's.
+    """
+    broken = lessons["broken"]
+    if not broken:
+        return ""
+    first = min(lesson["version"] for lesson in broken)
+    known = {version.number: version for version in versions}
+    parent = known[known[first].parent or 0] if first in known else None
+    # one that is gone from disk cannot serve again
+    before = (
+        f"`agentrl rollback {parent.number}` serves the version before, and "
+        if parent and parent.path
+        else ""
+    )
+    return (
+        f"{len(broken)} of {lessons['num_with_probe']} lessons are broken, the first since version {first}: {before}"
+        f"steps that break less have a lower optim.lr (now {recipe.optim.lr:g}) or more turns: batch.turns_per_step "
+        f"(now {recipe.batch.turns_per_step}); `agentrl progress` names them"
+    )
+
+
+def clipped_finding(versions: Sequence[PolicyVersion], recipe: Recipe) -> str:
+    """Whether the pointwise clip cut at most of what the newest version distilled; "" where it did not."""
+    most = recipe.estimator.params.get("pointwise_clip")
+    metrics = versions[-1].metrics if versions else {}
+    cut, tokens = (int(metrics.get(name, 0)) for name in ("num_clipped_kd", "num_tokens"))
+    if most is None or 2 * cut <= tokens:
+        return ""
+    return (
+        f"at {cut} of {tokens} tokens that version {versions[-1].number} was taught, estimator.pointwise_clip = "
+        f"{most:g} cut terms; with fkl the id of such a term is pushed away: raise the clip, or leave it out"
+    )
+
+
+def uncompared(versions: Sequence[PolicyVersion]) -> list[str]:
+    """How many versions served that nothing was held against, and whether the newest was asked for replies alone."""
+    served = [one for one in versions if one.served_at is not None and "probe_turns" in one.metrics]
+    alone = [one for one in served if "probe_change" not in one.metrics]
+    blind = sum("reply_surprise" not in one.metrics for one in alone)
+    few = "the gate's probe held too few rewarded turns; send rewards by /v1/feedback"
+    found = []
+    if blind:
+        found.append(f"{blind} of {len(served)} versions went live without a comparison: {few}")
+    if alone and alone[-1] is served[-1] and len(alone) > blind:
+        found.append(
+            f"{len(alone) - blind} of {len(served)} versions, the newest too, went live with nothing compared but "
+            f"whether their replies are garbled: {few}"
+        )
+    return found
 
 
 def left_out(account: Account, recipe: Recipe) -> list[str]:
@@ -194,11 +269,13 @@ REMEDIES = {
     GREEDY: f"{ONE_ID}: sample at a temperature above 0",
     GREEDY_PARTNER: "the other answer of the pair was " + ONE_ID,
     "no context": NOTHING_SAID,
+    "already right": "they were right, which is held only beside turns that teach something: nothing is to be done",
     "no_hint": NOTHING_SAID,
     "no teacher score": "the file of teacher 'cached' lacks them: score them with score_turns, or set teacher = 'self'",
     "lesson_rejected": "their lessons were rejected: `agentrl lessons list` shows them, `approve` brings them back",
     "lesson_retired": "their lessons were retired: `agentrl lessons list` shows them, `approve` brings them back",
     "no_reward": "send rewards by /v1/feedback",
+    "empty_approval": f"their user approves of everything, which says nothing: {DISAPPROVE}",
     "lesson_shown": "lessons stood in their prompts; those without teach the weights: lower learn.show_share for more",
     "judge_failed": "the judge failed as often as it may: `agentrl explain` of such a turn says why",
     "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",

@@ -14,9 +14,13 @@ SET_ASIDE = {
     "contradicted": "their signals contradict those of other sessions in the same situation; learner.log says which; "
     "they are freed when more sessions agree with them",
     "untrusted": "their only signals come from sources with guards.trust 0",
-    "empty_approval": "their user had approved of everything before; guards.max_approvals says from when on",
+    "empty_approval": "their user approves of everything",
 }
 """Reasons of the guards, and what they mean."""
+DISAPPROVE = (
+    "a key's next disapproval frees its newest approvals (guards.max_approvals); a program that grades sends "
+    "/v1/feedback with source 'environment'"
+)
 BUDGETS = {
     "kl_update": "guards.max_kl_update",
     "kl_base": "guards.max_kl_base",
@@ -47,6 +51,11 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
         for name, why in SET_ASIDE.items()
         if rejected.get(name)
     ]
+    if guards.get("empty_approvals"):
+        found.append(
+            f"{guards['empty_approvals']} approvals count for nothing: their API keys approve of everything; "
+            f"{DISAPPROVE}"
+        )
     budget = guards.get("budget", {})
     blind = [name for name in budget.get("not_measured", []) if name != "kl_base"]
     if len(blind) < len(budget.get("not_measured", [])):
@@ -71,5 +80,5 @@ def numbers(guards: Mapping[str, Any]) -> dict[str, float]:
             found |= {name: float(figure["now"]), f"{name}_reference": float(figure["reference"])}
     found |= {f"share_{kind}": float(value) for kind, value in guards.get("shares", {}).items()}
     found["paused"] = float(bool(guards.get("paused")))
-    found["quarantined"] = float(guards.get("quarantined", 0))
+    found |= {name: float(guards.get(name, 0)) for name in ("quarantined", "empty_approvals")}
     return found

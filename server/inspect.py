@@ -19,6 +19,7 @@ from server.guard_pages import guards_of
 from server.lessons_pages import lessons_of
 from server.run_files import ask_server, existing_run, settings_of
 from server.skills_pages import skills_of_turn
+from server.taught_pages import taught_of
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -82,8 +83,10 @@ def roll_back(run_dir: Path, number: int, reason: str) -> str:
     """Serves an ancestor again. Raises UserError where it cannot be."""
     policy = settings_of(run_dir).policy
     if not has_learned(run_dir, policy):
+        why = "it serves already" if number == 0 else f"there is no version {number}"
         raise UserError(
-            f"cannot roll back to {number}: no learner has worked in {run_dir}, so it serves version 0"
+            f"cannot roll back to {number}: {why}; no learner has worked in {run_dir}, so version 0, the model itself, "
+            "is all there is"
         )
     with learning_log(run_dir, read_only=False) as log:
         try:
@@ -149,7 +152,7 @@ async def explain_turn(run_dir: Path, turn: str) -> dict[str, Any]:
     if told["shown_lessons"]:
         texts = {lesson.id: lesson.text for lesson in lessons_of(run_dir, told["scope"])}
         told["shown_lessons"] = [{"id": name, "text": texts.get(name)} for name in told["shown_lessons"]]
-    return story | {"skills": skills_of_turn(run_dir, found)}
+    return story | {"skills": skills_of_turn(run_dir, found), "taught": taught_of(run_dir, story)}
 
 
 def has_learned(run_dir: Path, policy: str) -> bool:

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agentrl.errors import UserError
 from agentrl.learner.journal import rotated
-from agentrl.learner.process import PARENT
+from agentrl.learner.process import PARENT, is_at_work
+from server.run_files import ask_server
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,21 @@ HEALTHY_S = 60.0
 STOP_TIMEOUT_S = 10.0
 REFUSED = 2
 """Exit status of a learner that cannot work with its settings: starting it again would change nothing."""
+
+WORKING = ("starting", "running", "waiting to be restarted")
+"""States in which the process works on the run or will again."""
+
+
+def refuse_beside_another(run_dir: Path) -> None:
+    """For a learner that is not the server's own. Raises UserError where the run has one: at once, where the learner
+    itself would wait for the end of a dying one."""
+    live = ask_server(run_dir, "/v1/status")
+    if live is not None and live["learner"]["state"] in WORKING:
+        raise UserError(
+            f"the server of {run_dir} runs a learner of its own: stop it, or start it with --no-learn"
+        )
+    if is_at_work(run_dir):
+        raise UserError(f"another learner works on {run_dir}: stop it first")
 
 
 class LearnerChild:
@@ -85,6 +102,8 @@ class LearnerChild:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # Ctrl-C in a terminal goes to a whole process group: `stop` says when the learner ends.
+                start_new_session=True,
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agentrl.errors import StoreError, UserError
-from agentrl.learner.process import FAILED, REFUSED, learn, read_config
+from agentrl.learner.journal import Journal
+from agentrl.learner.process import FAILED, JOURNAL, REFUSED, learn, lower_priority, read_config
 from agentrl.recipes.recipe import load_recipe
 from skills.source import BankSource
 
@@ -29,20 +30,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         except StoreError as error:
             sys.stderr.write(f"no skills: {error}\n")
             return FAILED
+        except UserError as error:
+            with Journal(run_dir / JOURNAL, sys.stdout) as journal:
+                journal.event("failed", error=type(error).__name__, message=str(error), again=False)
+            return REFUSED
         return learn(run_dir, skills=skills, skill_lessons=tuple if skills is None else skills.lessons)
 
 
 def source_of(run_dir: Path, stack: ExitStack) -> BankSource | None:
-    """The run's skills, where its recipe shows any; closed with `stack`. Raises StoreError."""
+    """The run's skills, where its recipe shows any; closed with `stack`.
+
+    Raises:
+        StoreError: the bank cannot be opened.
+        ConfigError: what finds skills cannot work.
+    """
     try:
         config = read_config(run_dir)
         if not load_recipe(config.learn.recipe, config.learn.overrides).shows_skills:
             return None
-        return stack.enter_context(BankSource(run_dir, policy=config.policy, settings=config.skills))
     except UserError as error:
         # Settings that cannot be read are the learner's to refuse, in its log and with its exit status.
         sys.stderr.write(f"no skills: {error}\n")
         return None
+    lower_priority(config.learn)  # before a model is loaded
+    return stack.enter_context(
+        BankSource(
+            run_dir,
+            policy=config.policy,
+            settings=config.skills,
+            min_sessions=config.guards.min_sessions,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -110,7 +110,11 @@ def retire(
 @lessons_app.command()
 def export(
     out: Annotated[
-        Path | None, typer.Argument(help="A file, or for skill-md a folder; without it, standard output.")
+        Path | None,
+        typer.Argument(
+            help="A file, or for skill-md a folder; without it, standard output. An AGENTS.md that is there already "
+            "keeps what it holds: the lessons stand between two marks, and the next export replaces that part."
+        ),
     ] = None,
     format_: Annotated[
         ExportFormat, typer.Option("--format", help="How other agents want them.")

@@ -21,7 +21,8 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
 from agentrl.text.own_patterns import own_redactor
-from agentrl.types import Lesson, LessonState
+from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
+from server.agents_md import write_part
 from server.run_files import settings_of
 from server.skills_pages import library_of, turns_taught
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
@@ -114,10 +115,9 @@ def _learned(run_dir: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, An
                 taught, sources = list(lesson.turn_ids), [lesson.id, *lesson.turn_ids]
             versions = log.learned_from(taught, sources, config.policy)
             if versions:
-                found[lesson.id] = {
-                    "versions": versions,
-                    "rollback": _restorable(log, config.policy, versions[0]),
-                }
+                target = _restorable(log, config.policy, versions[0])
+                undone = [v.number for v in log.versions(config.policy) if v.number > target and _counts(v)]
+                found[lesson.id] = {"versions": versions, "rollback": target, "num_undone": len(undone)}
     return found
 
 
@@ -131,14 +131,25 @@ def _restorable(log: LearningLog, policy: str, number: int) -> int:
     return 0
 
 
+def _counts(version: PolicyVersion) -> bool:
+    """Whether what a version learned is in the weights that serve."""
+    return version.state in (VersionState.SERVING, VersionState.RETIRED)
+
+
 def _stays(learned: dict[str, Any], run_dir: Path) -> str:
     versions = learned["versions"]
     many = len(versions) > 1
     names = f"{'versions' if many else 'version'} {', '.join(map(str, versions[:8]))}{' ..' * (len(versions) > 8)}"
+    target, undone = learned["rollback"], learned["num_undone"]
+    serves = f"serves version {target} again"
+    if target == 0:
+        serves += (
+            ", the model itself" if versions[0] == 1 else ", since no newer one from before it has files"
+        )
     return (
         f"  {names} {'were' if many else 'was'} trained on it already; those weights stay. To be rid of it: `agentrl "
-        f"rollback {learned['rollback']} --run-dir {run_dir}` serves version {learned['rollback']} again and sets "
-        "aside everything learned since"
+        f"rollback {target} --run-dir {run_dir}` {serves}, and sets aside what {undone} version{'s' * (undone > 1)} "
+        "learned since"
     )
 
 
@@ -185,7 +196,8 @@ async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
 
 
 def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
-    """The approved lessons as text for other agents, written to `out` or returned.
+    """The approved lessons as text for other agents, written to `out` or returned. Of an AGENTS.md that is there
+    already the part between the marks is replaced (`server.agents_md`).
 
     Raises:
         UserError: a skill of no lessons, or a place that cannot be written or is taken.
@@ -195,11 +207,14 @@ def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     if out is None:
         return text.rstrip("\n")
     path = out / EXPORTED_SKILL / FILE_NAME if form == "skill-md" else out
-    if path.exists():
+    if form != "agents-md" and path.exists():
         raise UserError(f"{path} is there already: name another place, or remove it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if form == "agents-md":
+            write_part(path, text)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from error
     return f"{len(lessons)} lessons in {path}"

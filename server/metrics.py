@@ -92,7 +92,7 @@ class Metrics:
         }
 
     def hints_by_outcome(self) -> JSON:
-        """ "accepted", and by gate what was refused since the start."""
+        """ "accepted", "offered" beside those, and by gate what was refused since the start."""
         [family] = self.hints.collect()
         return {
             sample.labels["outcome"]: int(sample.value)

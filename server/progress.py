@@ -37,15 +37,20 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
     if (path / LOG_NAME).is_file() and (path / LEARNING_NAME).is_file():
         with LearningLog(path) as log:
             gather(log, config.policy, config.learn.approve)
-            lessons = log.lessons(config.policy)
-            scopes = sorted({"default", *(lesson.scope for lesson in lessons)})
-            skills = [skill for scope in scopes for skill in of_skills(path, scope, config.policy)]
-            found["lessons"] = of_lessons(lessons + log.with_results(skills, config.policy))
+            found["lessons"] = of_lessons(all_lessons(log, path, config.policy))
     if (path / LOG_NAME).is_file():
         conversations = outcomes(path, config.policy, now=time.time(), idle_s=config.server.idle_s)
         alone = without_help(conversations, config, read_secret(path))
         found["learning"] = of_arms(alone, config) | {"num_helped": len(conversations) - len(alone)}
     return found
+
+
+def all_lessons(log: LearningLog, run_dir: Path, policy: str) -> list[Lesson]:
+    """Hints' lessons and skills', with what probes found."""
+    lessons = log.lessons(policy)
+    scopes = sorted({"default", *(lesson.scope for lesson in lessons)})
+    skills = [skill for scope in scopes for skill in of_skills(run_dir, scope, policy)]
+    return lessons + log.with_results(skills, policy)
 
 
 def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
@@ -63,6 +68,9 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
 
     return {
         "num_held": len(named("holds")),
+        "num_held_apart": sum(
+            stands[lesson.id][0] == "holds" and bool((lesson.probe or {}).get("held_out")) for lesson in asked
+        ),
         "num_with_probe": len(asked),
         "num_without_probe": len(approved) - len(asked),
         "broken": named("broken"),
@@ -178,6 +186,8 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["lessons: none yet"]
     said = f"holds {found['num_held']} of {found['num_with_probe']} lessons"
+    if found["num_held"]:
+        said += f", {found['num_held_apart'] or 'none'} of them on situations it was never trained on"
     versions = sorted({item["version"] for item in found["broken"]})
     if versions:
         said += f"; broken by version {', '.join(map(str, versions))}"

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from agentrl.recipes import axes
+from agentrl.recipes.live import live_line
 from agentrl.recipes.recipe import AXES, Recipe, preset_names, read_recipe
 
 ALGEBRA = "L(θ) = (1/Z)·Σ_i Σ_t m_it·[ α_i·RL_it + λ·κ_i·w_it·KD_it ] + Σ_j c_j·Ω_j"
@@ -29,6 +30,7 @@ def listed() -> list[dict[str, Any]]:
                 "paper": recipe.paper,
                 "evidence": recipe.evidence,
                 "needs": f"not there: {recipe.lacks}" if recipe.lacks else ", ".join(requirements(recipe)),
+                "live": live_line(recipe),
                 "alias_of": recipe.alias_of,
             }
         )
@@ -38,7 +40,9 @@ def listed() -> list[dict[str, Any]]:
 def requirements(recipe: Recipe) -> list[str]:
     """What must be there for a recipe to learn anything, in words."""
     wants = {"hint": "hints", "reward": "rewards", "any": "hints or rewards"}
-    found = [wants.get(recipe.needs, recipe.needs)]
+    found = [wants.get(recipe.needs, recipe.needs)] if recipe.num_live else []
+    if "path" in recipe.rollout.params:
+        found.append("a file of answers (rollout.path)")
     if recipe.group_size > 1:
         found.append(f"groups of {recipe.group_size} (agentrl rollout --group-size {recipe.group_size})")
     if recipe.needs_behavior_logprobs:
@@ -47,9 +51,9 @@ def requirements(recipe: Recipe) -> list[str]:
         found.append(f"a teacher of kind {recipe.teacher.name!r}")
     shown = (part.name for part in recipe.context.parts)
     found += [f"context {name!r}" for name in shown if name not in ("none", "hindsight_hint")]
-    if recipe.uses_reference:
+    if recipe.uses_reference and not recipe.references:
         found.append("version 0 as reference")
-    return found
+    return found + [f"another model for its reference ({setting})" for setting in recipe.references]
 
 
 def page(name_or_path: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -64,6 +68,7 @@ def page(name_or_path: str, overrides: dict[str, Any] | None = None) -> dict[str
         if getattr(recipe, key):
             shown[key] = getattr(recipe, key)
     shown["needs"] = ", ".join(requirements(recipe))
+    shown["single live turns"] = live_line(recipe)
     shown["formula"] = formula(recipe)
     shown["axes"] = {
         f"{axis} ({ROLES[axis]})": [_line(item) for item in value] or ["none"]

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and the secret that is the key of every keyed hash in its log."""
+"""A run's folder: who made it, whose it is, and the secret that is the key of every keyed hash in its log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hmac
 import json
 import os
 import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from agentrl.errors import ConfigError
@@ -39,6 +41,26 @@ def read_secret(run_dir: Path) -> bytes | None:
 def drawn(secret: bytes, *names: str) -> float:
     """In [0, 1), the same for equal names; nobody without the run's secret can choose it."""
     return int.from_bytes(hmac.digest(secret, "\0".join(names).encode(), hashlib.sha256)[:8], "big") / 2**64
+
+
+def folders_made(run_dir: Path) -> list[Path]:
+    """Makes the folder and those that it stands in. Those that were not there, the run folder first; none where it was,
+    or where it cannot be made, of which whoever opens the log speaks."""
+    made: list[Path] = []
+    with suppress(OSError):  # also where another start has made it meanwhile
+        for path in reversed([path for path in (run_dir, *run_dir.parents) if not path.exists()]):
+            path.mkdir()
+            made.insert(0, path)
+    return made if run_dir in made else []
+
+
+def take_away(made: list[Path]) -> None:
+    """Undoes `folders_made`: the run folder goes with all it holds, those around it where nothing else is in them."""
+    for path in made[:1]:
+        shutil.rmtree(path)
+    with suppress(OSError):
+        for path in made[1:]:
+            path.rmdir()
 
 
 def refuse_another_model(run_dir: Path, model: str) -> None:

@@ -22,10 +22,9 @@ from typing import Any
 from agentrl.config import Config, write_config
 from agentrl.engine.base import Engine
 from agentrl.engine.local_process import LocalProcessEngine
-from agentrl.errors import AgentRLError, ConfigError
+from agentrl.errors import AgentRLError, ConfigError, StoreError
 from agentrl.learner.guard_rules import refuse
-from agentrl.nano import weights_dir
-from agentrl.recipes.files import refuse_missing_files
+from agentrl.recipes.files import refuse_foreign_vocabulary, refuse_missing_files
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
@@ -46,19 +45,21 @@ from server.judges import Bench, make_bench
 from server.learner_child import LearnerChild
 from server.listener import Listener
 from server.metrics import Metrics
+from server.model_folder import model_folder, refuse_incomplete
 from server.outcomes import Outcomes
 from server.prompts import Prompts
 from server.recall import Recall
 from server.recorder import Recorder
 from server.redacted import SessionRedactor
 from server.run_files import remove_server_file, write_server_file
-from server.run_folder import refuse_another_model, run_secret
+from server.run_folder import folders_made, refuse_another_model, run_secret, take_away
 from server.sampler import Sampler
 from server.shown import POSITION, ShownLessons, refuse_to_show
 from server.skills_loop import own_model, own_writer, skill_loop, writes_skills
 from server.status import Status
 from server.versions import Versions
 from server.wire.errors import Refused
+from skills.embed import refuse_missing
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Runtime:
         self._judge = judge
         self._stack = AsyncExitStack()
         self._stopping = asyncio.Event()
+        self._made: list[Path] = []
+        """Folders that go again where the start fails: those that it made."""
 
     async def __aenter__(self) -> Runtime:
         await self.start()
@@ -147,14 +150,26 @@ class Runtime:
             refuse_missing_files(recipe)
             refuse(config, recipe)
             refuse_to_show(config, recipe)
+            if recipe.shows_skills:
+                refuse_missing(config.skills.embeddings)
         rules = own_redactor(config.server.redact_patterns)
         await asyncio.to_thread(refuse_slow, config.server.redact_patterns)
         model_path = model_folder(config.model)
+        if self._make_engine is local_engine:
+            refuse_incomplete(model_path)  # before the tokenizer is loaded, which would speak of itself only
+        if config.learn.enabled:
+            await asyncio.to_thread(refuse_foreign_vocabulary, recipe, model_path)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)
         refuse_another_model(run_dir, config.model)
         # The log first: it has one writer, so from here on the folder is ours and may be written to.
-        self.log = await stack.enter_async_context(await self._open_log(run_dir))
+        self._made = folders_made(run_dir)
+        stack.callback(lambda: take_away(self._made))
+        try:
+            self.log = await stack.enter_async_context(await self._open_log(run_dir))
+        except StoreError:
+            self._made = []  # another start may have been faster, and its turns are in there
+            raise
         write_config(config, run_dir / "config.json")
         secret = run_secret(run_dir)
         self.metrics.read_guards = lambda: numbers(guards_of(run_dir))
@@ -231,6 +246,7 @@ class Runtime:
         listener = Listener(create_app(api, config.server), config.server, cut=self.gateway.aclose)
         stack.push_async_callback(listener.stop)
         await listener.start()
+        self._made = []  # from here on turns may be recorded
         self.base_url = listener.base_url
         logger.info("serving %s at %s", config.served_name, self.base_url)
         # Behind the listener: the judge, and who writes skills, may be this server's own model.
@@ -318,17 +334,6 @@ def upgrade(run_dir: Path) -> None:
     until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done."""
     if (run_dir / LEARNING_NAME).is_file():
         LearningLog(run_dir).close()
-
-
-def model_folder(model: str) -> Path:
-    """Raises ConfigError where there is no such folder."""
-    path = weights_dir() if model == "nano" else Path(model).expanduser()
-    if not path.is_dir():
-        raise ConfigError(
-            f"there is no model folder {path}. Give a folder with config.json, tokenizer.json and model.safetensors, "
-            "or 'nano'."
-        )
-    return path
 
 
 async def supervised(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentrl.signals.candidates import said_by_user
-from agentrl.signals.lessons import Known, lesson_of, state_of
+from agentrl.signals.lessons import Known, done_in, lesson_of, state_of
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_log import Approve
 from agentrl.store.lesson_rows import Given, NewHint
@@ -41,6 +41,8 @@ class Said:
     words: frozenset[str]
     """Of the request, its arguments marked."""
     num_arguments: int
+    done: frozenset[str]
+    """Words of the turn's actions."""
     by_user: bool
     """Whether a user said it in words."""
 
@@ -116,7 +118,7 @@ def _joined(log: LearningLog, shelf: Shelf, policy: str, approve: Approve) -> Sh
     approved, given = dict(shelf.lessons), dict(shelf.gathered)
     known = Known(log.bare_lessons(policy))
     for lesson, said in shelf.waiting.values():
-        same = known.same(lesson, in_other_words=approve == "auto")
+        same = known.same(lesson, done=said.done, in_other_words=approve == "auto")
         if same is None:
             known.add(lesson)
             if lesson.state is LessonState.APPROVED:
@@ -137,5 +139,6 @@ def _said(item: Given | NewHint, *, by_user: bool) -> Said:
         at=turn.received_at,
         words=request_words(turn),
         num_arguments=num_arguments(turn),
+        done=done_in(turn),
         by_user=by_user,
     )

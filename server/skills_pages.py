@@ -8,7 +8,7 @@ from typing import Any
 
 from server.run_files import existing_run, settings_of
 from skills.bank import BANK_NAME, SkillBank
-from skills.figures import figures, of_turn, outcomes, taught_turns
+from skills.figures import figures, num_left_out, of_turn, outcomes, taught_turns
 from skills.library import SKILLS_FOLDER, SkillLibrary
 from skills.skill_file import SkillFile, SkillState
 
@@ -18,7 +18,12 @@ def listed(run_dir: Path, scope: str) -> dict[str, Any]:
     library = library_of(run_dir, scope)
     with closing(SkillBank(root_of(run_dir))) as bank:
         rows = [row(skill) | figures(bank, scope, skill.name) for skill in library.all()]
-        return {"skills": rows, "unreadable": library.faults, "episodes": outcomes(bank)}
+        return {
+            "skills": rows,
+            "unreadable": library.faults,
+            "episodes": outcomes(bank),
+            "lines_left_out": num_left_out(bank),
+        }
 
 
 def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from agentrl.closing import Closing
 from agentrl.errors import StoreError
 from agentrl.store.database import connect, writing
 from agentrl.store.migrations import Migration, migrate, run
+from skills.request import Request
 from skills.ucb import Arm
 
 BANK_NAME = "skills.db"
@@ -37,10 +38,11 @@ class Source:
 
     session: str
     task_key: str
-    words: frozenset[str]
-    """Of its request, as `agentrl.teacher.recall.request_words` has them."""
+    request: Request
     turn_ids: tuple[str, ...]
     reward: float | None
+    draft: str = ""
+    """What was written of it; a skill of several episodes may say more, or say it in the words of another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,17 @@ def m001_bank(connection: sqlite3.Connection) -> None:
     )
 
 
-BANK: tuple[Migration, ...] = (m001_bank,)
+def m002_requests(connection: sqlite3.Connection) -> None:
+    """The texts of requests, which embeddings compare; of older sources the words alone are known."""
+    run(connection, "ALTER TABLE sources ADD COLUMN request TEXT NOT NULL DEFAULT ''")
+
+
+def m003_drafts(connection: sqlite3.Connection) -> None:
+    """What each episode's own draft said, by which the lines of a skill that several gave can be told from others."""
+    run(connection, "ALTER TABLE sources ADD COLUMN draft TEXT NOT NULL DEFAULT ''")
+
+
+BANK: tuple[Migration, ...] = (m001_bank, m002_requests, m003_drafts)
 
 
 _MEAN: dict[MeanOf, str] = {
@@ -165,10 +177,11 @@ class SkillBank(Closing):
                     {"scope": scope, "name": name, "is_new": is_new},
                 )
                 connection.execute(
-                    "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        *(scope, name, source.session, source.task_key, json.dumps(sorted(source.words))),
-                        *(json.dumps(source.turn_ids), source.reward, now),
+                        *(scope, name, source.session, source.task_key),
+                        *(json.dumps(sorted(source.request.words)), json.dumps(source.turn_ids)),
+                        *(source.reward, now, source.request.text, source.draft),
                     ),
                 )
             connection.execute(
@@ -199,6 +212,13 @@ class SkillBank(Closing):
         return born < self.iteration and any(
             counts(row["session"], json.loads(row["turn_ids"])) for row in rows
         )
+
+    def drafts(self, scope: str, name: str, counts: Callable[[str, Sequence[str]], bool]) -> list[str]:
+        """What was written of each of a skill's episodes that counts; see `is_usable`."""
+        rows = self.rows(
+            "SELECT session, turn_ids, draft FROM sources WHERE scope = ? AND name = ?", (scope, name)
+        )
+        return [row["draft"] for row in rows if counts(row["session"], json.loads(row["turn_ids"]))]
 
     def arms(self, scope: str, task_key: str, names: Sequence[str]) -> list[Arm]:
         """The statistics of skills for a task, in the order given."""
@@ -253,16 +273,18 @@ class SkillBank(Closing):
 
     # what retrieval asks
 
-    def requests(self, scope: str) -> dict[str, list[frozenset[str]]]:
-        """Skill -> the words of the requests that it was written from, the newest first, at most 50 of each."""
-        found: dict[str, list[frozenset[str]]] = {}
-        sql = "SELECT name, words FROM sources WHERE scope = ? ORDER BY created_at DESC"
+    def requests(self, scope: str) -> dict[str, list[Request]]:
+        """Skill -> the requests that it was written from, no two of the same words, the newest first, at most 50."""
+        found: dict[str, dict[frozenset[str], Request]] = {}
+        sql = "SELECT name, words, request FROM sources WHERE scope = ? ORDER BY created_at DESC"
         for row in self.rows(sql, (scope,)):
-            words = frozenset(json.loads(row["words"]))
-            known = found.setdefault(row["name"], [])
-            if words not in known and len(known) < MAX_REQUESTS:
-                known.append(words)
-        return found
+            words = json.loads(row["words"])
+            known = found.setdefault(row["name"], {})
+            if len(known) < MAX_REQUESTS:
+                # Runs that began before texts were kept have the words, in the order of the alphabet.
+                text = row["request"] or " ".join(words)
+                known.setdefault(frozenset(words), Request(words=frozenset(words), text=text))
+        return {name: list(known.values()) for name, known in found.items()}
 
     def crowded(self, scope: str, task_key: str, most: int) -> list[str]:
         """The arms of a task beyond `most`, those of the lowest mean reward first. One that no reward is known of

@@ -6,6 +6,9 @@ from typing import Any
 
 from skills.bank import SkillBank
 
+LINES_LEFT_OUT = "lines left out"
+"""Behind their number, in the detail of an episode whose skill has fewer lines than its writer gave it."""
+
 
 def figures(bank: SkillBank, scope: str, name: str) -> dict[str, Any]:
     """What is known of one skill over all its tasks."""
@@ -42,6 +45,13 @@ def outcomes(bank: SkillBank) -> dict[str, int]:
     """What came of the episodes, counted."""
     sql = "SELECT outcome, count(*) AS n FROM episodes GROUP BY 1 ORDER BY 1"
     return {row["outcome"]: row["n"] for row in bank.rows(sql)}
+
+
+def num_left_out(bank: SkillBank) -> int:
+    """How many lines of drafts were left out because they directed elsewhere."""
+    rows = bank.rows("SELECT detail FROM episodes WHERE detail LIKE ?", (f"% {LINES_LEFT_OUT}: %",))
+    numbers = (row["detail"].partition(f" {LINES_LEFT_OUT}: ")[0] for row in rows)
+    return sum(int(number) for number in numbers if number.isdecimal())
 
 
 def of_turn(bank: SkillBank, turn_id: str) -> dict[str, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from agentrl.signals.injection import hides
+from agentrl.text.injection import hides
 from skills.skill_file import FILE_NAME, MAX_BODY, MAX_FRONT, SkillError, SkillFile, SkillState, digest, parse
 
 SKILLS_FOLDER = "skills"
@@ -46,6 +46,8 @@ class Draft:
     body: str
     adds: bool = False
     """Its lines stand for themselves: a skill of this name keeps its own and gets those that are new."""
+    is_quoted: bool = False
+    """What others said in it passed the gates of hints before it was written: its lines are not asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +266,25 @@ def alike(a: str, b: str) -> bool:
         return False
     first, second = ({*re.findall(r"\w+", text.lower())} for text in (a, b))
     return bool(first) and len(first & second) >= ALIKE * len(first | second)
+
+
+def vouched(body: str, drafts: Sequence[str], least: int) -> str:
+    """What of a skill's text at least so many episodes said: all of it where their drafts say the same, else the lines
+    that stand in theirs word for word; empty where there are none."""
+    if sum(alike(draft, body) for draft in drafts) >= least:
+        return body
+    said = [{_line(line) for line in draft.splitlines()} for draft in drafts]
+    kept = [
+        line
+        for line in body.splitlines()
+        if _line(line) and sum(_line(line) in lines for lines in said) >= least
+    ]
+    return "" if all(line.startswith("#") for line in kept) else "\n".join(kept)
+
+
+def _line(line: str) -> str:
+    """A line without the number of a step."""
+    return re.sub(r"^\d+\. ", "", line.strip())
 
 
 def _anew(skill: SkillFile, draft: Draft) -> SkillFile:

@@ -3,7 +3,8 @@
     Episodes.ended() -> Summariser.summarise() -> SkillLibrary.learn() -> SkillBank.close_episode()
           ^                    |
           |                    └ no skill, and counted: failed; trick, a call that got round a check; refused, a text
-          |                      that hides something; nothing, where there is nothing to learn
+          |                      that hides something or of which no line keeps to the episode (`skills.line_gate`);
+          |                      nothing, where there is nothing to learn
           └── until the bank knows the episode: kill the loop at any point and it is done again, once
 
 A skill written while the learner is at iteration k is usable from k + 1. Files are read and written in a thread:
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentrl.config import SkillsConfig
-from agentrl.signals.injection import hides
 from agentrl.store.episodes import Episode, Episodes
-from agentrl.teacher.recall import request_words
+from agentrl.text.injection import hides
 from agentrl.text.redaction import is_blanked
 from skills.bank import SkillBank, Source
+from skills.figures import LINES_LEFT_OUT
 from skills.library import SKILLS_FOLDER, Draft, Origin, SkillLibrary
+from skills.line_gate import Sifted, sift
+from skills.request import Request
 from skills.skill_file import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SkillError, SkillState
 from skills.summarise import Summariser, SummariserError, trick_in
 
@@ -136,6 +139,9 @@ class SkillLoop:
                 return None, "trick", f"a call {trick}"
             draft = await self._summariser.summarise(episode)
             fault = None if draft is None else fault_of(draft)
+            sifted = Sifted(draft=draft)
+            if draft is not None and fault is None and not draft.is_quoted:
+                sifted = sift(draft, episode)
         except Exception as error:  # noqa: BLE001 - a summariser is anybody's code, and one episode must not stop all
             why = str(error) if isinstance(error, SummariserError) else f"{type(error).__name__}: {error}"
             logger.warning(
@@ -144,7 +150,9 @@ class SkillLoop:
             return None, "failed", why
         if fault is not None:
             return None, "refused", f"the text holds {fault}"
-        return draft, "nothing", ""
+        why = "; ".join(dict.fromkeys(sifted.faults))
+        detail = f"{len(sifted.faults)} {LINES_LEFT_OUT}: {why}" if why else ""
+        return sifted.draft, "refused" if why and sifted.draft is None else "nothing", detail
 
     def _keep(self, files: _Files, episode: Episode, draft: Draft | None, outcome: str, detail: str) -> None:
         """Writes the skill first and the record last: what happens in between is done again."""
@@ -163,9 +171,10 @@ class SkillLoop:
             Source(
                 session=episode.session,
                 task_key=episode.task_key,
-                words=request_words(episode.steps[0].turn),
+                request=Request.of(episode.steps[0].turn),
                 turn_ids=episode.turn_ids,
                 reward=episode.reward,
+                draft="" if draft is None else draft.body,
             ),
             last_seq=episode.last_seq,
             outcome=outcome,

@@ -126,6 +126,7 @@ def by_rules(episode: Episode, corrections: Mapping[str, str]) -> Draft | None:
         description=f"Use for requests like this one: {shortened(request)}"[:MAX_DESCRIPTION],
         body="\n".join(dict.fromkeys(lines)),
         adds=True,
+        is_quoted=True,
     )
 
 

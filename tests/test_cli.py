@@ -1,5 +1,6 @@
 """The command line as a process, the way a user meets it."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from agentrl.config import Config
+from agentrl.learner.process import LOCK_FILE
 
 AGENTRL = Path(sys.executable).with_name("agentrl")
 
@@ -57,6 +61,24 @@ def test_the_settings_are_listed_with_their_defaults_and_what_they_do(tmp_path: 
     assert rows["engine.max_running"]["default"] == 16
     nothing = run("settings", "zorp", cwd=tmp_path)
     assert (nothing.returncode, "no setting has 'zorp' in its name" in nothing.stderr) == (2, True)
+
+
+def test_the_help_of_serve_names_the_defaults_that_the_settings_have(tmp_path: Path) -> None:
+    said = run("serve", "--help", cwd=tmp_path).stdout
+    defaults = Config()
+    for value in (defaults.server.host, str(defaults.server.port), defaults.learn.recipe):
+        assert f"[default: ({value})]" in said.replace("│", " ")
+
+
+def test_a_learner_beside_another_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with (tmp_path / "run" / LOCK_FILE).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("learner", "--run-dir", "run", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "agentrl: another learner works on run: stop it first\n"
 
 
 def test_a_demo_where_no_folder_can_be_made_says_what_to_do(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agentrl.config import EngineConfig
 from agentrl.engine.frames import frame, receive
@@ -24,15 +26,32 @@ from agentrl.errors import AgentRLError
 
 
 def main(descriptor: int) -> None:
-    # Ctrl-C reaches the whole process group, a service manager's SIGTERM every process of the service; the parent
-    # decides when its engine ends, after the requests at hand.
+    # A service manager's SIGTERM reaches every process of the service; the parent decides when its engine ends, after
+    # the requests at hand.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=descriptor)
-    model_path, config, version, path, held = receive(link)
+    try:
+        first = receive(link)
+    except EOFError:
+        return
+    # Where the parent goes while the model is being read, nobody is left to be told of it.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        serve(link, *first)
+
+
+def serve(
+    link: socket.socket,
+    model_path: str,
+    config: dict[str, Any],
+    version: int,
+    path: str | None,
+    held: dict[int, str],
+) -> None:
+    """Until the parent closes its end."""
     try:
         settings = EngineConfig.model_validate(config)
-        worker = Worker(Path(model_path), settings, version, path and Path(path), held)
+        worker = Worker(Path(model_path), settings, version, Path(path) if path else None, held)
     except AgentRLError as error:
         link.sendall(frame(error))
         return
@@ -42,10 +61,7 @@ def main(descriptor: int) -> None:
     def deliver(report: Report) -> None:
         link.sendall(frame(report))
 
-    try:
-        worker.run(deliver)
-    except (BrokenPipeError, ConnectionResetError):
-        return
+    worker.run(deliver)
 
 
 def listen(link: socket.socket, worker: Worker) -> None:

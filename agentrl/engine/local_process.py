@@ -147,6 +147,8 @@ class LocalProcessEngine(Frontend):
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=environment,
+                # Ctrl-C in a terminal goes to a whole process group: it is ours to answer, also before the child can.
+                start_new_session=True,
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         child = Child(process, reader, writer)
@@ -166,6 +168,8 @@ class LocalProcessEngine(Frontend):
             code = process.returncode
             raise EngineGone(f"the engine's process ended with code {code} before it served") from error
         except asyncio.CancelledError:
+            # It serves nobody yet, and could be reading a large model for long.
+            process.kill()
             await child.end()
             raise
         if isinstance(answer, AgentRLError):

@@ -18,7 +18,7 @@ from typing import Protocol
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner import pairs
 from agentrl.learner.confidence import with_confidence
-from agentrl.learner.hints import Chooser, corrected_ids, hint_option, leaks, sifted
+from agentrl.learner.hints import Chooser, corrected_ids, hint_option, leaks, measured, sifted
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
 from agentrl.learner.second_stage import SecondStage, run_pure
@@ -159,7 +159,7 @@ class Builder:
                     dropped.append(sample)
         if only_held(self.recipe, samples):
             alone = tuple(turn_id for sample in samples for turn_id in sample.turn_ids)
-            dropped.append(Dropped(turn_ids=alone, reason=Reason.NO_CONTEXT))
+            dropped.append(Dropped(turn_ids=alone, reason=Reason.ALREADY_RIGHT))
             samples = []
         if self.recipe.uses_pairs:
             reasons = {turn_id: one.reason for one in dropped for turn_id in one.turn_ids}
@@ -256,6 +256,8 @@ class Builder:
             corrected = group.corrected.get(claim.turn.id, ())
             record = replace(record, signals=sifted(option, claim, self.usefulness, corrected))
         hint = contexts.chosen_hint(recipe.context, record, self.memory, has_failed=failed)
+        if option is not None and hint is not None and not failed:
+            hint = measured(option, record, hint, self.usefulness, group.corrected.get(claim.turn.id, ()))
         if option is not None and hint is not None and not option.may_hold_answer:
             hint = None if leaks(hint.hint, claim.signals) else hint
         standing = contexts.standing_hints(recipe.context, record, self.memory, hint)
@@ -270,6 +272,11 @@ class Builder:
             [item.hint for item in standing],
         )
         hints = standing if hint is None else [*standing, hint]
+        named = {f"Hint: {item.hint}": item.turn_id for item in hints if item.turn_id != claim.turn.id}
+        blocks = [
+            replace(block, origin=f"hint of {named[block.text]}") if block.text in named else block
+            for block in blocks
+        ]
         return blocks, [item for item in hints if any(item.hint in block.text for block in blocks)]
 
     def _held_back(self, claim: Claim, blocks: Sequence[Block]) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -22,9 +21,9 @@ from agentrl.learner.pack import Row
 from agentrl.learner.scored import view_of
 from agentrl.learner.teacher_weights import Weights
 from agentrl.teacher.scores import Score, ScoreFile, fingerprint
+from agentrl.text.vocabulary import check_vocabulary
 from agentrl.types import TrainingSample, Turn
 
-TOKENIZER = "tokenizer.json"
 TURNS_AT_A_TIME = 64
 """Turns whose hidden states are held at once while a file of scores is written."""
 
@@ -75,29 +74,6 @@ class ExternalWeights(Weights):
     def max_len(self) -> int:
         """Most ids of one sequence."""
         return self.model.max_len
-
-
-def check_vocabulary(teacher: Path, policy: Path) -> None:
-    """Raises ConfigError unless every id is the same token in both models' folders."""
-    files = [folder / TOKENIZER for folder in (teacher, policy)]
-    for file in files:
-        if not file.is_file():
-            raise ConfigError(
-                f"{file} is not there, so nobody can say whether the teacher {teacher} has the vocabulary of the "
-                f"policy {policy}: put the model's {TOKENIZER} into its folder"
-            )
-    if files[0].read_bytes() == files[1].read_bytes():
-        return
-    theirs, ours = (Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True) for file in files)
-    if theirs != ours:
-        differ = sorted(
-            token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)
-        )
-        raise ConfigError(
-            f"the teacher {teacher} has another vocabulary than the policy {policy}: {len(differ)} tokens differ, the "
-            f"first is {differ[0]!r}, id {theirs.get(differ[0])} there and {ours.get(differ[0])} here; choose a "
-            "teacher of the policy's family, or teacher = 'self'"
-        )
 
 
 def score_turns(

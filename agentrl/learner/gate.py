@@ -4,6 +4,8 @@
 2. On a small probe of recorded, positively rewarded turns that are never trained (`held_out`) it is not worse than its
    parent by more than a margin, in the mean log-prob of the sampled ids: a policy that has forgotten what used to work
    shows it here. Turns that joined the probe after the parent was scored count from the next version on.
+   While the probe is too small, its own replies to recent prompts are compared with version 0's (`own_replies`): that
+   finds weights that are garbled, and no slow loss of what used to work.
 3. It keeps within the run's budgets (`budget`): KL to its parent and to version 0, and what the probe may have fallen
    by over all versions.
 """
@@ -15,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentrl.learner.budget import Budget, Spent
+from agentrl.learner.own_replies import OwnReplies
 from agentrl.learner.pack import Row
 from agentrl.learner.trainer import Trainer
 
 MIN_TURNS = 4
-"""Fewer say nothing: until then only the first condition holds."""
+"""Fewer say nothing: until then a version is asked for replies of its own."""
 MARGIN = 0.5
 """Largest fall of the mean log-prob, in nats an id, that a version may have."""
 
@@ -38,6 +41,7 @@ class Gate:
     Args:
         rows: the probe's rows by turn id; it may grow and lose rows while the gate stands.
         budget: of the run; None = no bound but the margin.
+        replies: what is compared while the probe is too small; None = nothing.
     """
 
     def __init__(
@@ -47,11 +51,13 @@ class Gate:
         margin: float = MARGIN,
         min_turns: int = MIN_TURNS,
         budget: Budget | None = None,
+        replies: OwnReplies | None = None,
     ) -> None:
         self.margin = margin
         self._min_turns = min_turns
         self._rows = rows
         self._budget = budget
+        self._replies = replies
         self._parent: dict[str, float] = {}
         self._candidate: dict[str, float] = {}
 
@@ -78,11 +84,7 @@ class Gate:
         spent = Spent(refusal=None) if self._budget is None else self._budget.spend(trainer, self._candidate)
         both = [turn_id for turn_id in self._candidate if turn_id in self._parent]
         if len(both) < self._min_turns:
-            return Verdict(
-                passed=spent.refusal is None,
-                reason=spent.refusal or f"finite; {len(both)} held-out turns are too few to compare",
-                metrics=spent.metrics | {"probe_turns": float(len(both))},
-            )
+            return self._without_probe(trainer, spent, len(both))
         before = sum(self._parent[turn_id] for turn_id in both) / len(both)
         after = sum(self._candidate[turn_id] for turn_id in both) / len(both)
         measured = spent.metrics | {
@@ -99,6 +101,17 @@ class Gate:
         if passed and spent.refusal is not None:
             return Verdict(passed=False, reason=spent.refusal, metrics=measured)
         return Verdict(passed=passed, reason=reason, metrics=measured)
+
+    def _without_probe(self, trainer: Trainer, spent: Spent, num_turns: int) -> Verdict:
+        """The verdict where too few held-out turns were scored under both versions."""
+        found = None if self._replies is None else self._replies.judge(trainer)
+        refusal = spent.refusal or (found and found.refusal)
+        parts = ["finite", f"{num_turns} held-out turns are too few to compare"]
+        return Verdict(
+            passed=refusal is None,
+            reason=refusal or "; ".join(parts if found is None else [*parts, found.reason]),
+            metrics=spent.metrics | {"probe_turns": float(num_turns)} | (found.metrics if found else {}),
+        )
 
     def accept(self) -> None:
         """The judged candidate is served now: its scores are what the next one is compared with."""

@@ -1,4 +1,4 @@
-"""Which guards and which curriculum a recipe leaves room for. No torch here: the server refuses with it at start."""
+"""Which guards, curriculum and review a recipe leaves room for. No torch here: the server refuses with it at start."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from agentrl.config import Config, CurriculumConfig
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
+from agentrl.recipes.reviewed import PRESETS, unreviewed
 
 
 def refuse(config: Config, recipe: Recipe) -> None:
-    """Raises ConfigError for guards and a curriculum that a recipe leaves no room for (law 9)."""
+    """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for (law 9)."""
+    refuse_unreviewed(config, recipe)
     settings = config.guards
     if settings.min_sessions > 1 and (settings.quarantine == "off" or not takes_one_by_one(recipe)):
         raise ConfigError(
@@ -34,6 +36,18 @@ def refuse(config: Config, recipe: Recipe) -> None:
         raise ConfigError(
             f"guards.max_session_share weighs single turns, but recipe {recipe.name!r} compares whole groups or pairs: "
             "leave it out"
+        )
+
+
+def refuse_unreviewed(config: Config, recipe: Recipe) -> None:
+    """Raises ConfigError where nothing unapproved is to be trained and a recipe learns from what nobody can approve."""
+    found = unreviewed(recipe) if config.learn.approve == "review" else []
+    if found:
+        raise ConfigError(
+            "learn.approve = 'review' trains nothing that nobody approved, and what can be approved are lessons, the "
+            f"texts of hints and skills; recipe {recipe.name!r} also learns from {', from '.join(found)}: set "
+            f"learn.recipe = {' or '.join(map(repr, PRESETS))}, which learn from lessons alone, or learn.approve = "
+            "'auto'"
         )
 
 

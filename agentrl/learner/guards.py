@@ -21,6 +21,7 @@ from typing import Any
 from agentrl.closing import Closing
 from agentrl.config import Config
 from agentrl.learner.alarm import Alarm, Watch
+from agentrl.learner.approvals import Approvals
 from agentrl.learner.budget import Budget, unmeasured
 from agentrl.learner.gate import MIN_TURNS
 from agentrl.learner.guard_report import read_report, write_report
@@ -30,7 +31,7 @@ from agentrl.learner.journal import Journal
 from agentrl.learner.pass_rates import PassRates
 from agentrl.learner.quarantine import MAX_VOTES, Quarantine
 from agentrl.learner.shares import Cap, capped
-from agentrl.learner.trust import Approvals, Trust, source_of
+from agentrl.learner.trust import Trust, source_of
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.account import Reason
@@ -41,7 +42,7 @@ from agentrl.store.feeds import SignalledTurns
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import JSON, Signal, SignalSource, TrainingSample, Turn
 
-UNTRUSTED, EMPTY_APPROVAL = "untrusted", "empty_approval"
+UNTRUSTED = "untrusted"
 DEFAULT_SHARE = 0.5
 MAX_QUARANTINED = 1000
 """The newest turns in quarantine that are asked about again."""
@@ -105,6 +106,7 @@ class Guards(Closing):
         self._journal = journal
         self._clock = clock
         self._one_by_one = takes_one_by_one(recipe)
+        self._rewards_teach = recipe.uses_rl or recipe.kd_needs_reward
         self._trust = Trust(weights=config.guards.trust)
         self._approvals = Approvals(config.guards.max_approvals)
         self._pass_rates = PassRates()
@@ -136,17 +138,32 @@ class Guards(Closing):
 
     def listen(self) -> list[str]:
         """Takes in what was said since the last call; ids of the turns that are in quarantine no more."""
-        for said in self._said.new():
-            for signal in said.signals[len(said.signals) - said.num_new :]:
-                self._approvals.add(said.turn.scope, said.turn.session, signal)
-            if not said.turn.block_spans:  # what is done with a lesson in view is no skill of the weights
-                self._pass_rates.add(said.turn, said.signals)
-            if self._quarantine is not None:
-                self._quarantine.add(said.turn, self._listened(said.signals, said.turn.scope))
+        self._hear()
         return self._readmit()
 
-    def _listened(self, signals: Sequence[Signal], scope: str) -> tuple[Signal, ...]:
-        return self._approvals.heard(self._trust.heard(signals, scope))
+    def _hear(self) -> None:
+        told: dict[str, None] = {}
+        for said in self._said.new():
+            for signal in said.signals[len(said.signals) - said.num_new :]:
+                told |= dict.fromkeys(self._approvals.add(said.turn, signal))
+            self._take(said.turn, said.signals)
+        if told:
+            for claim in self._log.records(list(told)):
+                self._take(claim.turn, claim.signals)
+            self._log.readmit(list(told))
+        if len(self._approvals) != self._report.get("empty_approvals", 0):
+            self._note(empty_approvals=len(self._approvals))
+
+    def _take(self, turn: Turn, signals: Sequence[Signal]) -> None:
+        """Lets pass rates and the quarantine hear what is said of a turn."""
+        heard = self._listened(turn, signals)
+        if not turn.block_spans:  # what is done with a lesson in view is no skill of the weights
+            self._pass_rates.add(turn, heard)
+        if self._quarantine is not None:
+            self._quarantine.add(turn, heard)
+
+    def _listened(self, turn: Turn, signals: Sequence[Signal]) -> tuple[Signal, ...]:
+        return self._approvals.heard(turn, self._trust.heard(signals, turn.scope))
 
     def _readmit(self) -> list[str]:
         if self._quarantine is None:
@@ -167,12 +184,22 @@ class Guards(Closing):
         Args:
             hint: the one that is meant; None = the reward.
         """
-        if self._trust.is_partial:
-            heard = self._listened(self._log.records([turn.id])[0].signals, turn.scope)
-            said = [signal.reward if hint is None else signal.hint for signal in heard]
-            if not any(value is not None and (hint is None or value == hint) for value in said):
-                return False
-        return self._quarantine is None or self._quarantine.contradiction(turn.id) is None
+        return self.hears(turn, hint) and not self.doubts(turn.id)
+
+    def hears(self, turn: Turn, hint: str | None = None) -> bool:
+        """Whether a turn's hint or reward comes from whom one listens to, whatever others say against it now."""
+        if self._trust.is_partial or (hint is None and self._approvals.is_void(turn.id)):
+            heard = self._listened(turn, self._log.records([turn.id])[0].signals)
+            return any(signal.hint == hint if hint else (signal.reward or 0) > 0 for signal in heard)
+        return True
+
+    def doubts(self, turn_id: str) -> bool:
+        """Whether something speaks against a turn's signal now."""
+        return self._quarantine is not None and self._quarantine.contradiction(turn_id) is not None
+
+    def knows(self, turn_id: str) -> bool:
+        """Whether it is still known what others say of a turn's like."""
+        return self._quarantine is None or turn_id in self._quarantine
 
     def may_be_shown(self, hint_of: str, turn_id: str) -> bool:
         """Whether the teacher of one turn may be shown the hint of another, which was believed before."""
@@ -195,6 +222,7 @@ class Guards(Closing):
 
     def sift(self, claims: Sequence[Claimed]) -> Sifted:
         """Sets aside what is not to be taught."""
+        self._hear()  # what was claimed may have been said a moment ago, and whose word it is is to be known
         kept: list[Claimed] = []
         disbelieved: list[Turn] = []
         aside: dict[str, list[str]] = {}
@@ -211,7 +239,7 @@ class Guards(Closing):
         return Sifted(kept=kept, disbelieved=disbelieved)
 
     def _heard(self, claim: Claimed) -> Claimed:
-        signals = self._listened(claim.signals, claim.turn.scope)
+        signals = self._listened(claim.turn, claim.signals)
         hears_environment = self._trust.of(_ENVIRONMENT, claim.turn.scope) > 0
         return replace(
             claim, signals=signals, episode_reward=claim.episode_reward if hears_environment else None
@@ -220,7 +248,11 @@ class Guards(Closing):
     def _refusal(self, claim: Claimed, heard: Claimed) -> str | None:
         """Why nothing is to be learned from a turn."""
         if _teaches(claim) and not _teaches(heard):
-            return EMPTY_APPROVAL if self._trust.heard(claim.signals, claim.turn.scope) else UNTRUSTED
+            if not self._trust.heard(claim.signals, claim.turn.scope):
+                return UNTRUSTED
+            # Elsewhere it is as if nothing was said: of a hint or of another answer the turn may still learn.
+            if self._rewards_teach:
+                return str(Reason.EMPTY_APPROVAL)
         if self._quarantine is None or claim.use > 1:
             return None
         self._quarantine.add(claim.turn, heard.signals)

@@ -11,12 +11,15 @@ from typing import Literal, Protocol
 
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
-from agentrl.signals.candidates import Candidate, later_success
-from agentrl.signals.gates import Case, leak
-from agentrl.teacher.contexts import PREFERENCE, preferred_of
+from agentrl.signals.candidates import MAX_LATER, Candidate, later_success, references
+from agentrl.signals.gates import Case, admit, as_hint, leak
+from agentrl.teacher.contexts import PREFERENCE, Record, hint_of, preferred_of
+from agentrl.teacher.recall import Recalled
 from agentrl.types import Block, NextState, Signal, TeacherView, Turn
 
 Measure = Literal["lift", "overlap"]
+MAX_MEASURED = 4
+"""Hints of a turn that are measured: each is a forward pass of the teacher."""
 
 
 class Claim(Protocol):
@@ -69,14 +72,36 @@ def hint_option(recipe: Recipe) -> axes.HindsightHint | None:
 def sifted(
     option: axes.HindsightHint, claim: Claim, chooser: Chooser | None, corrected: Sequence[int]
 ) -> Sequence[Signal]:
-    """The claim's signals, whose hints are those that the option may show: of several the chosen one alone."""
+    """The claim's signals, whose hints are those that the option may show: of several the chosen one alone. A recipe
+    that measures chooses among what was offered beside them as well."""
     if option.may_hold_answer and option.choose == "trusted":
         return claim.signals
     hints = hints_of(claim.signals, may_leak=option.may_hold_answer)
-    if option.choose != "trusted" and len(hints) > 1 and chooser is not None:
+    if option.choose == "trusted" or chooser is None:
+        return with_hints(claim.signals, hints)
+    hints = offered_of(claim.signals, hints, may_leak=option.may_hold_answer)
+    if len(hints) > 1:
         best = chooser.best(claim.turn, hints, option.position, measure=option.choose, corrected=corrected)
         hints = hints if best is None else [best]
     return with_hints(claim.signals, hints)
+
+
+def measured(
+    option: axes.HindsightHint,
+    record: Record,
+    recalled: Recalled,
+    chooser: Chooser | None,
+    corrected: Sequence[int],
+) -> Recalled:
+    """What like requests brought, or the record's own hint where it is the more useful one; equally good: its own."""
+    own = hint_of(record.signals)
+    if option.choose == "trusted" or chooser is None or own in (None, recalled.hint):
+        return recalled
+    assert own is not None
+    best = chooser.best(
+        record.turn, [own, recalled.hint], option.position, measure=option.choose, corrected=corrected
+    )
+    return Recalled(hint=own, turn_id=record.turn.id) if best == own else recalled
 
 
 def leaks(text: str, signals: Sequence[Signal]) -> bool:
@@ -100,24 +125,49 @@ def hints_of(signals: Sequence[Signal], *, may_leak: bool) -> list[str]:
     return list(found)
 
 
+def offered_of(signals: Sequence[Signal], hints: Sequence[str], *, may_leak: bool) -> list[str]:
+    """The hints of a turn, then what else may stand in their place: what was offered beside them, and the reference.
+    At most MAX_MEASURED."""
+    answer = None if may_leak else preferred_of(signals)
+    known = [as_hint(item) for item in admit(references(signals), Case(answer=answer)).accepted]
+    offers = [signal.offered.strip() for signal in signals if signal.offered]
+    offers = [text for text in offers if may_leak or not leaks(text, signals)]
+    # The reference first: where there is one, it alone is known to be right.
+    return list(dict.fromkeys((*hints, *known, *offers)))[:MAX_MEASURED]
+
+
 def with_hints(signals: Sequence[Signal], hints: Sequence[str]) -> tuple[Signal, ...]:
-    """The signals, of whose hints only the named ones are left."""
-    return tuple(
-        signal if signal.hint is None or signal.hint.strip() in hints else replace(signal, hint=None)
-        for signal in signals
-    )
+    """The signals with only the named hints; one that was offered or preferred is a hint of its signal then."""
+
+    def kept(signal: Signal) -> str | None:
+        texts = (signal.hint, signal.offered, *(as_hint(item) for item in references([signal])))
+        return next((text for text in texts if text and text.strip() in hints), None)
+
+    return tuple(replace(signal, hint=kept(signal)) for signal in signals)
 
 
 def corrected_ids(claims: Sequence[Claim], writer: Writer) -> Mapping[str, tuple[int, ...]]:
-    """By turn id the ids of the action that would have been right, where somebody knows it: the sampled ids of the
-    turn that followed and worked, else the text that a signal would have preferred, ended as a reply is ended."""
+    """By turn id the ids of the action that would have been right, where somebody knows it: the sampled ids of a later
+    turn that worked, else the text that a signal would have preferred, ended as a reply is ended."""
     by_parent = {claim.turn.parent: claim for claim in claims if claim.turn.parent is not None}
     found = {}
     for claim in claims:
-        after = by_parent.get(claim.turn.id)
         text = preferred_of(claim.signals)
-        if after is not None and later_success(claim.turn, [(after.turn, after.next_state)]) is not None:
-            found[claim.turn.id] = after.turn.completion.token_ids
+        right = _first_success(claim, by_parent)
+        if right is not None:
+            found[claim.turn.id] = right.completion.token_ids
         elif text is not None:
             found[claim.turn.id] = (*writer.encode_plain(text), writer.stop_ids[0])
     return found
+
+
+def _first_success(claim: Claim, by_parent: Mapping[str, Claim]) -> Turn | None:
+    """The first of the next MAX_LATER turns that did the same in another way, and it worked."""
+    after = by_parent.get(claim.turn.id)
+    for _ in range(MAX_LATER):
+        if after is None or later_success(claim.turn, [(after.turn, after.next_state)]) is not None:
+            break
+        after = by_parent.get(after.turn.id)
+    else:
+        return None
+    return None if after is None else after.turn

@@ -27,14 +27,17 @@ from agentrl.learner import checkpoint, pairs
 from agentrl.learner.build import Builder, Dropped, num_by_source, without
 from agentrl.learner.control import is_paused, set_paused, signature_of
 from agentrl.learner.gate import Gate
+from agentrl.learner.guard_rules import refuse_unreviewed
 from agentrl.learner.guards import Guards
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import hint_option
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.offline import Drawn
+from agentrl.learner.own_replies import OwnReplies
 from agentrl.learner.remembering import Remembering
 from agentrl.learner.replay import Beside
+from agentrl.learner.taught import taught_by
 from agentrl.learner.trainer import Trainer
 from agentrl.signals.lessons import gather
 from agentrl.store.claims import Claimed
@@ -43,6 +46,7 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.version_log import Probe
 from agentrl.store.versions import VersionStore, prune
 from agentrl.teacher import contexts
+from agentrl.text.own_patterns import own_redactor
 from agentrl.types import PolicyVersion, TrainingSample, VersionState
 
 POLL_S = 0.05
@@ -72,7 +76,11 @@ class LearnLoop:
         beside: what steps get beside the claimed turns.
         probes: asks each served version for what was taught; None asks nothing.
         guards: against being taught wrong; None = everything is believed.
+        replies: what versions are asked where the gate's probe is too small; None asks nothing.
         clock: seconds of a monotonic clock.
+
+    Raises:
+        ConfigError: what is trained is to be approved before, and the recipe learns from what nobody can approve.
     """
 
     def __init__(
@@ -90,11 +98,14 @@ class LearnLoop:
         beside: Beside | None = None,
         probes: LessonProbes | None = None,
         guards: Guards | None = None,
+        replies: OwnReplies | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        refuse_unreviewed(config, trainer.recipe)
         self._run_dir = run_dir
         self._policy = config.policy
         self._learn = config.learn
+        self._redactor = own_redactor(config.server.redact_patterns)
         self._trainer = trainer
         self._builder = builder
         self._recipe = trainer.recipe
@@ -117,14 +128,19 @@ class LearnLoop:
                 in_review=self._learn.approve == "review",
                 guards=guards,
             )
+        if guards is not None and builder.skills is not None:
+            builder.skills.heed(guards.doubts)
         self._clock = clock
         self._held_out = HeldOut(
             run_dir,
             grouped=self._recipe.group_size > 1,
             admits=(lambda turn: True) if guards is None else guards.believes,
         )
+        self._replies = replies
         self._gate = Gate(
-            self._held_out.rows, budget=None if guards is None else guards.budget(self._held_out)
+            self._held_out.rows,
+            budget=None if guards is None else guards.budget(self._held_out),
+            replies=replies,
         )
         self._hand: list[Claimed] = []
         self._hand_since = 0.0
@@ -363,6 +379,8 @@ class LearnLoop:
                 metrics={**metrics, "hints_from": built.recalled} | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,
+                taught=taught_by(result, claims, self._redactor),
+                keep_taught=self._learn.explained_turns,
             )
         except StoreError as error:
             # Taken back or rolled back under the step: the trainer's weights descend from nothing that counts, those
@@ -372,6 +390,8 @@ class LearnLoop:
             self._go_back()
             return
         self._unpublished.append(_Unpublished(step_id=step_id, metrics=metrics))
+        if self._replies is not None:
+            self._replies.add(result.trained)
         self._last_step = self._clock()
         self._journal.event(
             "step",

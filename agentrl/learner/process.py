@@ -22,7 +22,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from agentrl.config import Config, explain
+from agentrl.config import Config, LearnConfig, explain
 from agentrl.errors import ConfigError, StoreError, UserError
 from agentrl.learner.journal import Journal
 from agentrl.learner.verifier import Verifier, same_answer
@@ -32,6 +32,7 @@ from agentrl.teacher.contexts import SkillSource
 from agentrl.types import Lesson
 
 STOPPED, FAILED, REFUSED = 0, 1, 2
+JOURNAL = "learner.log"
 TEACHER = "teacher"
 """Holder of the pin on a version that the recipe names as the teacher."""
 PARENT_POLL_S = 0.5
@@ -42,6 +43,10 @@ LOCK_WAIT_S = 30.0
 """How long a learner waits for the end of another: one whose server was killed notices that within half a second, and
 finishes its step first."""
 LOCK_POLL_S = 0.1
+
+
+class Ended(BaseException):
+    """A signal came before there was anything to finish."""
 
 
 class StillRunning(UserError):
@@ -75,16 +80,17 @@ def learn(
         stop: ends the learner as SIGTERM does; None makes one.
     """
     try:
-        journal = Journal(run_dir / "learner.log", sys.stdout)
+        journal = Journal(run_dir / JOURNAL, sys.stdout)
     except OSError as error:
         sys.stderr.write(f"{run_dir} is no run folder: {error.strerror}\n")
         return REFUSED
     with journal:
         try:
             config = read_config(run_dir)
-            os.setpriority(os.PRIO_PROCESS, 0, max(config.learn.nice, os.getpriority(os.PRIO_PROCESS, 0)))
-            with _ending(stop or threading.Event()) as ended:
-                _learn(run_dir, config, journal, skills, skill_lessons, verifier, ended)
+            lower_priority(config.learn)
+            begun = threading.Event()
+            with contextlib.suppress(Ended), _ending(stop or threading.Event(), begun) as ended:
+                _learn(run_dir, config, journal, skills, skill_lessons, verifier, ended, begun)
         except StillRunning as error:
             journal.event("failed", error=type(error).__name__, message=str(error), again=True)
             return FAILED
@@ -97,6 +103,11 @@ def learn(
             raise
         journal.event("stopped")
     return STOPPED
+
+
+def lower_priority(settings: LearnConfig) -> None:
+    """Gives the process the priority of a learner; one that has a lower one keeps it."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(settings.nice, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def read_config(run_dir: Path) -> Config:
@@ -120,15 +131,18 @@ def _learn(
     skill_lessons: Callable[[], Sequence[Lesson]],
     verifier: Verifier,
     stop: threading.Event,
+    begun: threading.Event,
 ) -> None:
     # Imported here: torch takes seconds to load, and settings that cannot be read should fail before.
     import torch
 
     from agentrl.learner import checkpoint
     from agentrl.learner.build import Builder
+    from agentrl.learner.guard_rules import refuse
     from agentrl.learner.guards import Guards
     from agentrl.learner.lesson_probes import LessonProbes
     from agentrl.learner.loop import LearnLoop
+    from agentrl.learner.own_replies import OwnReplies
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
     from agentrl.learner.trainer import Trainer
@@ -141,6 +155,7 @@ def _learn(
 
     torch.set_num_threads(config.learn.num_threads)
     recipe = load_recipe(config.learn.recipe, config.learn.overrides)
+    refuse(config, recipe)
     if recipe.shows_skills and skills is None:
         raise ConfigError(
             f"recipe {recipe.name!r} shows skills to the teacher, but this learner was started without a skill "
@@ -202,8 +217,10 @@ def _learn(
             ),
             probes=LessonProbes(log, renderer, trainer, policy=config.policy, skills=skill_lessons),
             guards=guards,
+            replies=OwnReplies(renderer.stop_ids, most=config.guards.max_surprise),
         )
         loop.start()
+        begun.set()
         loop.run(stop)
 
 
@@ -255,6 +272,15 @@ def _alone(run_dir: Path, journal: Journal, stop: threading.Event) -> Iterator[N
         yield
 
 
+def is_at_work(run_dir: Path) -> bool:
+    """Whether a learner holds the run."""
+    path = run_dir / LOCK_FILE
+    if not path.exists():
+        return False
+    with path.open("a") as lock:
+        return not _locked(lock)
+
+
 def _locked(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -264,11 +290,14 @@ def _locked(lock: IO[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _ending(stop: threading.Event) -> Iterator[threading.Event]:
-    """Sets `stop` on SIGTERM, SIGINT and when the parent process is gone."""
+def _ending(stop: threading.Event, begun: threading.Event) -> Iterator[threading.Event]:
+    """Sets `stop` on SIGTERM, SIGINT and when the parent process is gone; a signal before `begun` raises Ended."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
+        if not begun.is_set():
+            # Loading torch and a model takes seconds in which nobody looks at `stop`.
+            raise Ended
 
     # A parent that died while we started is known by its number alone: we have another one by now.
     parent = int(os.environ.get(PARENT, os.getppid()))

@@ -35,6 +35,7 @@ from agentrl.learner.trust import Trust, source_of
 from agentrl.signals.commands import read_call
 from agentrl.teacher.contexts import PREFERENCE
 from agentrl.text.content import message_text
+from agentrl.text.quoting import unquoted
 from agentrl.types import Signal, SignalSource, Turn
 
 MAX_VOTES = 4000
@@ -128,7 +129,7 @@ class Quarantine:
             self._remove(turn.id)
             return
         request, output = situation_of(turn)
-        hint = next((signal.hint for signal in signals if signal.hint), "") if sign < 0 else ""
+        hint = unquoted(next((signal.hint for signal in signals if signal.hint), "")) if sign < 0 else ""
         known = set(_words(" ".join((_request(turn), _output(turn), *_texts(turn)))))
         place = (turn.scope, action_of(turn))
         vote = _Vote(
@@ -155,6 +156,10 @@ class Quarantine:
         self._changed.add(place)
         while len(self._places) > MAX_VOTES:
             self._remove(next(iter(self._places)))
+
+    def __contains__(self, turn_id: object) -> bool:
+        """Whether a turn's vote is remembered."""
+        return turn_id in self._places
 
     def contradiction(self, turn_id: str) -> str | None:
         """What speaks against a turn's signal, as a sentence; None where nothing does, or nothing is known of it."""

@@ -1,7 +1,10 @@
 """What the learner remembers of the log's hints: those that the teacher may be shown, and those that wait for a word.
 
-hints of log.db ─believed─┬─may be taught─> the teacher's memory (`agentrl.teacher.recall`)
-                          └─proposed──────> withheld: whose request is like one of these waits with it
+hints of log.db ─trusted─┬─may be taught─> the teacher's memory (`agentrl.teacher.recall`)
+                         └─proposed──────> withheld: whose request is like one of these waits with it
+
+What others say against a hint is asked when it is to be shown, each time: one that is doubted when it is read is shown
+once nothing speaks against it any more.
 """
 
 from __future__ import annotations
@@ -56,14 +59,17 @@ class Remembering:
         self._decided: tuple[int, float, int] | None = None
         """Which decisions on lessons the memory has followed."""
         self._imported: list[tuple[HintMemory, Lesson]] = []
-        if guards is not None:  # what is believed today may be doubted tomorrow
+        self._doubted: set[str] = set()
+        """Turns whose hints were doubted when they were read."""
+        if guards is not None:  # what is believed today may be doubted tomorrow, and the other way round
             for one in (self._memory, self._withheld):
-                one.heed(guards.may_be_shown)
+                one.heed(self._may_be_shown)
 
     def restart(self) -> None:
         """Forgets everything; `update` reads the log anew."""
         self._memory.clear()
         self._withheld.clear()
+        self._doubted.clear()
         self._hinted.rewind()
 
     def update(self) -> None:
@@ -88,14 +94,24 @@ class Remembering:
             for memory in (self._memory, self._withheld):
                 memory.ended(end.scope, end.session, end.reward, end.calls)
         for turn, hint, source in self._hinted.new():
-            believed = self._guards is None or self._guards.believes(turn, hint)
-            if not believed or self._log.fate(turn.id) in SET_ASIDE:
+            heard = self._guards is None or self._guards.hears(turn, hint)
+            if not heard or self._log.fate(turn.id) in SET_ASIDE:
                 continue
+            if self._guards is not None and self._guards.doubts(turn.id):
+                self._doubted.add(turn.id)
             by_user = self._is_by_user(turn, hint, source)
             if self._log.may_teach(turn.id, hint):
                 self._memory.add(turn, hint, by_user=by_user)
             elif self._log.is_proposed(turn.id, hint):
                 self._withheld.add(turn, hint, by_user=by_user)
+
+    def _may_be_shown(self, hint_of: str, turn_id: str) -> bool:
+        """Whether the teacher of one turn may be shown the hint of another. A doubt stands when what it rested on is
+        forgotten: else a flood of other turns would lift it."""
+        assert self._guards is not None, "only guards are heeded"
+        if hint_of in self._doubted and not self._guards.knows(hint_of):
+            return False
+        return self._guards.may_be_shown(hint_of, turn_id)
 
     def add(self, claims: Sequence[Claimed]) -> None:
         """Remembers hints that are believed again."""
@@ -124,7 +140,7 @@ class Remembering:
         waiting = {
             turn_id
             for item in dropped
-            if item.reason == Reason.NO_CONTEXT and self._in_review
+            if item.reason in (Reason.NO_CONTEXT, Reason.ALREADY_RIGHT) and self._in_review
             for turn_id in item.turn_ids
             if self._could_be_shown(turns[turn_id])
         }

@@ -110,7 +110,9 @@ class BaseWeights(Weights):
 
 
 class SoupWeights(Weights):
-    """The mean of version 0 and another model of its shape, tensor by tensor. SALSA's reference, arXiv 2411.01798.
+    """Between version 0 and another model of its shape, tensor by tensor: (1−share)·θ_0 + share·θ_other.
+
+    SALSA's reference is their mean, arXiv 2411.01798; AdaSPEC's is the other model itself, arXiv 2510.19779.
 
     Under an adapter it is the base that is averaged, and the adapter is off. Must be made while the policy still has
     the weights of version 0.
@@ -118,13 +120,15 @@ class SoupWeights(Weights):
     Args:
         policy: with the weights of version 0.
         path: folder of the other model, whose files name their tensors as the base's do.
+        setting: below learn.overrides, what has named it.
+        share: 0 to 1.
 
     Raises:
         ConfigError: the other model cannot be read or has other tensors.
     """
 
-    def __init__(self, policy: PolicyModel, path: Path) -> None:
-        remedy = "set regularisers.0.soup to the folder of a model of the policy's shape, or remove it"
+    def __init__(self, policy: PolicyModel, path: Path, *, setting: str, share: float = 0.5) -> None:
+        remedy = f"set {setting} to the folder of a model of the policy's shape, or remove it"
         try:
             files = [load_file(file) for file in sorted(path.glob("*.safetensors"))]
         except (OSError, SafetensorError) as error:
@@ -139,7 +143,7 @@ class SoupWeights(Weights):
                 raise ConfigError(
                     f"the model in {path} has no tensor {stored} of shape {tuple(tensor.shape)}: {remedy}"
                 )
-            tensor.lerp_(other.to(tensor), 0.5)
+            tensor.lerp_(other.to(tensor), share)
         super().__init__(policy, tensors)
 
     def _forward(self, micro: MicroBatch) -> Tensor:

@@ -26,6 +26,7 @@ from agentrl.errors import ConfigError
 from agentrl.learner.build import Dropped
 from agentrl.learner.external_teacher import ExternalWeights
 from agentrl.learner.model import FIRST_ADAPTER, PolicyModel, adapter_name, load_policy, set_precision
+from agentrl.learner.notes import Note, Notes
 from agentrl.learner.pack import IdCount, MicroBatch, Row
 from agentrl.learner.scored import CachedScores, Scored, score
 from agentrl.learner.streams import mean_reward, only_held, streams_of, trained_positions
@@ -59,6 +60,8 @@ class StepResult:
     dropped: tuple[Dropped, ...]
     metrics: dict[str, float]
     """Empty when nothing was trained."""
+    notes: tuple[Note, ...] = ()
+    """What was noted of each of `trained`; empty where nothing is noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +166,7 @@ class Trainer:
         from_base = own and recipe.sync == axes.Fixed(version=0)
         needed = from_base or recipe.uses_reference or self._keeps_base
         self._base = BaseWeights(self.policy) if needed else None
-        soups = [
-            path_of(recipe, f"regularisers.{number}.soup")
-            for number, item in enumerate(recipe.regularisers)
-            if isinstance(item, axes.KlRef) and item.soup
-        ]
-        own_reference = SoupWeights(self.policy, soups[0]) if soups else self._base
-        self._reference: Weights | None = own_reference if recipe.uses_reference else None
+        self._reference = self._make_reference() if recipe.uses_reference else None
         self._teacher = self._make_teacher() if recipe.uses_kd else None
         self._optimizer = torch.optim.AdamW(
             self.policy.trained.values(),
@@ -182,6 +179,14 @@ class Trainer:
         self._schedules = Schedules(recipe)
         self.num_steps = 0
         """Optimiser steps since version 0 along this line of versions."""
+
+    def _make_reference(self) -> Weights | None:
+        """Version 0, or what the recipe puts in its place."""
+        setting = next(iter(self.recipe.references), None)
+        if setting is None:
+            return self._base
+        share = 0.5 if setting.endswith(".soup") else 1.0
+        return SoupWeights(self.policy, path_of(self.recipe, setting), setting=setting, share=share)
 
     def _make_teacher(self) -> Weights | None:
         """The teacher's weights; None where there are none."""
@@ -258,13 +263,16 @@ class Trainer:
             seen = self._look_at_all(samples, rows, recipe, denominators, teacher, reference)
             whole, shared, denominators = seen.streams(), seen.shared, seen.denominators
             unused = seen.idle(recipe)
+        notes = Notes.of(rows, denominators.tokens) if self._learn.explained_turns else None
         for micro, streams in self._batches(samples, rows, recipe):
             streams |= {name: stream[micro.slots] for name, stream in whole.items()}
             batch = self._loss_batch(
                 self.policy(micro), micro.slots, streams, teacher, reference, shared=shared
             )
             counted.num_computed += micro.num_ids
-            output = objective(recipe, batch, denominators)
+            output = objective(recipe, batch, denominators, by_position=notes is not None)
+            if notes is not None and output.terms is not None:
+                notes.add(micro.slots, output.terms)
             torch.autograd.backward(output.loss)
             left_out.update(output.dropped)
             not_held.update(output.not_held)
@@ -273,10 +281,10 @@ class Trainer:
 
         dropped += _drop([samples[index] for index in sorted(left_out)], "too far from the sampler")
         dropped += _drop([samples[index] for index in sorted(unused - left_out)], "no weight")
-        dropped += _drop([samples[index] for index in sorted(not_held)], Reason.NO_CONTEXT)
+        dropped += _drop([samples[index] for index in sorted(not_held)], Reason.ALREADY_RIGHT)
         kept = [s for index, s in enumerate(samples) if index not in left_out | unused | not_held]
         if only_held(recipe, kept):
-            dropped += _drop(kept, Reason.NO_CONTEXT)
+            dropped += _drop(kept, Reason.ALREADY_RIGHT)
             kept = []
         if not kept:
             return StepResult(trained=(), dropped=tuple(dropped), metrics={})
@@ -296,7 +304,8 @@ class Trainer:
         if blind:
             metrics["num_blind_schedules"] = float(blind)
         metrics["step_s"] = time.perf_counter() - begin
-        return StepResult(trained=tuple(kept), dropped=tuple(dropped), metrics=metrics)
+        noted = () if notes is None else notes.cut(rows, samples, kept)
+        return StepResult(trained=tuple(kept), dropped=tuple(dropped), metrics=metrics, notes=noted)
 
     def _loss_batch(
         self,

@@ -8,7 +8,8 @@ much more than before a teacher who reads the hint would do the corrected action
 to know one. The overlap needs none: a teacher whose likely ids are the policy's own can be followed by it. After the
 hints selected by overlap of OpenClaw-RL, arXiv 2603.10165.
 
-A turn with several hints is taught by the best of them. Equally good ones: the first, that is the most trusted.
+A turn with several hints is taught by the best of them, of those that were offered and of the reference
+(`agentrl.learner.hints`). Equally good ones: the first, that is the most trusted.
 """
 
 from __future__ import annotations

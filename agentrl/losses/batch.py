@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agentrl.losses.estimators import SAMPLED
+from agentrl.losses.terms import Terms
 from agentrl.types import SampleSource, TrainingSample
 
 SOURCES: tuple[SampleSource, ...] = get_args(SampleSource)
@@ -200,6 +201,8 @@ class LossOutput:
     """Labels of sequences left out because mean |log π − log μ| passed the recipe's limit; they train nothing."""
     not_held: tuple[int, ...] = ()
     """Labels of held sequences that the teacher would have begun otherwise; they train nothing."""
+    terms: Terms | None = None
+    """What single positions gave, where that was asked for."""
 
 
 def sample_tokens(recipe: RecipeLike, sample: TrainingSample) -> SampleTokens:

@@ -110,6 +110,14 @@ def _dense(chunk: Chunk) -> Tensor:
     return full(chunk.policy, chunk.target, chunk.terms)
 
 
+def _cut(chunk: Chunk) -> Tensor:
+    """[n] bool: whether the pointwise clip cuts a term."""
+    if chunk.recipe.divergence.name == "ce":
+        return torch.zeros_like(chunk.token_ids, dtype=torch.bool)
+    most: float = chunk.recipe.estimator.params["pointwise_clip"]
+    return (chunk.terms(chunk.policy, chunk.target) > most).any(dim=-1)
+
+
 def _teacher_entropy(chunk: Chunk) -> Tensor:
     """[n] H of the target, in which an id may have probability 0."""
     terms: Tensor = torch.special.entr(chunk.target.exp())
@@ -161,6 +169,7 @@ FEATURES: dict[str, Feature] = {
     "gap": Feature(of=lambda c: 0.5 * (c.target.exp() - c.policy.exp()).abs().sum(dim=-1), side="teacher"),
     # asked for by name
     "kd": Feature(of=_dense, side="teacher", gradient=True),
+    "kd_cut": Feature(of=_cut, side="teacher"),
     "kl": Feature(of=lambda c: rkl(c.policy, c.target).sum(dim=-1), side="teacher"),
     "kl_topk": Feature(of=_kl_topk, side="teacher"),
     "fkl": Feature(of=lambda c: fkl(c.policy, c.target).sum(dim=-1), side="teacher"),

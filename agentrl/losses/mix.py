@@ -17,6 +17,7 @@ from agentrl.losses.masking import AGGREGATES, JOINT
 from agentrl.losses.policy_gradient import DENSE_WEIGHTS, OFFPOLICY
 from agentrl.losses.positions import Positions
 from agentrl.losses.scores import Scores
+from agentrl.losses.terms import noted
 from agentrl.losses.token_weights import TOKEN_WEIGHTS
 from agentrl.losses.trust_regions import OVER_SEQUENCES, Where
 
@@ -30,13 +31,13 @@ class Mixed:
 
 
 def _kd(recipe: RecipeLike, batch: LossBatch, positions: Positions, denominators: Denominators) -> Mixed:
-    """(1/Z_kd)·Σ κ_t·w_t·D_t."""
+    """(1/Z_kd)·Σ κ_t·w_t·D_t; `num_clipped_kd` counts the tokens at which a clip cut, of a ratio or of a term."""
     out = positions.out
     cut = torch.zeros_like(positions.kd)
     if recipe.estimator.name in DENSE:
         # A micro batch in which nothing is distilled may come without a teacher; `ce` never needs one.
         absent = -out["logprob"] if recipe.divergence.name == "ce" else 0.0 * out["logprob"]
-        values = out.get("kd", absent)
+        values, cut = out.get("kd", absent), out.get("kd_cut", cut)
     elif recipe.estimator.name == "k2":
         values = k2(out["logprob"], out["teacher_logprob"])
     elif recipe.estimator.name == "k3":
@@ -237,7 +238,11 @@ def aggregate(
     }[part]
     if recipe.aggregate.name in JOINT:
         tokens, sequences = denominators.tokens, denominators.sequences
-    return AGGREGATES[recipe.aggregate.name](
-        values, weights, mask, positions.sequence, positions.num_sequences, tokens=tokens, sequences=sequences,
-        **recipe.aggregate.params,
-    )  # fmt: skip
+
+    def total(summed: Tensor) -> Tensor:
+        return AGGREGATES[recipe.aggregate.name](
+            summed, weights, mask, positions.sequence, positions.num_sequences, tokens=tokens,
+            sequences=sequences, **recipe.aggregate.params,
+        )  # fmt: skip
+
+    return noted(total, values, positions.shares)

@@ -11,6 +11,8 @@ that the losses of the micro batches add up to the loss of the batch. A sequence
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -20,12 +22,18 @@ from agentrl.losses.masking import masked_sum
 from agentrl.losses.mix import MIXES
 from agentrl.losses.positions import Positions
 from agentrl.losses.regularisers import REGULARISERS, penalty
+from agentrl.losses.terms import Share, Terms, summed
 
 __all__ = ["Denominators", "LossBatch", "LossOutput", "RecipeLike", "count_tokens", "objective"]
 
 
 def objective(
-    recipe: RecipeLike, batch: LossBatch, denominators: Denominators, *, chunk_size: int | None = None
+    recipe: RecipeLike,
+    batch: LossBatch,
+    denominators: Denominators,
+    *,
+    chunk_size: int | None = None,
+    by_position: bool = False,
 ) -> LossOutput:
     """The loss of one micro batch.
 
@@ -34,11 +42,15 @@ def objective(
         batch: N trained positions of whole sequences.
         denominators: of the whole batch.
         chunk_size: positions whose logits exist at a time; None chooses by the vocabulary. Changes nothing else.
+        by_position: note what every position adds to the loss, from the same pass; needs a gradient. Changes no bit
+            of the loss or its gradient.
 
     Raises:
         ValueError: the recipe needs a stream that the batch does not have.
     """
     positions = Positions.of(recipe, batch, chunk_size)
+    if by_position:
+        positions = replace(positions, shares=[])
     mix = MIXES.get(recipe.mix.name)
     if mix is None:  # one that looks at the whole batch: its loss has come as `coupled`
         loss, metrics = 0.0 * positions.out["logprob"].sum(), {}
@@ -66,6 +78,28 @@ def objective(
         metrics=dict(zip(names, numbers, strict=True)) | {"loss": float(loss.detach())},
         dropped=positions.dropped,
         not_held=positions.not_held,
+        terms=None if positions.shares is None else _terms(loss, batch, positions, positions.shares),
+    )
+
+
+def _terms(loss: Tensor, batch: LossBatch, positions: Positions, shares: list[Share]) -> Terms:
+    """What every position gave to `loss`, and what was known there."""
+    own = positions.out["logprob"].detach()
+    nothing = torch.full_like(own, torch.nan)
+    terms = summed(loss, shares, torch.zeros_like(own))
+    if batch.coupled is not None and batch.coupled_loss is not None:
+        terms = terms + batch.coupled_loss
+    taught = batch.teacher_hidden is not None or batch.teacher_logprobs is not None
+    judged = positions.rl if batch.advantages is not None else torch.zeros_like(positions.rl)
+    ratio = nothing if batch.behavior_logprobs is None else (own - batch.behavior_logprobs).exp()
+    return Terms(
+        loss=torch.where(positions.either | positions.rehearsal | (terms != 0), terms, nothing),
+        logprob=own,
+        teacher_logprob=torch.where(positions.kd, positions.out["teacher_logprob"].detach(), nothing)
+        if taught
+        else nothing,
+        advantage=nothing if batch.advantages is None else torch.where(judged, batch.advantages, nothing),
+        ratio=torch.where(judged, ratio, nothing),
     )
 
 

@@ -15,6 +15,7 @@ from agentrl.losses.estimators import DENSE
 from agentrl.losses.features import compute
 from agentrl.losses.masking import sequence_sum
 from agentrl.losses.policy_gradient import DENSE_WEIGHTS
+from agentrl.losses.terms import Share
 
 REFERENCED = frozenset({"kl_ref", "kl_ref_weighted", "js_rehearsal", "chi2", "last_token_mse"})
 """Regularisers that look at version 0."""
@@ -51,6 +52,8 @@ class Positions:
     dropped: tuple[int, ...]
     not_held: tuple[int, ...]
     """Labels of held sequences that the teacher would have begun otherwise and that no other loss takes."""
+    shares: list[Share] | None = None
+    """Where every sum of the loss is noted by position, when somebody wants to know."""
 
     @classmethod
     def of(cls, recipe: RecipeLike, batch: LossBatch, chunk_size: int | None) -> Positions:

@@ -19,6 +19,7 @@ from agentrl.losses.extra_terms import certainty, hard_tokens, rank_order
 from agentrl.losses.masking import AGGREGATES, masked_sum
 from agentrl.losses.mix import aggregate
 from agentrl.losses.positions import Positions
+from agentrl.losses.terms import noted
 
 Direction = Literal["reverse", "forward"]
 
@@ -29,14 +30,19 @@ def penalty(
     """[] this micro batch's share of a regulariser's mean, without its coefficient."""
     values = REGULARISERS[item.name](batch, positions, **item.params)
     if item.name == "last_token_mse":  # one value an episode
-        return masked_sum(values, positions.either) / max(denominators.episodes, 1)
+        episodes = max(denominators.episodes, 1)
+        return noted(lambda own: masked_sum(own, positions.either) / episodes, values, positions.shares)
     ones = torch.ones_like(values)
     if item.name == "js_rehearsal":  # tokens of their own
-        return AGGREGATES[recipe.aggregate.name](
-            values, ones, positions.rehearsal, positions.sequence, positions.num_sequences,
-            tokens=denominators.rehearsal_tokens, sequences=denominators.rehearsal_sequences,
-            **recipe.aggregate.params,
-        )  # fmt: skip
+
+        def total(summed: Tensor) -> Tensor:
+            return AGGREGATES[recipe.aggregate.name](
+                summed, ones, positions.rehearsal, positions.sequence, positions.num_sequences,
+                tokens=denominators.rehearsal_tokens, sequences=denominators.rehearsal_sequences,
+                **recipe.aggregate.params,
+            )  # fmt: skip
+
+        return noted(total, values, positions.shares)
     return aggregate(recipe, values, ones, positions, denominators, "either")
 
 

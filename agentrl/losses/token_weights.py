@@ -61,6 +61,7 @@ def top_frac(
     *,
     frac: float,
     score: Score,
+    reference: str | None = None,
 ) -> Tensor:
     """w_t = n/k on the k = ⌈frac·n⌉ trained tokens of each sequence that score highest, else 0.
 
@@ -73,10 +74,12 @@ def top_frac(
         sequence: [N] int64 in 0..num_sequences-1.
         frac: in (0, 1]; 1 gives every token weight 1.
         score: what is compared (`Scores.by`).
+        reference: read by the learner, which then scores another version 0.
 
     Returns:
         [N].
     """
+    del reference
     weights = torch.zeros_like(scores.entropy)
     for index in range(num_sequences):
         rows = torch.nonzero(mask & (sequence == index)).squeeze(-1)

@@ -32,7 +32,9 @@ def neg_teacher_entropy(batch: WholeBatch, recipe: RecipeLike, *, beta: float) -
     return replace(batch, kd_scale=batch.kd_scale * torch.where(batch.kd, weights, torch.ones_like(weights)))
 
 
-def batch_top_frac(batch: WholeBatch, recipe: RecipeLike, *, frac: float, score: Score) -> WholeBatch:
+def batch_top_frac(
+    batch: WholeBatch, recipe: RecipeLike, *, frac: float, score: Score, reference: str | None = None
+) -> WholeBatch:
     """w_t = n/k on the k = ⌈frac·n⌉ distilled tokens of the batch that score highest, else 0.
 
     TIP, arXiv 2604.14084, as published: ranks and scales run over the batch, so a whole sequence may be left out.
@@ -42,11 +44,12 @@ def batch_top_frac(batch: WholeBatch, recipe: RecipeLike, *, frac: float, score:
         recipe: not used.
         frac: in (0, 1]; 1 changes nothing.
         score: what is compared (`Scores.by`).
+        reference: read by the learner, which then scores another version 0.
 
     Returns:
         The batch with kd_scale multiplied by w.
     """
-    del recipe
+    del recipe, reference
     rows = torch.nonzero(batch.kd).squeeze(-1)
     if rows.numel() == 0:
         return batch

@@ -11,6 +11,7 @@ from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.teacher.scores import HASHED
+from agentrl.text.vocabulary import check_vocabulary
 
 UNNAMED = ("", "?")
 """What a preset holds where only the user can say which file it is."""
@@ -30,6 +31,24 @@ def refuse_missing_files(recipe: Recipe) -> None:
     """Raises ConfigError, naming the setting and the remedy, where a file is not named or not there."""
     for wanted in _wanted(recipe):
         _checked(recipe, wanted)
+
+
+def refuse_foreign_vocabulary(recipe: Recipe, policy: Path) -> None:
+    """Raises ConfigError, naming both models and the remedy, where a teacher's ids are not the policy's.
+
+    Args:
+        recipe: whose files are there (`refuse_missing_files`).
+        policy: the folder of the model that is to be served and trained.
+    """
+    if not (recipe.uses_kd and isinstance(recipe.teacher, axes.ExternalTeacher)):
+        return
+    try:
+        check_vocabulary(path_of(recipe, "teacher.path"), policy)
+    except ConfigError as error:
+        raise ConfigError(
+            f"recipe {recipe.name!r} cannot work: teacher 'external' scores the ids of the answers that rollout "
+            f"{recipe.rollout.name!r} brings, but {error}"
+        ) from error
 
 
 def path_of(recipe: Recipe, setting: str) -> Path:
@@ -97,11 +116,10 @@ def _wanted(recipe: Recipe) -> Iterator[_Wanted]:
             value=str(recipe.transform.params["path"]),
             otherwise="set transform.source = 'retry'",
         )
-    for number, item in enumerate(recipe.regularisers):
-        if isinstance(item, axes.KlRef) and item.soup:
-            yield _Wanted(
-                setting=f"regularisers.{number}.soup",
-                what="the folder of another model of the policy's shape",
-                value=item.soup,
-                otherwise="remove it",
-            )
+    for setting, path in recipe.references.items():
+        yield _Wanted(
+            setting=setting,
+            what="the folder of another model of the policy's shape",
+            value=path,
+            otherwise="remove it",
+        )

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agentrl.config import put, sections_in
 from agentrl.errors import ConfigError
@@ -59,10 +59,15 @@ class Optim(_Section):
     """The learning rate rises linearly over this many steps."""
 
 
+STREAM_TURNS = 8
+"""Of a step on a live stream, where nothing else is said."""
+
+
 class Batch(_Section):
     """When a step is made, and of what."""
 
     turns_per_step: int = Field(default=16, ge=1)
+    """Where nothing else is said 8 on a live stream, so that users soon see an effect."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """A step is made with fewer turns once the oldest has waited this long."""
     uses_per_turn: int = Field(default=1, ge=1)
@@ -118,6 +123,18 @@ class Recipe(_Section):
     schedules: dict[str, ScheduleSpec] = {}
     """Settings that change from step to step, by dotted name: {"mix.kd" = {name = "linear", ...}}."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_soon_on_a_stream(cls, data: Any) -> Any:
+        """A live stream steps at `STREAM_TURNS` turns unless the recipe says otherwise."""
+        if not isinstance(data, dict):
+            return data
+        rollout, batch = data.get("rollout", "stream"), data.get("batch", {})
+        name = rollout.get("name") if isinstance(rollout, dict) else rollout
+        if (name == "stream" or isinstance(name, axes.Stream)) and isinstance(batch, dict):
+            return data | {"batch": {"turns_per_step": STREAM_TURNS} | batch}
+        return data
+
     @property
     def group_size(self) -> int:
         """Turns that are claimed together; 1 on live traffic."""
@@ -165,6 +182,19 @@ class Recipe(_Section):
             or isinstance(self.target, axes.Extrap | axes.Geo)
             or any("ref" in feature for feature in self.features)
         )
+
+    @property
+    def references(self) -> dict[str, str]:
+        """Folders of models that stand where version 0 stood, by the setting that names them: the mean of version 0 and
+        a soup's model, or the reference of a token weight."""
+        found = {
+            f"regularisers.{number}.soup": item.soup
+            for number, item in enumerate(self.regularisers)
+            if isinstance(item, axes.KlRef)
+        }
+        if isinstance(self.token_weight, axes.TopFrac | axes.BatchTopFrac):
+            found["token_weight.reference"] = self.token_weight.reference or ""
+        return {setting: path for setting, path in found.items() if path}
 
     @property
     def options(self) -> tuple[axes.Option, ...]:
@@ -315,7 +345,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
 def _inputs(recipe: Recipe) -> tuple[object, ...]:
     """What the rest of the learner prepares for a recipe, once."""
     uses = (recipe.uses_kd, recipe.uses_rl, recipe.uses_pairs, recipe.uses_reference, recipe.uses_sampled_ids)
-    return recipe.needs, recipe.needs_behavior_logprobs, *uses
+    return recipe.needs, recipe.needs_behavior_logprobs, tuple(recipe.references.items()), *uses
 
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:

@@ -11,20 +11,23 @@ if TYPE_CHECKING:
     from agentrl.recipes.recipe import Recipe
 
 
+COMPARES = (
+    axes.Group,
+    axes.LeaveOneOut,
+    axes.PositiveOnly,
+    axes.StepIndexGroup,
+    axes.FirstTurn,
+    axes.Conflict,
+    axes.EntropyRank,
+    axes.Discriminative,
+)
+"""Advantages that are differences within one group."""
+
+
 def group_advantages_need_groups(recipe: Recipe) -> Iterator[str]:
     if recipe.group_size > 1:
         return
-    compares = (
-        axes.Group
-        | axes.LeaveOneOut
-        | axes.PositiveOnly
-        | axes.StepIndexGroup
-        | axes.FirstTurn
-        | axes.Conflict
-        | axes.EntropyRank
-        | axes.Discriminative
-    )
-    found = [part for part in recipe.advantage.parts if isinstance(part, compares)]
+    found = [part for part in recipe.advantage.parts if isinstance(part, COMPARES)]
     if found:
         yield (
             f"advantage {found[0].name!r} compares the turns of one group, but rollout "
@@ -90,6 +93,16 @@ def a_reference_is_compared_where_it_is_known(recipe: Recipe) -> Iterator[str]:
             )
 
 
+def there_is_one_reference(recipe: Recipe) -> Iterator[str]:
+    found = recipe.references
+    weighted = found.get("token_weight.reference")
+    if len(set(found.values())) > 1 or (weighted is not None and len(found) > 1):
+        yield (
+            f"{' and '.join(found)} put several models in the place of version 0, but a recipe has one reference: keep "
+            "one of them"
+        )
+
+
 def regularisers_of_rewards_have_rewards(recipe: Recipe) -> Iterator[str]:
     of_rewards = axes.Length | axes.LastTokenMse | axes.WeightedKlRef
     for item in recipe.regularisers:
@@ -97,6 +110,29 @@ def regularisers_of_rewards_have_rewards(recipe: Recipe) -> Iterator[str]:
             yield (
                 f"regularisers {item.name!r} goes by rewards, but mix {recipe.mix.name!r} uses none: set mix = 'rl' "
                 "or 'sum' with an advantage, or remove it"
+            )
+
+
+def regularisers_of_groups_need_groups(recipe: Recipe) -> Iterator[str]:
+    if recipe.group_size > 1:
+        return
+    for number, item in enumerate(recipe.regularisers):
+        compares, remedy = "", "remove it"
+        if isinstance(item, axes.Length):
+            compares = "compares the lengths of one group, all equal where it is one turn, so it is always 0"
+        if isinstance(item, axes.WeightedKlRef) and item.by == "difficulty":
+            compares = "goes by the share of a group that is wrong, 0 where one right turn is the group"
+            remedy = f"set regularisers.{number}.by = 'reward'"
+        if isinstance(item, axes.LastTokenMse) and item.share > 0:
+            compares = (
+                f"compares the self-scores of one group, so that share = {item.share:g} would only make the rewards' "
+                "advantage smaller"
+            )
+            remedy = f"set regularisers.{number}.share = 0, and no schedule for it"
+        if compares:
+            yield (
+                f"regularisers {item.name!r} {compares}, but rollout {recipe.rollout.name!r} gives groups of one turn: "
+                f"set rollout = {{ name = 'student', group_size = 8 }}, or {remedy}"
             )
 
 
@@ -145,7 +181,9 @@ REWARD_RULES = (
     bounds_of_the_batch_are_the_rewards,
     discriminative_scores_are_means_of_sequences,
     a_reference_is_compared_where_it_is_known,
+    there_is_one_reference,
     regularisers_of_rewards_have_rewards,
+    regularisers_of_groups_need_groups,
     regularisers_of_the_batch_stand_once,
     what_is_rehearsed_comes_from_somewhere,
     steps_are_compared_where_there_are_steps,

@@ -2,16 +2,17 @@
 
     error_text      the directing sentence of what a tool answered                   not trusted
     correction      the directing sentence of what the user answered                 trusted
-    later_success   the failed action beside the one that worked later               not trusted: it quotes arguments
+    later_success   a failed action beside the one that worked later                 not trusted: it quotes arguments
     reference       what the environment or the user would rather have had           trusted
 
-Pure functions of a turn, its next state, its signals and the later turns of its episode.
+Pure functions of a turn, its next state, its signals, and the calls around it. The reference is often known after the
+turn was judged, so that the learner asks for it (`agentrl.learner.hints`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +24,9 @@ from agentrl.types import JSON, NextState, Signal, SignalSource, ToolCall, Turn
 Origin = Literal["error_text", "correction", "later_success", "reference", "judge"]
 MAX_ACTION_CHARS: Final = 120
 """A longer action is no example that fits into a sentence."""
+MAX_LATER: Final = 8
+"""Calls of a request among which the way out of a failure is looked for. Further on, what worked was mostly another
+step of the task; and each costs a look into the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,30 +40,24 @@ class Candidate:
     """Whether a user or an environment of ours said it. All else may have been written by anybody."""
 
 
-def candidates(
-    turn: Turn,
-    state: NextState | None,
-    signals: Iterable[Signal] = (),
-    later: Sequence[tuple[Turn, NextState | None]] = (),
-) -> list[Candidate]:
-    """Everything that the records of a turn offer, the user's own words first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayOut:
+    """An earlier call of a request that failed, and how one that worked later differs from it."""
 
-    Args:
-        state: what followed the turn.
-        signals: of the turn; they carry the reference.
-        later: the turns of the episode after this one, in their order.
-    """
-    messages = () if state is None else state.messages
-    found = [
-        *_said(messages, "user", "correction"),
-        *_reference(signals),
-        *_said(messages, "tool", "error_text"),
+    num_back: int
+    """How many turns before the one that worked."""
+    wrong: Sequence[ToolCall]
+    candidate: Candidate
+    is_told: bool
+    """Whether what the failed call was answered said itself what to do."""
+
+
+def candidates(state: NextState) -> list[Candidate]:
+    """What was said of a turn by those who answered it, the user's own words first."""
+    return [
+        *_said(state.messages, "user", "correction"),
+        *_said(state.messages, "tool", "error_text"),
     ]
-    if state is not None and not worked(state):
-        way_out = later_success(turn, later)
-        if way_out is not None:
-            found.append(way_out)
-    return found
 
 
 def from_judge(text: str, state: NextState) -> Candidate:
@@ -97,20 +95,35 @@ def later_success(wrong: Turn, later: Sequence[tuple[Turn, NextState | None]]) -
     return None
 
 
-def of_parent(turn: Turn) -> Candidate | None:
-    """The same from one turn alone, which has worked: how it differs from the call before it in its own messages,
-    where that one failed and what it was answered directs nowhere."""
+def ways_out(turn: Turn) -> list[WayOut]:
+    """The same from one turn alone, which has worked: the calls before it in its own messages that failed and of which
+    it is the first success, the nearest first. At most MAX_LATER calls back, none from before the newest request."""
+    found = []
+    worked_since: list[Sequence[ToolCall]] = []
+    for num_back, (calls, outputs) in enumerate(_calls_before(turn), 1):
+        if num_back > MAX_LATER:
+            break
+        if not any(map(failed, outputs)):
+            worked_since.append(calls)
+            continue
+        candidate = between(calls, turn.reply.tool_calls)
+        if candidate is not None and all(between(calls, later) is None for later in worked_since):
+            is_told = any(directive(text_of(text)) for text in outputs)
+            found.append(WayOut(num_back=num_back, wrong=calls, candidate=candidate, is_told=is_told))
+    return found
+
+
+def _calls_before(turn: Turn) -> Iterator[tuple[list[ToolCall], list[str]]]:
+    """The calls since the newest request with their outputs, the newest first."""
     outputs: list[str] = []
     for message in reversed(turn.messages):
         if message.get("role") == "tool":
             outputs.append(message_text(message))
         elif message.get("role") == "assistant" and outputs:
-            if not any(failed(text) for text in outputs) or any(directive(text_of(text)) for text in outputs):
-                return None
-            return between(_calls_of(message), turn.reply.tool_calls)
+            yield _calls_of(message), outputs
+            outputs = []
         else:
-            return None
-    return None
+            return
 
 
 def between(wrong: Sequence[ToolCall], right: Sequence[ToolCall]) -> Candidate | None:
@@ -176,7 +189,8 @@ def _said(messages: Sequence[JSON], role: str, origin: Origin) -> list[Candidate
     return [Candidate(text=text, origin=origin, trusted=role == "user") for text in found if text is not None]
 
 
-def _reference(signals: Iterable[Signal]) -> list[Candidate]:
+def references(signals: Iterable[Signal]) -> list[Candidate]:
+    """The answers that signals would rather have had."""
     trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
     return [
         Candidate(text=signal.preferred, origin="reference", trusted=signal.source in trusted)

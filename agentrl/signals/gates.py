@@ -1,6 +1,6 @@
 """Gates between a candidate and a hint: length, leak, injection, agreement. What is refused is counted by gate.
 
-    candidates -> length -> leak -> agreement -> injection -> accepted, quoted where they are long
+    candidates -> length -> leak -> agreement -> injection -> accepted, quoted where nobody vouches for them
 
 A hint is later shown to a teacher as privileged context and is trained into the weights, so text that a tool printed or
 a page showed is data and never an order. `directs_elsewhere` therefore asks what a text is about, not only which words
@@ -16,17 +16,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from agentrl.signals.candidates import Candidate
+from agentrl.signals.candidates import Candidate, Origin
 from agentrl.signals.hints import MAX_HINT_CHARS, MIN_HINT_CHARS
-from agentrl.signals.injection import action_words, directs_elsewhere, feigns, hides
 from agentrl.signals.outputs import MAX_READ_CHARS
 from agentrl.text.content import message_text
+from agentrl.text.injection import action_words, directs_elsewhere, feigns, hides
+from agentrl.text.quoting import ATTEMPTS, JUDGE, TOOL, quoted
 from agentrl.types import NextState, Turn
 
 MIN_ANSWER_CHARS = 4
 """A shorter answer ("7", "yes") stands in texts by chance."""
-MAX_PLAIN_CHARS = 160
-"""A longer text from a tool is shown to the teacher as what the tool said, in quotation marks."""
+_SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "reference": JUDGE, "later_success": ATTEMPTS}
+"""Whose words an untrusted candidate is, where it is not what a tool printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +153,10 @@ def admit(candidates: Iterable[Candidate], case: Case) -> Passage:
 
 
 def as_hint(candidate: Candidate) -> str:
-    """The text that a teacher is shown. One short saying stands as it is; more than that, from a tool, is quoted."""
-    text = candidate.text.strip()
-    if candidate.trusted or len(text) <= MAX_PLAIN_CHARS:
-        return text
-    return f'The tool said: "{text}"'
+    """The text that a teacher is shown: a trusted one as it stands; of any other what was said, and by whom."""
+    if candidate.trusted:
+        return candidate.text.strip()
+    return quoted(candidate.text, _SPEAKERS.get(candidate.origin, TOOL))
 
 
 def _sign(value: float) -> int:

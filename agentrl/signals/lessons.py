@@ -4,8 +4,10 @@
                                              or a new one
 
 Two hints are one lesson where their texts are equal but for what the action of the turn brought along ("cat: a.txt: .."
-and "cat: b.md: .."), or where like requests were answered with different words for the same thing. Texts that only
-look alike are two: "use a" and "use b" differ in one word. Lessons never cross scopes (law 10).
+and "cat: b.md: .."), where like requests were answered with different words for the same thing, or where the texts
+name the same and differ in nothing but the command that failed ("cat: not here; use zorp" and "less: not here; use
+zorp" are one rule). Texts that only look alike are two: "use a" and "use b" differ in one word. Lessons never cross
+scopes (law 10).
 
 A lesson's check asks for what its text names: the greedy answer to a situation, without the lesson in view, holds it.
 A text that names nothing that could be looked for has no check, and its lesson no probe.
@@ -23,6 +25,7 @@ from agentrl.signals.candidates import action
 from agentrl.store.lesson_log import Approve, LessonLog
 from agentrl.store.lesson_rows import NewHint
 from agentrl.teacher.recall import alike, request_words
+from agentrl.text.quoting import unquoted
 from agentrl.types import JSON, Lesson, LessonState, Reply, Turn
 
 LIKENESS: Final = 0.8
@@ -33,7 +36,6 @@ MAX_NAME_CHARS: Final = 60
 BATCH: Final = 500
 """Hints that become lessons in one transaction."""
 
-_QUOTED_TOOL = re.compile(r'^The tool said: "(.*)"$', re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _SPACES = r"\s+"
 _WORD = re.compile(r"[^\s,;!?()\[\]{}\"'`]+")
@@ -100,7 +102,7 @@ def gather(log: LessonLog, policy: str, approve: Approve) -> None:
         links: dict[int, tuple[str, str]] = {}
         for item in hints:
             lesson = lesson_of(item, state_of(approve))
-            same = known.same(lesson, in_other_words=approve == "auto")
+            same = known.same(lesson, done=done_in(item.turn), in_other_words=approve == "auto")
             if same is None:
                 found.append(lesson)
                 known.add(lesson)
@@ -121,10 +123,10 @@ class Known:
         for key in self._keys(lesson):
             self._filed[key].append(lesson)
 
-    def same(self, lesson: Lesson, *, in_other_words: bool) -> Lesson | None:
+    def same(self, lesson: Lesson, *, done: frozenset[str], in_other_words: bool) -> Lesson | None:
         """See `merged_into`."""
         like = [other for key in self._keys(lesson) for other in self._filed.get(key, ())]
-        return merged_into(lesson, like, in_other_words=in_other_words)
+        return merged_into(lesson, like, done=done, in_other_words=in_other_words)
 
     @staticmethod
     def _keys(lesson: Lesson) -> list[tuple[str, ...]]:
@@ -186,11 +188,18 @@ def lesson_id(scope: str, form: str) -> str:
     return "L" + hashlib.sha256(f"lesson\0{scope}\0{form}".encode()).hexdigest()[:16]
 
 
-def merged_into(lesson: Lesson, known: Iterable[Lesson], *, in_other_words: bool = True) -> Lesson | None:
+def merged_into(
+    lesson: Lesson,
+    known: Iterable[Lesson],
+    *,
+    done: frozenset[str] = frozenset(),
+    in_other_words: bool = True,
+) -> Lesson | None:
     """The lesson that says the same already; None where there is none.
 
     Args:
-        in_other_words: whether one may that names the same after a like request.
+        done: words of what was done in the lesson's turn, see `done_in`.
+        in_other_words: whether one may that names the same after a like request, or but for what was done.
     """
     of_scope = [other for other in known if other.scope == lesson.scope]
     for other in of_scope:
@@ -200,17 +209,31 @@ def merged_into(lesson: Lesson, known: Iterable[Lesson], *, in_other_words: bool
     if not in_other_words or not wanted:
         return None
     for other in of_scope:
-        same_names = names_in(other.probe) == wanted
-        if same_names and alike(situation, frozenset(other.situation)) >= LIKENESS:
+        if names_in(other.probe) == wanted and (
+            alike(situation, frozenset(other.situation)) >= LIKENESS
+            or _differs_by(done, lesson.form, other.form)
+        ):
             return other
     return None
+
+
+def done_in(turn: Requested) -> frozenset[str]:
+    """The words of a turn's actions, in lower case."""
+    words = (word for call in turn.reply.tool_calls for word in _WORD.findall(action(call)))
+    return frozenset(word.strip(".:").casefold() for word in words)
+
+
+def _differs_by(done: frozenset[str], form: str, other: str) -> bool:
+    """Whether two forms are the same word by word, those that were done in the first one's turn aside."""
+    ours, theirs = _WORD.split(form), _WORD.split(other)
+    pairs = zip(_WORD.findall(form), _WORD.findall(other), strict=False)
+    return ours == theirs and all(one == two or one.strip(".:") in done for one, two in pairs)
 
 
 def form_of(text: str, turn: Requested) -> str:
     """The text in lower case, single spaces, without the mark of a quotation, the arguments of the turn's action
     replaced by one mark. Programs and options stay: they are what lessons are about."""
-    quoted = _QUOTED_TOOL.match(text.strip())
-    plain = _SPACE.sub(" ", (quoted[1] if quoted else text).strip())
+    plain = _SPACE.sub(" ", unquoted(text).strip())
     arguments = {
         word.strip(".:")
         for call in turn.reply.tool_calls
@@ -229,8 +252,7 @@ def form_of(text: str, turn: Requested) -> str:
 
 def check_of(text: str, turn: Requested) -> JSON | None:
     """{"contains": what an answer must hold, "lacks": what it may not hold}; None where the text names nothing."""
-    quoted = _QUOTED_TOOL.match(text.strip())
-    plain = (quoted[1] if quoted else text).strip()
+    plain = unquoted(text).strip()
     if match := _PROGRAMS.match(plain):
         return _check([match["new"]], [match["old"]])
     if match := _ACTIONS.match(plain):

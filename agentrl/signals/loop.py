@@ -1,7 +1,8 @@
 """The signal loop: turns whose next state is known go to the judge, what it says goes to the log.
 
     log.unjudged() -> judge.judge(turn, next state) -> gates -> log.mark_judged(signals)
-          ^                  |                           └ a refused hint is left out; the reward stays
+          ^                  |                           ├ a refused hint is left out; the reward stays
+          |                  |                           └ what passed beside the hint is offered, a signal of its own
           |                  └ JudgeError or time-out: mark_judged(outcome="failed"); the log hands the turn
           └── log.answered()              out again until max_attempts, then counts it as failed for good
 
@@ -21,14 +22,16 @@ from dataclasses import replace
 from typing import Protocol
 
 from agentrl.errors import JudgeError
-from agentrl.signals.candidates import candidates, from_judge, of_parent
-from agentrl.signals.gates import admit, as_hint, case_of
+from agentrl.signals.candidates import Candidate, WayOut, action, candidates, from_judge, ways_out, worked
+from agentrl.signals.gates import GATES, admit, as_hint, case_of
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 
 logger = logging.getLogger(__name__)
 
-ACCEPTED = "accepted"
+ACCEPTED, OFFERED = "accepted", "offered"
+MAX_HINTS = 4
+"""Of a turn, with its own: each that is offered is one more to be measured for every update."""
 MAX_DETAIL = 400
 """Characters of why a judge abstained that are kept."""
 MAX_REMEMBERED = 10_000
@@ -60,7 +63,8 @@ class SignalLoop:
         batch: turns that are judged at the same time.
         retry_s: before a turn whose judge failed is judged again; twice as long before the third time.
         clock: seconds.
-        counted: told of every hint what became of it: "accepted", or the gate that refused it.
+        counted: told of every hint what became of it: "accepted", "offered" beside the accepted one, or the gate that
+            refused it.
     """
 
     def __init__(
@@ -131,54 +135,78 @@ class SignalLoop:
         try:
             async with asyncio.timeout(self._timeout_s):
                 said = checked(await self._judge.judge(turn, state))
-            judgement, refusal = self._gated(turn, state, said)
+            judgement, refusal, others = self._gated(turn, state, said)
         except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
             await self._fail(turn, self._why(error))
             return
         self._failed.pop(turn.id, None)
+        is_shown = judgement.reward is not None and judgement.reward > 0
+        ways = await self._ways_out(turn, is_shown=is_shown) if is_shown or worked(state) else []
         if judgement.reward is None and judgement.hint is None:
-            await self._log.mark_judged(turn.id, "abstained", refusal or judgement.evidence[:MAX_DETAIL])
+            detail = refusal or judgement.evidence[:MAX_DETAIL]
+            await self._log.mark_judged(turn.id, "abstained", detail, ways)
             return
-        signals = [self._signal(turn, judgement)]
-        if judgement.reward is not None and judgement.reward > 0:
-            signals += await self._of_parent(turn)
+        signals = [self._signal(turn, judgement), *(_offered(turn, other) for other in others), *ways]
         await self._log.mark_judged(turn.id, "judged", refusal, signals)
 
-    def _gated(self, turn: Turn, state: NextState, judgement: Judgement) -> tuple[Judgement, str]:
-        """The judgement with its hint as a teacher may be shown it, or without; and what was refused and why.
+    def _gated(
+        self, turn: Turn, state: NextState, judgement: Judgement
+    ) -> tuple[Judgement, str, list[Candidate]]:
+        """The judgement with its hint as a teacher may be shown it, or without; what was refused and why; and what may
+        be offered beside the hint.
 
-        Where a model's own words are refused, those of the tool or the user may do.
+        Where a model's own words are refused, those of the tool or the user may do. Where the judge repeated somebody's
+        and they are refused, nothing else of the turn stands in their place.
         """
         if judgement.hint is None:
-            return judgement, ""
-        offered = [from_judge(judgement.hint, state)]
-        if offered[0].origin == "judge":
-            offered += candidates(turn, state)
-        passage = admit(offered, case_of(turn, state, reward=judgement.reward, votes=judgement.votes))
+            return judgement, "", []
+        first = from_judge(judgement.hint, state)
+        others = [other for other in candidates(state) if other.text != first.text.strip()]
+        passage = admit(
+            [first, *others], case_of(turn, state, reward=judgement.reward, votes=judgement.votes)
+        )
+        is_refused = any(item.candidate is first for item in passage.refused)
+        left = () if is_refused and first.origin != "judge" else passage.accepted[:MAX_HINTS]
         for refused in passage.refused:
             self._counted(refused.gate)
-        if passage.accepted:
-            self._counted(ACCEPTED)
-        hint = as_hint(passage.accepted[0]) if passage.accepted else None
-        why = "; ".join(f"hint refused by {item.gate}: {item.reason}" for item in passage.refused)
-        return replace(judgement, hint=hint), why
+        for place in range(len(left)):
+            self._counted(OFFERED if place else ACCEPTED)
+        hint = as_hint(left[0]) if left else None
+        said = [f"hint refused by {item.gate}: {item.reason}" for item in passage.refused]
+        said += [f"hint passed {', '.join(GATES)}"] * (hint is not None)
+        return replace(judgement, hint=hint), "; ".join(said), list(left[1:])
 
-    async def _of_parent(self, turn: Turn) -> list[Signal]:
-        """A turn that was shown to have worked after one that failed without a way out: its own is the way out."""
-        way_out = of_parent(turn)
-        parent = None if way_out is None or turn.parent is None else await self._log.turn(turn.parent)
-        if way_out is None or parent is None or parent.purpose is not Purpose.TRAIN:
-            return []
-        passage = admit([way_out], case_of(parent))
-        self._counted(ACCEPTED if passage.accepted else passage.refused[0].gate)
+    async def _ways_out(self, turn: Turn, *, is_shown: bool) -> list[Signal]:
+        """A turn that worked is the way out for those before it that failed. Offered beside the hint of those that were
+        told what to do; the hint of the others, once the turn was shown to have worked: that it reported no failure is
+        no proof. Nobody waits for it: a turn that was claimed before has its hint for others like it."""
+        ways = {way.num_back: way for way in ways_out(turn) if way.is_told or is_shown}
+        found: list[Signal] = []
+        at = turn
+        for num_back in range(1, max(ways, default=0) + 1):
+            before = None if at.parent is None else await self._log.turn(at.parent)
+            if before is None:
+                break
+            at = before
+            if num_back in ways and at.purpose is Purpose.TRAIN and _made(at, ways[num_back]):
+                found += self._way_out(at, ways[num_back], turn)
+        return found
+
+    def _way_out(self, turn: Turn, way: WayOut, success: Turn) -> list[Signal]:
+        passage = admit([way.candidate], case_of(turn))
         if not passage.accepted:
+            self._counted(passage.refused[0].gate)
             return []
+        self._counted(OFFERED if way.is_told else ACCEPTED)
+        evidence = f"turn {success.id} did the same in another way, and it worked"
+        if way.is_told:
+            return [_offered(turn, way.candidate, evidence)]
         return [
             Signal(
-                turn_id=parent.id,
+                turn_id=turn.id,
                 source=SignalSource.RULE,
-                hint=as_hint(passage.accepted[0]),
-                evidence=f"turn {turn.id} did the same in another way, and it worked",
+                hint=as_hint(way.candidate),
+                evidence=evidence,
                 created_at=time.time(),
             )
         ]
@@ -208,6 +236,23 @@ class SignalLoop:
             evidence=judgement.evidence,
             created_at=time.time(),
         )
+
+
+def _offered(turn: Turn, candidate: Candidate, evidence: str = "") -> Signal:
+    """A candidate that passed, as a signal of its own."""
+    passed = f"{candidate.origin}; passed {', '.join(GATES)}"
+    return Signal(
+        turn_id=turn.id,
+        source=SignalSource.RULE,
+        offered=as_hint(candidate),
+        evidence=f"{passed}; {evidence}" if evidence else passed,
+        created_at=time.time(),
+    )
+
+
+def _made(turn: Turn, way: WayOut) -> bool:
+    """Whether it was this turn that made the failed call: a history may have been rewritten."""
+    return [action(call) for call in turn.reply.tool_calls] == [action(call) for call in way.wrong]
 
 
 def checked(judgement: Judgement) -> Judgement:

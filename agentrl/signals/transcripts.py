@@ -21,7 +21,7 @@ from agentrl.signals.evidence import Evidence
 from agentrl.signals.gates import Case, admit, as_hint
 from agentrl.signals.hints import wish
 from agentrl.signals.lessons import lesson_of, merged_into
-from agentrl.signals.loop import ACCEPTED, SignalLoop
+from agentrl.signals.loop import ACCEPTED, OFFERED, SignalLoop
 from agentrl.signals.rules import RuleJudge
 from agentrl.store.lesson_rows import NewHint
 from agentrl.text.content import message_text
@@ -170,7 +170,7 @@ async def _hints(
     log = _Steps(steps)
 
     def count(outcome: str) -> None:
-        outcomes[outcome] += 1
+        outcomes[outcome] += outcome != OFFERED  # nobody measures what is no turn
 
     await SignalLoop(log, RuleJudge(), counted=count).step()
     return [(signal.hint, log.step(signal.turn_id)) for signal in log.signals if signal.hint]

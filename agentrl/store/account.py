@@ -59,6 +59,9 @@ class Reason(StrEnum):
     NO_CONTEXT = "no context"
     """Nothing to show the teacher. A signal that comes later makes the turn claimable again, and so does a lesson that
     is approved or imported later."""
+    ALREADY_RIGHT = "already right"
+    """What was right is held only beside what is learned, and as far as version 0 would have done it too: there was
+    nothing to hold it beside, or it was learned since. Claimable again as turns without a context are."""
     REVIEW = "review"
     """A note and no rejection, the turn is pending: what it could be shown, another turn's hint, waits for approval.
     Every decision on a lesson wipes it out (`LessonLog.decide`)."""
@@ -71,6 +74,8 @@ class Reason(StrEnum):
     GROUP_INCOMPLETE = "group_incomplete"
     CONTRADICTED = "contradicted"
     """In quarantine: other sessions say the opposite of the same. It ends when more agree (`LearningLog.readmit`)."""
+    EMPTY_APPROVAL = "empty_approval"
+    """Its user approves of everything. It ends when he disapproves of something (`LearningLog.readmit`)."""
     STALE = "stale"
     GATE = "gate"
     ROLLED_BACK = "rolled_back"
@@ -79,7 +84,8 @@ class Reason(StrEnum):
 SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
 
-REVOCABLE = f"('{Reason.NO_CONTEXT}', '{Reason.REVIEW}')"
+_UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}'"
+REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
 
 NO_END = 2**62
@@ -147,7 +153,7 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
     WHEN r.reason = '{Reason.REVIEW}' AND g.approve = 'review' THEN 'pending:review'
     WHEN r.reason <> '{Reason.REVIEW}'
-        AND NOT (r.reason = '{Reason.NO_CONTEXT}' AND t.seq > coalesce(g.settled, 0) AND {_NEWS})
+        AND NOT (r.reason IN ({_UNTAUGHT}) AND t.seq > coalesce(g.settled, 0) AND {_NEWS})
         THEN 'rejected:' || r.reason
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
     WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'

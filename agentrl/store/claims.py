@@ -264,11 +264,12 @@ def reconsider(connection: sqlite3.Connection, policy: str) -> None:
 
 
 def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
-    """Ends the quarantine of turns, in an open write transaction; how many were in it."""
+    """Ends the quarantine of turns, or that of approvals, in an open write transaction; how many were in it."""
     wanted = json.dumps(list(turn_ids))
     freed = connection.execute(
-        """DELETE FROM rejections WHERE reason = ? AND turn_id IN (SELECT value FROM json_each(?)) RETURNING turn_id""",
-        (Reason.CONTRADICTED, wanted),
+        """DELETE FROM rejections WHERE reason IN (?, ?) AND turn_id IN (SELECT value FROM json_each(?))
+           RETURNING turn_id""",
+        (Reason.CONTRADICTED, Reason.EMPTY_APPROVAL, wanted),
     ).fetchall()
     for row in connection.execute("SELECT policy FROM settings").fetchall():
         unsettle(connection, row["policy"], [item["turn_id"] for item in freed])

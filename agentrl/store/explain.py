@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.errors import StoreError
-from agentrl.store import records
+from agentrl.store import records, taught
 from agentrl.store.account import define_fates, fate_of
 from agentrl.store.database import attach, connect, reading
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
@@ -44,7 +44,7 @@ def both_files(log_path: Path, learning_path: Path) -> Iterator[sqlite3.Connecti
 
 
 def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]:
-    """See `SignalLog.explain`. Times are Unix seconds; ids are counted, not listed."""
+    """See `SignalLog.explain`. Times are Unix seconds; ids are counted, those that a step trained are listed."""
     with both_files(log_path, learning_path) as connection, reading(connection):
         turn = records.read_turn(connection, turn_id)
         if turn is None:
@@ -89,7 +89,7 @@ def explain(log_path: Path, learning_path: Path, turn_id: str) -> dict[str, Any]
                 ),
                 None,
             ),
-            "steps": [_step(connection, row) for row in _rows(connection, _STEPS, turn_id)],
+            "steps": [_step(connection, row, turn) for row in _rows(connection, _STEPS, turn_id)],
         }
 
 
@@ -124,7 +124,7 @@ _STEPS = (
 )
 
 
-def _step(connection: sqlite3.Connection, step: dict[str, Any]) -> dict[str, Any]:
+def _step(connection: sqlite3.Connection, step: dict[str, Any], turn: Turn) -> dict[str, Any]:
     step["metrics"] = json.loads(step["metrics"])
     step["version_history"] = [
         dict(row)
@@ -133,7 +133,23 @@ def _step(connection: sqlite3.Connection, step: dict[str, Any]) -> dict[str, Any
             (step["policy"], step["version"]),
         )
     ]
+    step["taught"] = [_taught(record, turn) for _, record in taught.read(connection, turn.id, step["id"])]
     return step
+
+
+def _taught(record: taught.Taught, turn: Turn) -> dict[str, Any]:
+    """A record as plain data; None in a stream is an id that was not trained."""
+    ids = turn.completion.token_ids if record.token_ids is None else record.token_ids
+    streams = {name: getattr(record, name) for name in taught.STREAMS}
+    return {
+        "source": record.source,
+        "num_tokens": record.num_tokens,
+        "shown": None if record.shown is None else plain(record.shown),
+        "token_ids": list(ids),
+    } | {
+        name: None if stream is None else [None if value != value else value for value in stream.tolist()]
+        for name, stream in streams.items()
+    }
 
 
 def _history(connection: sqlite3.Connection, turn_id: str) -> list[str]:

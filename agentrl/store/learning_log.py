@@ -22,6 +22,8 @@ from agentrl.store.claims import Claimed, Needs
 from agentrl.store.codec import to_json
 from agentrl.store.database import scalar
 from agentrl.store.lesson_log import Approve, LessonLog
+from agentrl.store.taught import Taught
+from agentrl.store.taught import write as write_taught
 from agentrl.types import JSON
 
 __all__ = ["Account", "Claimed", "LearningLog", "Needs", "Reason", "Step"]
@@ -193,7 +195,7 @@ class LearningLog(LessonLog):
         return {row["turn_id"] for row in rows}
 
     def readmit(self, turn_ids: Sequence[str]) -> int:
-        """Lets turns that were quarantined be claimed again; returns how many were."""
+        """Lets turns that were quarantined, or whose approval did not count, be claimed again; returns how many did."""
         with self._writing() as connection:
             return claims.readmit(connection, turn_ids)
 
@@ -268,8 +270,14 @@ class LearningLog(LessonLog):
         metrics: JSON,
         version_parent: int,
         policy: str = "default",
+        taught: Sequence[Taught] = (),
+        keep_taught: int = 0,
     ) -> int:
         """Records an optimiser step over claimed turns and returns its id; their claims pass to the step.
+
+        Args:
+            taught: what it taught of them, for people.
+            keep_taught: the newest records of that, of any step, which stay; older ones are deleted.
 
         Raises:
             StoreError: a turn is not claimed any more, or `version_parent` was rejected or rolled back meanwhile;
@@ -295,6 +303,7 @@ class LearningLog(LessonLog):
                 if use is None:
                     raise StoreError(f"turn {turn_id} is not claimed any more, so no step may use it")
                 connection.execute("INSERT INTO step_turns VALUES (?, ?, ?)", (step, turn_id, use))
+            write_taught(connection, step, taught, keep_taught)
         return step
 
     def step(self, step_id: int) -> Step | None:

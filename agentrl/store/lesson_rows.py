@@ -45,17 +45,27 @@ class Given:
 
 
 def taught_signals(connection: sqlite3.Connection, turn: Turn) -> tuple[Signal, ...]:
-    """The signals of a turn, without the hints whose lesson is not to be taught."""
+    """The signals of a turn, without the hints whose lesson is not to be taught. What is offered beside a hint goes
+    with it, and so does what somebody rejected elsewhere; in review nobody has approved it."""
     rows = connection.execute(
-        f"""SELECT {TAUGHT.format(turn="t.id", approve="g.approve")} AS taught FROM signals s
+        f"""SELECT {TAUGHT.format(turn="t.id", approve="g.approve")} AS taught, g.approve IS 'review' AS reviewed,
+            EXISTS (SELECT 1 FROM lessons l WHERE l.policy = t.policy AND l.scope = t.scope AND l.text = s.offered
+                AND l.state IN ('rejected', 'retired')) AS refused FROM signals s
             JOIN turns t ON t.seq = s.turn LEFT JOIN settings g ON g.policy = t.policy
             WHERE t.id = ? ORDER BY s.id""",  # noqa: S608
         (turn.id,),
     ).fetchall()
     signals = records.read_signals(connection, turn.id)
+    both = list(zip(signals, rows, strict=True))
+    hints = [row["taught"] and not row["reviewed"] for signal, row in both if signal.hint]
+    may_offer = bool(hints) and all(hints)
     return tuple(
-        signal if row["taught"] or signal.hint is None else replace(signal, hint=None)
-        for signal, row in zip(signals, rows, strict=True)
+        replace(
+            signal,
+            hint=signal.hint if row["taught"] else None,
+            offered=signal.offered if may_offer and not row["refused"] else None,
+        )
+        for signal, row in both
     )
 
 

@@ -169,20 +169,28 @@ def _require_restorable(connection: sqlite3.Connection, policy: str, number: int
     """Raises StoreError, with the versions that can, where this one cannot serve again."""
     current = serving_number(connection, policy)
     line = [] if current is None else ancestry(connection, policy, current)
-    path = {version.number: version.path for version in read_versions(connection, policy)}
-    fit = [ancestor for ancestor in line[1:] if path[ancestor]]
+    known = {version.number: version for version in read_versions(connection, policy)}
+    fit = [ancestor for ancestor in line[1:] if known[ancestor].path]
     if number in fit:
         return
-    if number not in path:
+    if number not in known:
         why = "does not exist"
     elif number == current:
         why = "serves already"
     elif number in line:
         why = "has no files any more"
+    elif known[number].state is REJECTED:
+        why = "was rejected"
+    elif known[number].state is CANDIDATE:
+        why = "has not passed its gate"
     else:
         why = f"is no ancestor of the serving version {current}"
-    remedy = f"choose one of {', '.join(map(str, fit))}" if fit else "there is none before it"
-    raise StoreError(f"version {number} of {policy!r} {why}; {remedy}")
+    none = "there is none before it"
+    remedy = none if number == current else f"version {current} serves, and {none}"
+    if fit:
+        remedy = f"choose one of {', '.join(map(str, fit))}"
+    of = "" if policy == "default" else f" of {policy!r}"
+    raise StoreError(f"version {number}{of} {why}; {remedy}")
 
 
 def void_steps(connection: sqlite3.Connection, policy: str, reason: str, now: float) -> list[str]:

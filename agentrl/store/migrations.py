@@ -253,6 +253,12 @@ def m006_shown_lessons(connection: sqlite3.Connection) -> None:
     run(connection, "ALTER TABLE turns ADD COLUMN shown_lessons TEXT")
 
 
+def m007_offered_hints(connection: sqlite3.Connection) -> None:
+    """signals: `offered`, a hint that passed the gates beside the one of its turn. A row's digest covers it where there
+    is one, so that older rows keep theirs."""
+    run(connection, "ALTER TABLE signals ADD COLUMN offered TEXT")
+
+
 LOG: tuple[Migration, ...] = (
     m001_turns,
     m002_what_followed,
@@ -260,6 +266,7 @@ LOG: tuple[Migration, ...] = (
     m004_lessons_elsewhere,
     m005_hints_in_order,
     m006_shown_lessons,
+    m007_offered_hints,
 )
 
 
@@ -388,10 +395,34 @@ def m005_unsettled(connection: sqlite3.Connection) -> None:
     run(connection, "ALTER TABLE settings ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0")
 
 
+def m006_taught(connection: sqlite3.Connection) -> None:
+    """taught: what a step taught of each turn, for people: the newest, as many as the run's settings say. `shown` is
+    JSON, NULL where the teacher read the plain prompt; `token_ids` is NULL where they are the turn's sampled ids; a
+    stream without numbers is NULL."""
+    run(
+        connection,
+        """CREATE TABLE taught (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            step INTEGER NOT NULL REFERENCES steps (id),
+            turn_id TEXT NOT NULL,
+            source TEXT NOT NULL,
+            num_tokens INTEGER NOT NULL,
+            shown BLOB,
+            token_ids BLOB,
+            loss BLOB NOT NULL,
+            logprob BLOB NOT NULL,
+            teacher_logprob BLOB,
+            advantage BLOB,
+            ratio BLOB)""",
+        "CREATE INDEX taught_by_turn ON taught (turn_id, step)",
+    )
+
+
 LEARNING: tuple[Migration, ...] = (
     m001_learning,
     m002_versions,
     m003_lessons_of_hints,
     m004_lessons_that_came_later,
     m005_unsettled,
+    m006_taught,
 )

@@ -63,6 +63,7 @@ INSERT_TURN = (
 NEXT_STATE_COLUMNS = ("turn", "messages", "matched_by", "ending", "answered_by", "received_at")
 SIGNAL_COLUMNS = (
     *("turn", "scope", "session", "source", "reward", "hint", "preferred", "votes", "evidence", "created_at"),
+    "offered",
 )
 
 
@@ -138,7 +139,7 @@ def insert_turn(connection: sqlite3.Connection, packed: PackedTurn, cache: Promp
         *(codec.storable(turn.client), packed.redacted_spans, packed.reply, prompt, packed.token_ids),
         *(packed.logprobs, packed.raw_logprobs, packed.num_allowed, packed.shown_lessons),
     )
-    seq = connection.execute(INSERT_TURN, (*values, turn_digest(values))).lastrowid
+    seq = connection.execute(INSERT_TURN, (*values, optional_digest(values))).lastrowid
     for call in turn.reply.tool_calls:
         # Two calls of one reply may carry one id where a client or an engine minted it.
         connection.execute("INSERT OR IGNORE INTO call_ids VALUES (?, ?, ?)", (turn.scope, call.id, seq))
@@ -146,8 +147,9 @@ def insert_turn(connection: sqlite3.Connection, packed: PackedTurn, cache: Promp
     cache.put(turn.id, packed.prompt + packed.sampled)
 
 
-def turn_digest(values: Sequence[Any]) -> bytes:
-    """[16] checksum of a turn's row. Without shown lessons it is what releases wrote that knew none."""
+def optional_digest(values: Sequence[Any]) -> bytes:
+    """[16] checksum of the row of a turn or a signal. Without its last value, the shown lessons or the offered hint, it
+    is what releases wrote that knew none."""
     return codec.digest(values if values[-1] is not None else values[:-1])
 
 
@@ -353,11 +355,12 @@ def insert_signal(connection: sqlite3.Connection, signal: Signal) -> None:
         None if signal.preferred is None else codec.storable(signal.preferred),
         codec.to_json(signal.votes) if signal.votes else None,
         *(codec.storable(signal.evidence), float(signal.created_at)),
+        None if signal.offered is None else codec.storable(signal.offered),
     )
     connection.execute(
         f"INSERT INTO signals ({', '.join(SIGNAL_COLUMNS)}, digest) "  # noqa: S608
         f"VALUES ({', '.join('?' * (len(values) + 1))})",
-        (*values, codec.digest(values)),
+        (*values, optional_digest(values)),
     )
 
 
@@ -372,6 +375,7 @@ def read_signals(connection: sqlite3.Connection, turn_id: str) -> list[Signal]:
             source=SignalSource(row["source"]),
             reward=row["reward"],
             hint=row["hint"],
+            offered=row["offered"],
             preferred=row["preferred"],
             votes=tuple(json.loads(row["votes"] or "[]")),
             evidence=row["evidence"],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentrl.errors import StoreError
-from agentrl.store import codec, records
+from agentrl.store import codec, records, taught
 from agentrl.store.account import account
 from agentrl.store.conversations import content_hash, message_hash, scope_key
 from agentrl.store.database import LEARNING_NAME, LOG_NAME, reading
@@ -94,7 +94,7 @@ def _messages(connection: sqlite3.Connection) -> Iterator[str]:
 def _turns(connection: sqlite3.Connection) -> Iterator[str]:
     for row in connection.execute("SELECT * FROM turns ORDER BY seq"):
         name = f"turn {row['id']}"
-        if records.turn_digest([row[column] for column in records.TURN_COLUMNS]) != row["digest"]:
+        if records.optional_digest([row[column] for column in records.TURN_COLUMNS]) != row["digest"]:
             yield f"{name} does not have its checksum: a value of its row was altered"
         try:
             turn = records.turn_of(connection, row)
@@ -135,7 +135,7 @@ def _next_states(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _signals(connection: sqlite3.Connection) -> Iterator[str]:
     for row in connection.execute("SELECT * FROM signals"):
-        if codec.digest(row[column] for column in records.SIGNAL_COLUMNS) != row["digest"]:
+        if records.optional_digest([row[column] for column in records.SIGNAL_COLUMNS]) != row["digest"]:
             yield f"signal {row['id']} does not have its checksum: a value of its row was altered"
 
 
@@ -162,7 +162,8 @@ def _derived(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _learning(connection: sqlite3.Connection) -> Iterator[str]:
-    for table in ("claims", "step_turns", "rejections", "lesson_hints"):
+    yield from taught.faults(connection)
+    for table in ("claims", "step_turns", "rejections", "lesson_hints", "taught"):
         lost = connection.execute(
             f"SELECT DISTINCT turn_id FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)"  # noqa: S608
         )

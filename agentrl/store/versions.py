@@ -159,12 +159,13 @@ def disposable(
     """Numbers of a line whose files may go (law 8), ascending.
 
     Never: the base, what serves, candidates and what they were built upon, pinned versions (teachers are pinned), the
-    rollback target (the nearest ancestor of the serving version that has files), and the `keep` newest retired ones.
+    rollback target (the nearest ancestor of the serving version that has files), the `keep` newest retired ones, and
+    the `older` ones before them.
 
     Args:
         versions: the whole line.
         pins: number -> holders.
-        keep: retired versions to keep beyond those.
+        keep: newest retired versions to keep beyond those, and about as many older ones.
         base: the line's first version, whose files are the user's own.
     """
     by_number = {version.number: version for version in versions}
@@ -177,9 +178,24 @@ def disposable(
                 ancestor = by_number.get(-1 if ancestor.parent is None else ancestor.parent)
             if ancestor is not None:
                 needed.add(ancestor.number)
-    spare = [v.number for v in versions if v.state is VersionState.RETIRED and v.number not in needed]
-    kept = needed | set(spare[max(0, len(spare) - keep) :])
+    retired = [version.number for version in versions if version.state is VersionState.RETIRED]
+    spare = [number for number in retired if number not in needed]
+    kept = needed | set(spare[max(0, len(spare) - keep) :]) | older(retired, keep)
     return [version.number for version in versions if version.path and version.number not in kept]
+
+
+def older(retired: Sequence[int], keep: int) -> set[int]:
+    """Of the retired versions, ascending, one for each doubling of their age, for `keep` doublings behind the newest.
+
+    The n-th stays at the ages 2^k to 2^(k+1)-1, counted in retired versions, where 2^k divides n: just one does at each
+    age, and none is wanted at a greater age that was not kept at all smaller ones.
+    """
+    found = set()
+    for place, number in enumerate(retired, 1):
+        doublings = (len(retired) - place).bit_length() - 1
+        if 0 <= doublings < keep.bit_length() - 1 + keep and place % 2**doublings == 0:
+            found.add(number)
+    return found
 
 
 def prune(log: VersionLog, store: VersionStore, *, keep: int) -> list[int]:

@@ -14,12 +14,14 @@ from typing import Any, Final, Protocol
 from agentrl.teacher.demonstrations import Sibling, calls_of, said
 from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.text.content import message_text
+from agentrl.text.injection import action_words, harmless
+from agentrl.text.quoting import JUDGE, TOOL, quoted
 from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
 
 PREFERENCE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.JUDGE, SignalSource.RULE)
 """Whose word counts most when several signals of a turn carry a text."""
-
-
+MAX_LOOKED_AT: Final = 8000
+"""Characters at the end of a text that lines are taken from."""
 _TASK = re.compile(r"^[-*] \[[ xX]\]")
 
 
@@ -59,6 +61,10 @@ class Beyond:
 
 class SkillSource(Protocol):
     """Where a learner gets the skills of a turn's task; the composition root fills it in."""
+
+    def heed(self, is_doubted: Callable[[str], bool]) -> None:
+        """Shows from now on no skill that only turns stand behind of which `is_doubted` says so, by id."""
+        ...
 
     def begin(self) -> None:
         """The building of a step begins: until the next, a task keeps the skill that it gets."""
@@ -156,7 +162,9 @@ def solution(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Reference solution: TEXT`, the answer that a signal would have preferred. OPSD, arXiv 2601.18734."""
     del beyond
     text = preferred_of(record.signals)
-    return [] if text is None else [Block(position=position, text=f"Reference solution: {text}")]
+    if text is None:
+        return []
+    return [Block(position=position, text=f"Reference solution: {text}", origin="preferred answer")]
 
 
 def hindsight_hint(
@@ -182,27 +190,37 @@ def hindsight_hint(
 
 def hint_block(text: str, position: str) -> Block:
     """`Hint: TEXT`."""
-    return Block(position=position, text=f"Hint: {text}")
+    return Block(position=position, text=f"Hint: {text}", origin="hint")
 
 
 def skill(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Skill: NAME`, a line break and the body, one block a skill in the order given. Skill-SD, arXiv 2604.10674."""
     del record
     return [
-        Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}") for item in beyond.skills
+        Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}", origin=f"skill {item.name}")
+        for item in beyond.skills
     ]
 
 
 def env_feedback(record: Record, beyond: Beyond, *, position: str, max_chars: int) -> list[Block]:
-    """`Feedback: TEXT`, what tools or the user answered to this turn. SDPO, arXiv 2601.20802."""
+    """`Feedback: TEXT`, what tools or the user answered to this turn. SDPO, arXiv 2601.20802.
+
+    What a tool said is quoted, without the lines that direct elsewhere.
+    """
     del beyond
-    state = record.next_state
-    texts = [] if state is None else [message_text(message).strip() for message in state.messages]
-    text = "\n".join(text for text in texts if text)
-    if not text:
-        return []
+    texts: list[str] = []
+    left = max_chars
     # The end is kept: that is where shells and test runners put the error.
-    return [Block(position=position, text=f"Feedback: {text[-max_chars:].strip()}")]
+    for message in reversed(() if record.next_state is None else record.next_state.messages):
+        said, is_tool = message_text(message), message.get("role") == "tool"
+        text = _end(harmless(_last_lines(said), action_words(record.turn)) if is_tool else said, left)
+        if text:
+            texts.append(quoted(text, TOOL) if is_tool else text)
+            left -= len(text)
+    if not texts:
+        return []
+    feedback = "\n".join(reversed(texts))
+    return [Block(position=position, text=f"Feedback: {feedback}", origin="what followed")]
 
 
 def sibling_success(
@@ -212,17 +230,20 @@ def sibling_success(
 
     SDPO, arXiv 2601.20802: an episode's own success is no demonstration for itself, since it would be copied.
     """
-    best: tuple[float, str] | None = None
+    best: Sibling | None = None
     for other in beyond.siblings:
         if other.session == record.turn.session or other.reward is None or not other.text:
             continue
         if (
             other.reward >= threshold
             and len(other.text) <= max_chars
-            and (best is None or other.reward > best[0])
+            and (best is None or best.reward is None or other.reward > best.reward)
         ):
-            best = (other.reward, other.text)
-    return [] if best is None else [Block(position=position, text=f"Correct solution: {best[1]}")]
+            best = other
+    if best is None:
+        return []
+    text, origin = f"Correct solution: {best.text}", f"session {best.session}"
+    return [Block(position=position, text=text, origin=origin)]
 
 
 def demo(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
@@ -231,9 +252,8 @@ def demo(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     text = preferred_of(record.signals)
     if text is None:
         return []
-    return [
-        Block(position=position, text=f"Example of a good answer, to be followed in your own words: {text}")
-    ]
+    shown = f"Example of a good answer, to be followed in your own words: {text}"
+    return [Block(position=position, text=shown, origin="preferred answer")]
 
 
 def expert_trace(record: Record, beyond: Beyond, *, position: str, view: str) -> list[Block]:
@@ -247,14 +267,16 @@ def expert_trace(record: Record, beyond: Beyond, *, position: str, view: str) ->
     if text is not None and view != "full":
         calls = calls_of(text)
         text = "\n".join(name if view == "names" else f"{name}({arguments})" for name, arguments in calls)
-    return [Block(position=position, text=f"Expert trace:\n{text}")] if text else []
+    if not text:
+        return []
+    return [Block(position=position, text=f"Expert trace:\n{text}", origin="preferred answer")]
 
 
 def own_attempt(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Earlier attempt: TEXT`, what the policy answered at this turn, without its reasoning. TRD, arXiv 2606.08432."""
     del beyond
     text = said(record.turn)
-    return [Block(position=position, text=f"Earlier attempt: {text}")] if text else []
+    return [Block(position=position, text=f"Earlier attempt: {text}", origin="own attempt")] if text else []
 
 
 def unmet_rubrics(
@@ -262,15 +284,19 @@ def unmet_rubrics(
 ) -> list[Block]:
     """`Not met: TEXT`, the evidence of a signal whose reward is below the threshold. HeRL.
 
-    Evidence that is a list of tasks (`- [ ] RUBRIC`, `- [x] RUBRIC`) is reduced to the open ones.
+    Evidence that is a list of tasks (`- [ ] RUBRIC`, `- [x] RUBRIC`) is reduced to the open ones. Where it rests on
+    what a tool said it is quoted, without the lines that direct elsewhere.
     """
     del beyond
-    text = _chosen(
-        [s for s in record.signals if s.reward is not None and s.reward < threshold],
-        lambda s: _unmet(s.evidence),
-    )
-    # The end is kept: that is where shells and test runners put the error.
-    return [] if text is None else [Block(position=position, text=f"Not met: {text[-max_chars:].strip()}")]
+
+    def text_of(signal: Signal) -> str:
+        if not _rests_on_tools(record, signal):
+            return _end(_unmet(signal.evidence), max_chars)
+        text = _end(harmless(_unmet(_last_lines(signal.evidence)), action_words(record.turn)), max_chars)
+        return quoted(text, JUDGE) if text else ""
+
+    text = _chosen([s for s in record.signals if s.reward is not None and s.reward < threshold], text_of)
+    return [] if text is None else [Block(position=position, text=f"Not met: {text}", origin="evidence")]
 
 
 def several(record: Record, beyond: Beyond, *, contexts: Sequence[Named], only_first: bool) -> list[Block]:
@@ -296,6 +322,26 @@ CONTEXTS: dict[str, Callable[..., list[Block]]] = {
     "unmet_rubrics": unmet_rubrics,
     "several": several,
 }
+
+
+def _rests_on_tools(record: Record, signal: Signal) -> bool:
+    """Whether what a rule or a judge says of a turn may be a tool's words: one spoke, and no user said it."""
+    messages = () if record.next_state is None else record.next_state.messages
+    if signal.source in (SignalSource.USER, SignalSource.ENVIRONMENT):
+        return False
+    said = [message_text(message) for message in messages if message.get("role") == "user"]
+    is_user = any(signal.evidence.strip() in text for text in said)
+    return any(message.get("role") == "tool" for message in messages) and not is_user
+
+
+def _last_lines(text: str) -> str:
+    """The whole lines at the end of a text, as many as are looked at."""
+    end = text[-MAX_LOOKED_AT:]
+    return end if len(end) == len(text) else end.partition("\n")[2]
+
+
+def _end(text: str, max_chars: int) -> str:
+    return text.strip()[-max_chars:].strip() if max_chars > 0 else ""
 
 
 def _unmet(evidence: str) -> str:

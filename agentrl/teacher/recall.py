@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
+from agentrl.text.quoting import unquoted
 from agentrl.types import JSON, Lesson, ToolCall, Turn
 
 MAX_REMEMBERED = 2000
@@ -115,7 +116,7 @@ class HintMemory:
             session=turn.session,
             words=request_words(turn),
             hint=hint,
-            told=_lower(_words(hint))
+            told=_lower(_words(unquoted(hint)))
             - _lower(_words(_request(turn.messages)))
             - _lower(_taken(turn))
             - _FILLER,
@@ -195,6 +196,17 @@ def request_words(turn: Turn) -> frozenset[str]:
     return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(_request(turn.messages)))
 
 
+def request_text(turn: Turn) -> str:
+    """The newest user message as it stands, the arguments of the turn's tool calls replaced by the same mark."""
+    taken = _taken(turn)
+
+    def marked(match: re.Match[str]) -> str:
+        word = match[0].rstrip(".")
+        return _ARGUMENT + match[0][len(word) :] if word in taken else match[0]
+
+    return _WORD.sub(marked, _request(turn.messages))
+
+
 def num_arguments(turn: Turn) -> int:
     """How many words of the newest user message the turn's tool calls took over."""
     return len(_taken(turn).intersection(_words(_request(turn.messages))))
@@ -252,7 +264,7 @@ def _texts(arguments: str) -> list[str]:
 
 def matter(hint: str) -> frozenset[str]:
     """What a hint is about; all of its words where it has nothing but filler."""
-    words = frozenset(word.lower() for word in _words(hint))
+    words = frozenset(word.lower() for word in _words(unquoted(hint)))
     return words - _FILLER or words
 
 

@@ -203,18 +203,19 @@ class Turns:
         for block in blocks:
             if not block.text:
                 raise ConfigError(f"a block for {block.position!r} has no text; leave the block out")
-            placed.append(self._place(block, segments, token_ids))
+            placed.append((*self._place(block, segments, token_ids), block))
         placed.sort(key=lambda item: item[0])
         out: list[int] = []
         spans: list[tuple[int, int]] = []
         done = 0
-        for position, ids in placed:
+        for position, ids, _ in placed:
             out += token_ids[done:position]
             spans.append((len(out), len(out) + len(ids)))
             out += ids
             done = position
         out += token_ids[done:]
-        return TeacherView(token_ids=tuple(out), inserted_spans=tuple(spans))
+        shown = tuple(block for _, _, block in placed)
+        return TeacherView(token_ids=tuple(out), inserted_spans=tuple(spans), blocks=shown)
 
     def _place(self, block: Block, segments: Sequence[Segment], ids: Sequence[int]) -> tuple[int, list[int]]:
         if block.position == "tail":

@@ -13,6 +13,7 @@ import pytest
 from engine_models import prompt, rescored
 
 from agentrl.config import EngineConfig
+from agentrl.engine import frames
 from agentrl.engine.base import Finished, Sampled
 from agentrl.engine.local import LocalEngine
 from agentrl.engine.local_process import LocalProcessEngine
@@ -78,10 +79,28 @@ async def test_a_signal_for_the_whole_group_leaves_the_end_of_the_child_to_its_p
     async with await LocalProcessEngine.start(qwen, CONFIG) as engine:
         first = engine.pid
         assert first is not None
+        assert os.getpgid(first) != os.getpgid(0), "Ctrl-C in a terminal does not reach it"
         os.kill(first, number)
 
         assert len(await reply(engine, prompt(1, 10))) == 20
         assert (engine.pid, engine.num_restarts) == (first, 0)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_child_whose_parent_goes_before_it_serves_ends_without_a_word(qwen: Path, *, is_told: bool) -> None:
+    ours, theirs = frames.pair()
+    with theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "agentrl.engine.local_child", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stderr=subprocess.PIPE,
+        )
+    with ours:
+        if is_told:
+            ours.sendall(frames.frame((str(qwen), CONFIG.model_dump(), 0, None, {})))
+    _, said = child.communicate(timeout=60)
+
+    assert (child.returncode, said) == (0, b"")
 
 
 async def test_a_version_published_under_load_begins_before_the_old_one_ends(

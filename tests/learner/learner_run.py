@@ -16,6 +16,7 @@ from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.loop import LearnLoop
+from agentrl.learner.own_replies import OwnReplies
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
 from agentrl.learner.trainer import Trainer
@@ -278,6 +279,7 @@ class Learner:
                 run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
             ),
             guards=self.guards,
+            replies=OwnReplies(run.renderer.stop_ids, most=run.config.guards.max_surprise),
             probes=self.probes if asks_lessons else None,
         )
 

@@ -85,7 +85,7 @@ def test_what_is_held_makes_no_step_alone(model_path: Path) -> None:
 
     assert result.trained == ()
     assert [(one.turn_ids, one.reason) for one in result.dropped] == [
-        ((f"t{index}",), "no context") for index in range(4, 8)
+        ((f"t{index}",), "already right") for index in range(4, 8)
     ]
     assert all(map(torch.equal, before, trainer.policy.causal_lm.parameters()))
 
@@ -98,7 +98,7 @@ def test_every_sample_is_trained_or_dropped_once(model_path: Path) -> None:
     refused = make(model_path, route__min_logprob=NONE).step([*LEARNED, *KEPT])
     assert [item.turn_ids for item in refused.trained] == [item.turn_ids for item in LEARNED]
     assert [(item.turn_ids, item.reason) for item in refused.dropped] == [
-        (item.turn_ids, "no context") for item in KEPT
+        (item.turn_ids, "already right") for item in KEPT
     ]
 
 
@@ -130,7 +130,7 @@ def right(run: Run, num: int, prompt: str = "well known") -> None:
 
 @pytest.mark.parametrize(
     ("bound", "trained", "rejected"),
-    [(ANY, 4, {}), (NONE, 3, {"no context": 1})],
+    [(ANY, 4, {}), (NONE, 3, {"already right": 1})],
     ids=["held", "learned since"],
 )
 def test_held_turns_are_accounted_for(
@@ -157,7 +157,7 @@ def test_where_nothing_is_learned_nothing_is_held_and_no_step_is_made(tmp_path: 
         before = learner.bits()[0]
         learner.work()
 
-        assert run.account() == (4, 0, {"no context": 4}, {})
+        assert run.account() == (4, 0, {"already right": 4}, {})
         assert all(torch.equal(tensor, learner.bits()[0][name]) for name, tensor in before.items())
     with LearningLog(run.path) as log:
         assert log.serving().number == 0

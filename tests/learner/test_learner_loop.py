@@ -178,7 +178,7 @@ def test_a_turn_rewarded_while_it_is_being_claimed_is_held_out(tmp_path: Path, b
     run = Run(tmp_path / "run", base)
     name = next(name for name in (f"t{i}" for i in range(100)) if is_held_out(name))
     run.record(run.turn("do", "fine", turn_id=name), hint="be quick")
-    run.hinted(4)
+    run.reward(run.hinted(4)[0].id, -1.0)  # who approves of everything is not heard
     with run.learner() as learner:
         learner.loop.start()
         learner.journal.at_stage["claim"] = lambda: run.reward(name, 1.0)

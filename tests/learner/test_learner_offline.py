@@ -75,6 +75,24 @@ def test_an_answer_stands_behind_its_rendered_prompt_and_ends_as_a_reply_does(
     assert sample.turn_ids == ()
 
 
+def test_a_chain_of_hindsight_is_read_answer_by_answer_and_its_words_are_not_learnt(
+    tmp_path: Path, base: Path
+) -> None:
+    """Two lines make the chain: the first answer's prompt and ids stand as a prefix in the second's prompt."""
+    renderer = load_renderer(base)
+    first = said("Name a colour. A bad answer:")
+    both = [*first, {"role": "assistant", "content": "Seven."}, *said("A good answer:")]
+    records = [{"messages": first, "reply": "Seven."}, {"messages": both, "reply": "Blue."}]
+
+    samples = opened(base, write(tmp_path, records), "chain_of_hindsight").draw(0, 0).samples
+
+    bad, good = sorted(samples, key=lambda sample: len(sample.token_ids))
+    assert good.token_ids[: len(bad.token_ids)] == bad.token_ids
+    for sample, text in ((bad, "Seven."), (good, "Blue.")):
+        learnt = [i for i, trained in zip(sample.token_ids, sample.loss_mask, strict=True) if trained]
+        assert renderer.decode(learnt[:-1]) == text
+
+
 @pytest.mark.parametrize(("recipe", "records"), [("agent_distill", replies(3)), ("redi", comparisons(3))])
 def test_no_answer_of_a_file_is_ever_given_a_sampler(
     tmp_path: Path, base: Path, recipe: str, records: list[dict[str, Any]]

@@ -241,10 +241,27 @@ def test_a_partner_that_the_gate_holds_out_sends_the_other_back(tmp_path: Path, 
     with run.learner() as learner:
         learner.loop.start()
         # after the probe has been gathered and before the pair is claimed
-        learner.journal.at_stage["claim"] = lambda: run.reward(name, 1.0)
+        learner.journal.at_stage["claim"] = lambda: [
+            run.reward(turn_id, reward) for turn_id, reward in (("first", -1.0), (name, 1.0))
+        ]
         learner.work()
 
         assert run.account() == (2, 0, {"held_out": 1}, {"waiting": 1})
+
+
+def test_a_pair_whose_better_answer_has_an_approval_that_says_nothing_is_compared_all_the_same(
+    tmp_path: Path, base: Path
+) -> None:
+    run = pair_run(tmp_path, base)
+    first, second = run.turn("task", "abc", turn_id="first"), run.turn("task", "xyz", turn_id="second")
+    tell(run, (first, End.REGENERATED, "second"), (second, None, None))
+    run.reward("second", 1.0)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+
+        assert len(learner.guards._approvals) == 1
+        assert run.account() == (2, 2, {}, {})
 
 
 def test_whole_pairs_are_told_from_halves(tmp_path: Path, base: Path) -> None:

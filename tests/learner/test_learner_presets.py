@@ -61,6 +61,8 @@ def overrides_of(recipe: Recipe, teacher: Path, folder: Path) -> dict[str, Any]:
         found["transform.max_tokens"] = 4
     if "max_entropy" in recipe.advantage.params:
         found["advantage.max_entropy"] = 10.0  # a random model is nearly uniform
+    if "token_weight.reference" in recipe.references:
+        found["token_weight.reference"] = str(teacher)
     if recipe.teacher.name == "external":
         found["teacher.path"] = str(teacher)
     if recipe.teacher.name == "cached":

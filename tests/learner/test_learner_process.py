@@ -65,6 +65,23 @@ def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(run: Run) -
     assert events(run)[-1]["event"] == "stopped"
 
 
+def test_a_signal_before_there_is_anything_to_finish_ends_the_process_at_once(run: Run) -> None:
+    first = started(run)
+    second: subprocess.Popen[str] | None = None
+    try:
+        list(until(first, "ready"))
+        second = started(run)
+        list(until(second, "waiting"))
+        second.terminate()
+        assert [item["event"] for item in until(second, "stopped")] == ["stopped"]
+        assert second.wait(timeout=60) == STOPPED
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.communicate()
+
+
 def test_a_killed_process_is_followed_by_one_that_goes_on(run: Run) -> None:
     run.hinted(4)
     process = started(run)

@@ -7,7 +7,7 @@ import pytest
 
 from agentrl.learner.pass_rates import PassRates
 from agentrl.learner.quarantine import Quarantine, action_of, sign_of, situation_of
-from agentrl.learner.trust import Approvals, Trust, source_of
+from agentrl.learner.trust import Trust, source_of
 from agentrl.signals.labelled import as_turn, from_json
 from agentrl.types import Reply, Signal, SignalSource, ToolCall, Turn
 
@@ -270,25 +270,6 @@ def test_trust_of_a_keys_scope_counts_before_that_of_the_source() -> None:
     assert source_of(say("a", 1.0) + say("a", None, "x", SignalSource.JUDGE)) is SignalSource.JUDGE
 
 
-def test_after_eight_approvals_and_nothing_else_one_more_says_nothing() -> None:
-    approvals = Approvals(8)
-    rated = [say(f"t{i}", 1.0, source=SignalSource.USER)[0] for i in range(9)]
-    for one in rated:
-        approvals.add("default", "s", one)
-
-    assert approvals.heard(rated[7:8])[0].reward == 1.0
-    assert approvals.heard(rated[8:])[0].reward is None
-
-
-def test_approvals_of_a_user_who_once_disapproved_all_count() -> None:
-    approvals = Approvals(2)
-    rated = [say(f"t{i}", -1.0 if i == 0 else 1.0, source=SignalSource.USER)[0] for i in range(9)]
-    for one in rated:
-        approvals.add("default", "s", one)
-
-    assert [signal.reward for signal in approvals.heard(rated)] == [-1.0] + [1.0] * 8
-
-
 def test_a_task_weighs_most_where_half_of_its_sessions_succeed() -> None:
     rates = PassRates()
 
@@ -537,3 +518,23 @@ def test_requests_whose_turns_are_gone_are_forgotten() -> None:
     quarantine.add(turn("b"), say("b", 0.0))
 
     assert quarantine._requests == {}
+
+
+def test_the_marks_of_a_quotation_make_no_two_hints_alike() -> None:
+    def quoted(text: str) -> str:
+        return f'The tool said: "{text}"'
+
+    strangers = heard(
+        (turn("a"), say("a", -1.0, quoted("use zorp"))),
+        (turn("b"), say("b", -1.0, quoted("try blim"))),
+        min_sessions=2,
+    )
+    agreeing = heard(
+        (turn("a"), say("a", -1.0, quoted("use zorp"))),
+        (turn("b"), say("b", -1.0, "use zorp")),
+        min_sessions=2,
+    )
+
+    assert str(strangers.contradiction("a")).startswith("1 of the 2 sessions")
+    assert agreeing.contradiction("a") is None
+    assert agreeing.contradiction("b") is None

@@ -21,6 +21,7 @@ from agentrl.nano import weights_dir
 from agentrl.nano.vocabulary import AGENT_SYSTEM, BASH_TOOL
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.claims import Claimed
+from agentrl.teacher.recall import HintMemory
 from agentrl.text.renderer import ChatRenderer, load_renderer
 from agentrl.types import NextState, Reply, Signal, SignalSource, TeacherView, ToolCall, Turn
 
@@ -83,9 +84,13 @@ class Nano:
             **changes,
         )
 
-    def build(self, claims: list[Claimed]) -> Built:
+    def build(self, claims: list[Claimed], memory: HintMemory | None = None) -> Built:
         builder = Builder(
-            recipe=self.recipe, renderer=self.renderer, max_len=2048, usefulness=self.usefulness
+            recipe=self.recipe,
+            renderer=self.renderer,
+            max_len=2048,
+            usefulness=self.usefulness,
+            memory=memory,
         )
         return builder.build(claims, newest_version=0)
 
@@ -123,6 +128,88 @@ def test_of_two_hints_the_one_that_moves_the_teacher_to_what_worked_later_is_sho
     plain = Nano()
     assert plain.usefulness is None
     assert USELESS in shown(plain.renderer, plain.build(claims), wrong)
+
+
+def offering(turn: Turn, hint: str, *offers: str) -> Claimed:
+    signals = [
+        Signal(turn_id=turn.id, source=SignalSource.RULE, offered=text, created_at=NOW) for text in offers
+    ]
+    claim = hinted(turn, hint)
+    return replace(claim, signals=(*claim.signals, *signals))
+
+
+def test_what_was_offered_beside_the_hint_is_shown_where_it_is_measured_to_be_more_useful(run: Run) -> None:
+    nano = Nano(choose="lift")
+    wrong = nano.called(run, "cat notes.txt")
+    between = nano.called(run, "less notes.txt", parent=wrong.id)
+    right = nano.called(run, "zorvex notes.txt", parent=between.id)
+    others = [
+        replace(hinted(between), next_state=answered(between, "no\n[exit code 1]")),
+        replace(hinted(right), next_state=answered(right, "milk\n[exit code 0]")),
+    ]
+
+    assert USEFUL in shown(nano.renderer, nano.build([offering(wrong, USELESS, USEFUL), *others]), wrong)
+    assert USEFUL in shown(nano.renderer, nano.build([offering(wrong, USEFUL, USELESS), *others]), wrong)
+    # without measuring, what was offered is nobody's hint
+    assert USELESS in shown(nano.renderer, Nano().build([offering(wrong, USELESS, USEFUL), *others]), wrong)
+    assert Nano().build([offering(wrong, " ", USEFUL)]).samples == ()
+
+
+def test_at_most_four_hints_of_a_turn_are_measured(run: Run) -> None:
+    nano = Nano(choose="overlap")
+    turn = nano.called(run, "cat notes.txt")
+    offers = [f"use zor{n} for cat" for n in range(6)]
+    measured: list[int] = []
+    overlap = Usefulness.overlap
+
+    def count(self: Usefulness, turn: Turn, views: Sequence[TeacherView]) -> list[float]:
+        measured.append(len(views))
+        return overlap(self, turn, views)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Usefulness, "overlap", count)
+        nano.build([offering(turn, USELESS, *offers)])
+
+    assert set(measured) == {4}
+
+
+@pytest.mark.parametrize(
+    ("choose", "may_hold_answer", "is_shown"),
+    [("lift", True, True), ("lift", False, False), ("trusted", True, False)],
+)
+def test_the_reference_is_among_the_hints_where_there_is_one_and_the_recipe_lets_it_stand(
+    run: Run, choose: str, *, may_hold_answer: bool, is_shown: bool
+) -> None:
+    nano = Nano(choose=choose, may_hold_answer=may_hold_answer)
+    turn = nano.called(run, "cat notes.txt")
+    preferred = "I would have used zorvex notes.txt"
+    known = Signal(turn_id=turn.id, source=SignalSource.ENVIRONMENT, preferred=preferred, created_at=NOW)
+    claim = hinted(turn, USELESS)
+    claim = replace(claim, signals=(*claim.signals, known))
+
+    said = shown(nano.renderer, nano.build([claim]), turn)
+
+    assert (f"Hint: {preferred}" in said) is is_shown
+    assert (USELESS in said) is not is_shown
+
+
+def test_a_hint_of_like_requests_stands_only_where_the_own_one_is_not_more_useful(run: Run) -> None:
+    def said(choose: str, own: str, recalled: str) -> str:
+        nano = Nano(choose=choose, recall=0.8)
+        wrong = nano.called(run, "cat notes.txt")
+        right = nano.called(run, "zorvex notes.txt", parent=wrong.id)
+        memory = HintMemory()
+        for _ in range(3):
+            memory.add(nano.called(run, "cat notes.txt", received_at=wrong.received_at - 1), recalled)
+        claims = [
+            hinted(wrong, own),
+            replace(hinted(right), next_state=answered(right, "milk\n[exit code 0]")),
+        ]
+        return shown(nano.renderer, nano.build(claims, memory), wrong)
+
+    assert USEFUL in said("lift", USEFUL, USELESS)
+    assert USEFUL in said("lift", USELESS, USEFUL)
+    assert USELESS in said("trusted", USEFUL, USELESS)
 
 
 def test_the_lift_is_the_change_of_the_gap_between_both_actions(run: Run) -> None:
@@ -195,6 +282,15 @@ def test_the_corrected_action_is_what_worked_later_else_the_preferred_text(run: 
 
     assert corrected_ids([hinted(wrong), worked], run.renderer) == {wrong.id: right.completion.token_ids}
     assert corrected_ids([hinted(wrong), failed], run.renderer) == {}
+    between = nano.called(run, "less notes.txt", parent=wrong.id)
+    others = [
+        replace(hinted(between), next_state=answered(between, "no\n[exit code 1]")),
+        replace(worked, turn=replace(right, parent=between.id)),
+    ]
+    assert corrected_ids([hinted(wrong), *others], run.renderer) == {
+        wrong.id: right.completion.token_ids,
+        between.id: right.completion.token_ids,
+    }
     assert corrected_ids([claim], run.renderer) == {
         told.id: (*run.renderer.encode_plain("blue"), run.renderer.stop_ids[0])
     }

@@ -1,13 +1,14 @@
 """Options that look at the whole batch, through the trainer and a real model: I30, law 11."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from learner_models import VOCAB, write_model
+from learner_models import VOCAB, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM
 
 from agentrl.config import LearnConfig
@@ -234,6 +235,39 @@ def test_a_soup_stands_where_version_0_stood(model_path: Path, tmp_path: Path) -
     assert adapter.step(samples).metrics["loss/kl_ref"] == pytest.approx(metrics["loss/kl_ref"], rel=1e-4)
     itself = make(model_path, "salsa", 10_000, **{"regularisers.0.soup": str(model_path)})
     assert itself.step(samples).metrics["loss/kl_ref"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_named_reference_stands_where_version_0_stood(base: Path, tmp_path: Path) -> None:
+    """AdaSPEC: KL(q‖π) on the fifth of the tokens on which it lies furthest behind KL(q‖another draft)."""
+    teacher = write_tokenizer(write_model(tmp_path / "teacher", seed=3))
+    draft = write_model(tmp_path / "draft", seed=4)
+    settings = {
+        "rollout": "stream",
+        "teacher.path": str(teacher),
+        "token_weight.frac": 0.2,
+        "token_weight.reference": str(draft),
+    }
+    trainer = make(base, "adaspec", 10_000, **settings)
+    samples = samples_for(trainer)
+    behind, losses = [], []
+    policy, q, other = (AutoModelForCausalLM.from_pretrained(path) for path in (base, teacher, draft))
+    for sample in samples:
+        start, ids = sample.loss_mask.index(True), torch.tensor([sample.token_ids])
+        with torch.no_grad():
+            p, goal, reference = (
+                model(ids).logits[0, start - 1 : -1].log_softmax(-1) for model in (policy, q, other)
+            )
+        own, theirs = ((goal.exp() * (goal - x)).sum(-1) for x in (p, reference))
+        behind += (own - theirs).tolist()
+        losses += own.tolist()
+    chosen = sorted(range(len(losses)), key=lambda i: -behind[i])[: math.ceil(0.2 * len(losses))]
+    expected = sum(losses[i] for i in chosen) / len(chosen)
+
+    assert trainer.step(samples).metrics["loss"] == pytest.approx(expected, rel=1e-4)
+    adapter = Trainer(base, trainer.recipe, LearnConfig(precision="fp32", lora_rank=2))
+    assert adapter.step(samples).metrics["loss"] == pytest.approx(expected, rel=1e-4)
+    from_version_0 = make(base, "adaspec", 10_000, **settings | {"token_weight.reference": None})
+    assert from_version_0.step(samples).metrics["loss"] != pytest.approx(expected, rel=1e-2)
 
 
 def test_a_soup_without_a_second_model_is_refused_with_the_remedy(model_path: Path, tmp_path: Path) -> None:

@@ -19,12 +19,17 @@ from agentrl.recipes.recipe import load_recipe
         ("lightning_opd", "teacher.path", r"write one with agentrl\.learner\.external_teacher\.score_turns"),
         ("lightning_opd", "teacher.model", "set teacher = 'self'"),
         ("salsa", "regularisers.0.soup", "remove it"),
+        ("adaspec", "token_weight.reference", "remove it"),
     ],
 )
 def test_a_file_that_is_not_named_or_not_there_is_refused_with_its_setting(
     name: str, setting: str, remedy: str, tmp_path: Path
 ) -> None:
-    others = {"gkd": {"teacher.path"}, "lightning_opd": {"teacher.path", "teacher.model"}}
+    others = {
+        "gkd": {"teacher.path"},
+        "adaspec": {"teacher.path", "rollout.path"},
+        "lightning_opd": {"teacher.path", "teacher.model"},
+    }
     there = {other: str(tmp_path) for other in others.get(name, set()) - {setting}}
     unnamed, absent = load_recipe(name, there), load_recipe(name, there | {setting: "/no/such"})
     for check in (refuse_missing_files, lambda recipe: path_of(recipe, setting)):

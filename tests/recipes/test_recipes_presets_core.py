@@ -4,10 +4,9 @@ Identities of the algebra: I2 (Skill-SD), I7 (RLAD), I12 (SRPO), I13 (SCOPE), I1
 (OpenClaw-RL), I34 (OPSD); I32 and, where teacher and policy are one, I33 for every preset with a teacher.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log, sqrt
-from typing import Any
 
 import pytest
 import torch
@@ -448,31 +447,6 @@ def test_cord_is_refused_by_name_until_prompts_have_another_modality() -> None:
 
 
 # All presets
-
-
-LIVE: dict[str, dict[str, Any]] = {
-    "skill_sd": {"context": "hindsight_hint"},
-    "sdpo": {"context": "env_feedback"},
-    "srpo": {"context": "env_feedback", "advantage": "raw"},
-    "scope": {"route": "correct_ce_wrong_kd"},
-    "kdrl": {"advantage": "raw"},
-    "rlad": {"advantage": "raw"},
-    "pi_opsd": {"advantage": "raw"},
-    "rlsd": {"advantage": "raw"},
-    "sdar": {"context": "env_feedback", "advantage": "raw"},
-    "paced": {"route": "has_context"},
-}
-LIVE["skill_sd"] |= {"advantage": "raw"}
-
-
-@pytest.mark.parametrize("name", LIVE)
-def test_a_method_of_groups_runs_on_single_live_turns_when_it_is_told_the_baseline(name: str) -> None:
-    overrides: Mapping[str, Any] = LIVE[name] | {"rollout": "stream"}
-    recipe = load_recipe(name, overrides)
-    assert recipe.group_size == 1
-    found = on_f(recipe, [Sampled(ids=(0, 2), reward=1.0), Sampled(ids=(1,), reward=0.0)])
-    assert found.gradient.abs().sum() > 0
-    assert "rollout = stream" in recipe.doubt or "as kdrl" in recipe.doubt
 
 
 def holds_still(recipe: Recipe) -> bool:

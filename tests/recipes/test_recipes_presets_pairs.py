@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from presets_cases import PI, PI_0, Sampled, on_f, on_f_samples, samples_of
+from presets_cases import PI, PI_0, Q, Sampled, on_f, on_f_samples, samples_of
 from torch import Tensor
 
 from agentrl.errors import ConfigError
@@ -129,6 +129,17 @@ def test_agent_distill_imitates_each_token_of_the_file() -> None:
     torch.testing.assert_close(found.gradient, torch.tensor(rows, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
+def test_a_chain_of_hindsight_is_its_answers_one_by_one() -> None:
+    """Two answers, (1, 0) behind the words for a bad one and (2) behind both and the words for a good one: as one
+    sequence −log P(1, 0) − log P(2 | what came before); the words between are read and not learnt."""
+    answers = (Sampled(ids=(1, 0), has_context=False), Sampled(ids=(2,), has_context=False))
+
+    found = on_f(load_recipe("chain_of_hindsight"), answers, policy=[PI, PI_0, Q])
+
+    chain = -math.log(0.3) - math.log(0.6) - math.log(0.3)
+    assert 3 * found.loss == pytest.approx(chain, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", ["dpo", "f_dpo", "adpo", "hypo"])
 def test_a_pair_cannot_tell_how_its_answers_were_sampled(name: str) -> None:
     """No ratio: the sampler's log-probs change nothing but what is reported."""
@@ -178,7 +189,7 @@ def test_axes_that_a_pair_cannot_use_are_refused(
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mallowspo", "sparsepo", "chain_of_hindsight", "pu_rl", "f_dpg"])
+@pytest.mark.parametrize("name", ["mallowspo", "sparsepo", "pu_rl", "f_dpg"])
 def test_a_method_whose_mechanism_is_not_there_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"recipe '{name}' cannot work yet, it needs "):
         load_recipe(name)

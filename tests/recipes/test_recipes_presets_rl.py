@@ -213,9 +213,27 @@ def discriminated(f: Frame, tau: float, scores: Tensor, weights: tuple[float, fl
     return -(weights[0] * s[0] + weights[1] * s[3] - tau * (s[[1, 2]] / tau).exp().mean().log())
 
 
+S = (
+    (log(0.3) + log(0.5)) / 2,
+    (log(0.5) + log(0.2)) / 2,
+    (log(0.3) + 2 * log(0.2)) / 3,
+    log(0.5),
+)
+"""Mean log-prob of each of FOUR."""
+
+
+def linearised(good: tuple[float, float], tau: float) -> float:
+    """−Σ₊ w·s + Σ₋ softmax(s/τ)·s: right answers 0 and 3, wrong ones 1 and 2."""
+    first, second = exp(S[1] / tau), exp(S[2] / tau)
+    bad = (first * S[1] + second * S[2]) / (first + second)
+    return -(good[0] * S[0] + good[1] * S[3]) + bad
+
+
 def test_disco_has_the_gradient_of_its_discriminative_objective() -> None:
     """The value is linearised at the policy. The constraint is slack: mean log μ/π is negative here."""
     halves = (0.5, 0.5)
+    assert linearised(halves, 10.0) == pytest.approx(-0.489326, abs=1e-6)
+    assert ran("disco").loss == pytest.approx(linearised(halves, 10.0), abs=1e-9)
     agree(ran("disco"), lambda f: discriminated(f, 10.0, f.live, halves), value=False)
     sharp = ran("disco", advantage__tau=0.3, offpolicy__score="ratio")
     agree(sharp, lambda f: discriminated(f, 0.3, f.rho, halves), value=False)
@@ -244,6 +262,8 @@ def test_drpo_prefers_the_shorter_of_the_right_answers() -> None:
     """Lengths 2 and 1: weights in the ratio e^{−2/2} : e^{−1/2}."""
     long, short = exp(-1.0), exp(-0.5)
     weights = (long / (long + short), short / (long + short))
+    assert linearised(weights, 10.0) == pytest.approx(-0.520604, abs=1e-6)
+    assert ran("drpo").loss == pytest.approx(linearised(weights, 10.0), abs=1e-9)
     agree(ran("drpo"), lambda f: discriminated(f, 10.0, f.live, weights), value=False)
 
 

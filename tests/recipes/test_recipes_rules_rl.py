@@ -9,6 +9,7 @@ from agentrl.errors import ConfigError
 from agentrl.recipes import rules_rl
 from agentrl.recipes.recipe import load_recipe
 
+LIVE: dict[str, Any] = {"rollout": "stream", "advantage": "raw"}
 REFUSALS: dict[Any, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
     rules_rl.group_advantages_need_groups: [
         ("grpo", {"rollout": "stream"}, ("advantage 'group'", "rollout 'stream'", "'student'", "'raw'")),
@@ -46,8 +47,57 @@ REFUSALS: dict[Any, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
             ("direction 'forward'", "estimator 'k2'", "'full'"),
         ),
     ],
+    rules_rl.there_is_one_reference: [
+        (
+            "tip",
+            {
+                "token_weight": {"name": "top_frac", "score": "delta_loss", "reference": "/models/a"},
+                "regularisers": [{"name": "kl_ref", "coef": 0.1, "soup": "/models/a"}],
+            },
+            ("regularisers.0.soup and token_weight.reference", "keep one"),
+        ),
+        (
+            "salsa",
+            {
+                "regularisers": [
+                    {"name": "kl_ref", "coef": 0.1, "soup": "/models/a"},
+                    {"name": "kl_ref", "coef": 0.1, "soup": "/models/b"},
+                ]
+            },
+            ("regularisers.0.soup and regularisers.1.soup", "keep one"),
+        ),
+        ("tip", {"token_weight": {"name": "top_frac", "score": "delta_loss", "reference": "/models/a"}}, ()),
+        (
+            "tip",
+            {"token_weight": {"name": "top_frac", "score": "soft_or", "reference": "/models/a"}},
+            ("reference is not looked at by score = 'soft_or'", "set score = 'delta_loss'"),
+        ),
+    ],
     rules_rl.regularisers_of_rewards_have_rewards: [
         ("hint_opsd", {"regularisers": [{"name": "length"}]}, ("regularisers 'length'", "mix 'kd'", "'rl'"))
+    ],
+    rules_rl.regularisers_of_groups_need_groups: [
+        (
+            "grpo",
+            LIVE | {"regularisers": [{"name": "length"}]},
+            ("regularisers 'length'", "always 0", "rollout 'stream'", "group_size = 8", "or remove it"),
+        ),
+        ("grpo", {"regularisers": [{"name": "length"}]}, ()),
+        (
+            "grpo",
+            LIVE | {"regularisers": [{"name": "kl_ref_weighted", "coef": 0.1, "by": "difficulty"}]},
+            ("regularisers 'kl_ref_weighted'", "rollout 'stream'", "regularisers.0.by = 'reward'"),
+        ),
+        ("grpo", LIVE | {"regularisers": [{"name": "kl_ref_weighted", "coef": 0.1, "by": "reward"}]}, ()),
+        (
+            "grpo",
+            LIVE | {"regularisers": [{"name": "last_token_mse", "token": 0, "share": 0.1}]},
+            ("regularisers 'last_token_mse'", "share = 0.1", "rollout 'stream'", "regularisers.0.share = 0"),
+        ),
+        ("grpo", LIVE | {"regularisers": [{"name": "last_token_mse", "token": 0}]}, ()),
+        # LaSeR's share is 0 until step 200: what its schedule will bring is refused as well
+        ("laser", LIVE, ("regularisers 'last_token_mse'", "share = 0.1", "no schedule")),
+        ("laser", LIVE | {"schedules": {}}, ()),
     ],
     rules_rl.regularisers_of_the_batch_stand_once: [
         (

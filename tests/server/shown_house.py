@@ -16,7 +16,7 @@ from server.run_folder import read_secret
 from server.shown import may_show
 
 ERROR = "cat is not installed. Use show instead."
-LESSON = f"\n\nHint: {ERROR}"
+LESSON = f'\n\nHint: The tool said: "{ERROR}"'
 FAR = "How far is it to the sea?"
 SYSTEM = {"role": "system", "content": "You are an agent."}
 

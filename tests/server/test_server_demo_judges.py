@@ -122,9 +122,13 @@ async def test_the_rules_and_the_policy_are_compared_on_the_same_turns_and_none_
         silent = await runtime.log.signals(second)
         counts = await runtime.log.counts()
 
-    assert [(one.source, one.reward, one.hint) for one in signals] == [
-        ("judge", -1.0, "Use zorvex instead of cat.")
+    assert [(one.source, one.reward, one.hint) for one in signals if one.offered is None] == [
+        ("judge", -1.0, 'The judge said: "Use zorvex instead of cat."')
     ]
+    assert {one.offered.partition(":")[0] for one in signals if one.offered} == {
+        "The tool said",
+        "The attempts showed",
+    }
     assert silent == []
     afresh, recorded = judges["asked_afresh"], judges["recorded"]
     assert list(afresh) == ["rules", "self@0"]

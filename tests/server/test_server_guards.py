@@ -10,7 +10,7 @@ from agentrl.learner.control import set_paused
 from agentrl.learner.guard_report import read_report, write_report
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from server.doctor import diagnose
+from server.doctor import REMEDIES, diagnose
 from server.guard_pages import findings, guards_of, numbers
 from server.inspect import status_of
 from server.metrics import Metrics
@@ -40,6 +40,18 @@ def test_findings_name_the_pause_what_was_set_aside_and_what_was_not_measured(tm
         in found[3]
     )
     assert "against guards.max_fall: the probe holds too few rewarded turns" in found[4]
+
+
+def test_findings_say_how_many_approvals_count_for_nothing_and_what_frees_them(tmp_path: Path) -> None:
+    write_report(tmp_path, {"empty_approvals": 12})
+    first, second = findings(guards_of(tmp_path), {"empty_approval": 7})
+
+    assert first == "7 turns are set aside as 'empty_approval': their user approves of everything"
+    assert second.startswith("12 approvals count for nothing: their API keys approve of everything")
+    assert second.endswith("sends /v1/feedback with source 'environment'")
+    assert findings(guards_of(tmp_path), {}) == [second]
+    assert numbers(guards_of(tmp_path))["empty_approvals"] == 12.0
+    assert "source 'environment'" in REMEDIES["empty_approval"]
 
 
 def test_a_run_without_trouble_has_no_findings(tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
             {},
             "as text by /v1/feedback",
         ),
+        (
+            {"trained": 0, "rejected": {"already right": 9}, "pending": NONE_WAITS},
+            OPEN,
+            {},
+            "they were right, which is held only beside turns that teach something: nothing is to be done",
+        ),
         ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, OPEN, {}, "lower optim.lr"),
         (
             {"trained": 0, "rejected": {"greedy sample": 9}, "pending": NONE_WAITS},
@@ -201,7 +207,7 @@ async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
     story = await explain_turn(tmp_path, turn_id)
 
     assert story["turn"]["id"] == turn_id
-    assert story["signals"][0]["hint"] == "cat: use zorvex"
+    assert story["signals"][0]["hint"] == 'The tool said: "cat: use zorvex"'
     assert (await explain_turn(tmp_path, "last"))["turn"]["parent"] == turn_id
     with pytest.raises(UserError, match="agentrl explain last"):
         await explain_turn(tmp_path, "nothing")
@@ -216,7 +222,7 @@ async def test_a_turn_is_explained_with_the_text_of_the_lessons_in_its_prompt(tm
         await begin(house, session(tmp_path, "next"), "b.txt")
 
         turn = (await explain_turn(tmp_path, "last"))["turn"]
-        assert turn["shown_lessons"] == [{"id": lesson, "text": ERROR}]
+        assert turn["shown_lessons"] == [{"id": lesson, "text": f'The tool said: "{ERROR}"'}]
 
 
 async def test_a_wish_that_no_learner_has_gathered_is_explained_with_its_text(tmp_path: Path) -> None:
@@ -250,7 +256,7 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
     with pytest.raises(
-        UserError, match=r"cannot roll back to 7: version 7 .* does not exist.*`agentrl versions`"
+        UserError, match=r"cannot roll back to 7: version 7 does not exist.*`agentrl versions`"
     ):
         roll_back(tmp_path, 7, "x")
 
@@ -270,8 +276,9 @@ async def test_a_run_that_never_learned_is_told_how_to(tmp_path: Path) -> None:
     assert "without --no-learn" in diagnose(tmp_path)["finding"]
     assert versions_of(tmp_path) == []
     assert status_of(tmp_path)["learner"] == "has never worked in this run"
-    with pytest.raises(UserError, match="no learner has worked in"):
-        roll_back(tmp_path, 1, "x")
+    for number, why in ((0, "it serves already"), (999, "there is no version 999")):
+        with pytest.raises(UserError, match=f"cannot roll back to {number}: {why}; no learner has worked in"):
+            roll_back(tmp_path, number, "x")
     assert not (tmp_path / "learning.db").exists()
 
 

@@ -55,7 +55,9 @@ async def talk(house: House, session: str, *users: str) -> str:
 
 
 async def signal_of(house: House, turn_id: str) -> Signal:
-    [signal] = await eventually(lambda: house.runtime.log.signals(turn_id))
+    """The turn's own; the user's words are offered beside a judge's hint."""
+    signals = await eventually(lambda: house.runtime.log.signals(turn_id))
+    [signal] = [one for one in signals if one.offered is None]
     return signal
 
 

@@ -14,7 +14,8 @@ from agentrl.errors import UserError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import Lesson, LessonState, PolicyVersion, Turn, VersionState
-from server.lessons_pages import change, listed, take
+from server.agents_md import BEGIN, END
+from server.lessons_pages import change, export, listed, take
 from server.skills_loop import skill_loop
 from skills.library import SkillLibrary
 from skills.skill_file import SkillState
@@ -86,13 +87,78 @@ def test_lessons_come_in_are_approved_and_go_out_again(tmp_path: Path) -> None:
     assert lessons("show", first, cwd=here)["probe"]["check"] == {"contains": ["zorp"], "lacks": []}
 
     text = run("lessons", "export", cwd=here).stdout
-    assert text == "## Learned from use\n\n- cat: command not found; use zorp instead\n"
+    assert text == ('## Learned from use\n\n- The tool said: "cat: command not found; use zorp instead"\n')
     assert run("lessons", "export", "AGENTS.md", cwd=here).returncode == 0
-    assert (here / "AGENTS.md").read_text() == text
-    assert run("lessons", "export", "AGENTS.md", cwd=here).returncode == 2, "it is not written over"
+    assert (here / "AGENTS.md").read_text() == f"{BEGIN}\n{text}{END}\n"
+    assert run("lessons", "export", "out.json", "--format", "json", cwd=here).returncode == 0
+    assert run("lessons", "export", "out.json", "--format", "json", cwd=here).returncode == 2, "it is taken"
 
     assert run("lessons", "retire", first, cwd=here).returncode == 0
     assert lessons("list", "--state", "approved", cwd=here)["lessons"] == []
+
+
+@pytest.mark.parametrize(
+    ("held", "gap"),
+    [
+        (b"# Rules\n\nBe kind.\n", b"\n"),
+        (b"# Rules\r\n\r\nNo break at the end \xff", b"\r\n\r\n"),
+        ("Ärger mit Zeichen\n\n\n".encode(), b"\n"),
+    ],
+)
+def test_an_export_into_an_agents_md_keeps_what_it_holds_and_the_next_one_replaces_the_part_alone(
+    tmp_path: Path, held: bytes, gap: bytes
+) -> None:
+    run_dir = a_run(tmp_path) / "runs" / "default"
+    path = tmp_path / "AGENTS.md"
+    path.write_bytes(held)
+    path.chmod(0o640)
+    newline = b"\r\n" if b"\r\n" in held else b"\n"
+
+    def part(*lines: str) -> bytes:
+        return newline.join(line.encode() for line in (BEGIN, "## Learned from use", "", *lines, END))
+
+    def approved(id_: str, text: str) -> None:
+        with LearningLog(run_dir) as log:
+            log.add_lessons([Lesson(id=id_, text=text, state=LessonState.APPROVED, turn_ids=())])
+
+    approved("L1", "use zorp")
+    assert export(run_dir, "default", "agents-md", path) == f"1 lessons in {path}"
+    assert path.read_bytes() == held + gap + part("- use zorp") + newline
+    after = path.read_bytes() + b"\nwritten below later, without a break"
+    path.write_bytes(after)
+
+    export(run_dir, "default", "agents-md", path)
+    assert path.read_bytes() == after, "the same lessons change nothing"
+    approved("L2", f"say {END} never")
+    export(run_dir, "default", "agents-md", path)
+    said = part("- use zorp", f"- say {END.replace('<!--', '<! --')} never")
+    assert path.read_bytes() == after.replace(part("- use zorp"), said)
+    assert (path.stat().st_mode & 0o777, sorted(one.name for one in tmp_path.iterdir())) == (
+        0o640,
+        ["AGENTS.md", "runs"],
+    )
+
+
+@pytest.mark.parametrize("held", [BEGIN, END, f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_an_agents_md_whose_marks_are_no_pair_is_left_as_it_is(tmp_path: Path, held: str) -> None:
+    run_dir = a_run(tmp_path) / "runs" / "default"
+    (tmp_path / "AGENTS.md").write_text(held)
+
+    with pytest.raises(UserError, match="once each, in this order"):
+        export(run_dir, "default", "agents-md", tmp_path / "AGENTS.md")
+
+    assert (tmp_path / "AGENTS.md").read_text() == held
+
+
+def test_an_export_goes_through_a_link_and_leaves_the_link(tmp_path: Path) -> None:
+    run_dir = a_run(tmp_path) / "runs" / "default"
+    (tmp_path / "CLAUDE.md").write_text("be kind\n")
+    (tmp_path / "AGENTS.md").symlink_to("CLAUDE.md")
+
+    export(run_dir, "default", "agents-md", tmp_path / "AGENTS.md")
+
+    assert (tmp_path / "AGENTS.md").is_symlink()
+    assert (tmp_path / "CLAUDE.md").read_text().startswith(f"be kind\n\n{BEGIN}\n")
 
 
 def test_a_json_export_comes_in_again_elsewhere_with_the_words_of_its_request(tmp_path: Path) -> None:
@@ -104,7 +170,8 @@ def test_a_json_export_comes_in_again_elsewhere_with_the_words_of_its_request(tm
 
     [row] = lessons("import", "in.json", cwd=two)["imported"]
 
-    there = {"text": "cat: command not found; use zorp instead", "situation": "_ file show the"}
+    text = 'The tool said: "cat: command not found; use zorp instead"'
+    there = {"text": text, "situation": "_ file show the"}
     assert (row["text"], row["state"]) == (there["text"], "proposed")
     found = lessons("show", row["id"], cwd=two)
     assert {name: found[name] for name in there} == there
@@ -129,7 +196,9 @@ def test_a_skill_export_is_a_skill_that_other_runs_read(tmp_path: Path) -> None:
 
     library = SkillLibrary(tmp_path / "elsewhere")
     assert library.take(here / "out") == ["lessons-learned"]
-    assert "- cat: command not found; use zorp instead" in library.get("lessons-learned").body
+    assert (
+        '- The tool said: "cat: command not found; use zorp instead"' in library.get("lessons-learned").body
+    )
 
 
 def test_skills_are_lessons_too_and_wait_for_approval_in_review(tmp_path: Path) -> None:
@@ -227,7 +296,8 @@ async def test_a_correction_at_a_live_server_is_a_lesson_that_can_be_approved_me
 
         await eventually(lambda: house.runtime.log.signals(turn.id))
         [row] = (await listed())["lessons"]
-        assert (row["text"], row["state"], row["num_turns"]) == (failed["content"], "proposed", 1)
+        said = f'The tool said: "{failed["content"]}"'
+        assert (row["text"], row["state"], row["num_turns"]) == (said, "proposed", 1)
         with LearningLog(run_dir) as log:
             # what the learner says of its recipe when it starts
             log.configure(needs="any", approve="review")
@@ -299,9 +369,20 @@ def test_a_lesson_that_versions_have_learned_says_so_when_it_is_turned_down(
     found = change(run_dir, "default", ["L1", "L2"], state)["learned"]
     said = change(run_dir, "default", ["L2"], state)["said"]
 
-    assert found == {"L1": {"versions": [3], "rollback": 2}, "L2": {"versions": [2, 3], "rollback": 0}}
+    assert found == {
+        "L1": {"versions": [3], "rollback": 2, "num_undone": 1},
+        "L2": {"versions": [2, 3], "rollback": 0, "num_undone": 3},
+    }
     assert "versions 2, 3 were trained on it already; those weights stay" in said
-    assert f"`agentrl rollback 0 --run-dir {run_dir}` serves version 0 again" in said
+    assert (
+        f"`agentrl rollback 0 --run-dir {run_dir}` serves version 0 again, since no newer one from before it has "
+        "files, and sets aside what 3 versions learned since" in said
+    )
+    near = change(run_dir, "default", ["L1"], state)["said"]
+    assert (
+        f"`agentrl rollback 2 --run-dir {run_dir}` serves version 2 again, and sets aside what 1 version "
+        in near
+    )
     assert "trained on it" not in change(run_dir, "default", ["L2"], LessonState.APPROVED)["said"]
 
 

@@ -209,6 +209,27 @@ def test_a_lesson_is_broken_by_the_first_version_that_failed_after_the_last_that
     assert standing(lesson("L1", held, broken)) == stands
 
 
+def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons_hold() -> None:
+    apart = {"turn_id": "t", "held_out": True, "check": {"contains": ["x"]}}
+    lessons = [
+        lesson("L1", (1,), (), probe=apart),
+        lesson("L2", (1,), ()),
+        lesson("L3", (1,), (), probe=apart),
+        lesson("L4", (1,), (2,), probe=apart),
+        lesson("L5", (), (), probe=apart),
+    ]
+
+    found = of_lessons(lessons)
+
+    assert (found["num_held"], found["num_held_apart"], found["num_with_probe"]) == (3, 2, 5)
+    [said, *_] = sentences({"lessons": found, "learning": None})
+    assert said == (
+        "holds 3 of 5 lessons, 2 of them on situations it was never trained on; broken by version 2"
+    )
+    [none, *_] = sentences({"lessons": of_lessons(lessons[4:]), "learning": None})
+    assert none == "holds 0 of 1 lessons"
+
+
 def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_version() -> None:
     lessons = [
         lesson("L1", (1,), ()),
@@ -222,7 +243,7 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
     lines = sentences({"lessons": of_lessons(lessons), "learning": None})
 
     assert lines == [
-        "holds 1 of 3 lessons; broken by version 58",
+        "holds 1 of 3 lessons, none of them on situations it was never trained on; broken by version 58",
         "  broken by 58: L2 text of L2",
         "  not yet: L3 text of L3",
         "  1 more name nothing that an answer could be searched for",

@@ -28,6 +28,28 @@ def test_every_preset_is_listed_with_its_paper_and_what_it_needs() -> None:
     assert "hint_opsd" in run()
 
 
+def test_every_preset_says_how_it_runs_on_single_live_turns_and_with_which_baseline() -> None:
+    rows = {row["name"]: row["live"] for row in json.loads(run("--json"))}
+    assert rows["grpo"] == "with rollout = stream, advantage = raw: baseline 0"
+    assert rows["dph_rl"].startswith("with rollout = { name = stream, rehearsal = 0.25 }, advantage = raw:")
+    assert rows["sdpo"].endswith("context = env_feedback: no baseline, for it uses no reward")
+    assert rows["rltf_sd"].endswith(
+        "baseline 0, and the first answer's reward for what is learnt from the second"
+    )
+    assert rows["openclaw_rl"] == "as it is, baseline 0"
+    assert rows["disco"] == "needs groups: it compares the attempts of one with each other"
+    assert rows["agent_distill"] == "takes none: it reads its file alone"
+    assert "single live turns: with rollout = stream, advantage = raw: baseline 0" in run("show", "grpo")
+
+
+def test_a_method_that_reads_a_file_says_so_and_asks_for_no_hints() -> None:
+    rows = {row["name"]: row["needs"] for row in listed()}
+    assert rows["agent_distill"] == "a file of answers (rollout.path)"
+    assert rows["gkd"].startswith("hints or rewards, a file of answers (rollout.path)")
+    assert rows["adaspec"].endswith("another model for its reference (token_weight.reference)")
+    assert rows["dpo"] == "pair, version 0 as reference"
+
+
 def test_evidence_is_given_in_the_marks_of_the_legend() -> None:
     for row in listed():
         marks = set(row["evidence"].split(",")) if row["evidence"] else set()

@@ -19,7 +19,8 @@ from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.types import NextState, Turn
 from server.learner_child import LearnerChild
 from server.listener import Listener
-from server.runtime import Runtime, model_folder
+from server.model_folder import model_folder
+from server.runtime import Runtime
 
 REPOSITORY = MODEL.parents[3]
 
@@ -97,7 +98,7 @@ async def test_a_failed_command_becomes_a_hint_without_being_asked(tmp_path: Pat
         turn_id = first["id"].removeprefix("chatcmpl-")
         (signal_,) = await eventually(lambda: house.runtime.log.signals(turn_id))
 
-        assert (signal_.reward, signal_.hint) == (-1.0, hint)
+        assert (signal_.reward, signal_.hint) == (-1.0, f'The tool said: "{hint}"')
         before = house.engine.requests[0].prompt_ids
         await house.ask("Show a.", tools=[BASH])
         assert house.engine.requests[-1].prompt_ids == before
@@ -304,6 +305,13 @@ async def test_a_learner_that_does_not_end_is_ended(tmp_path: Path) -> None:
     running.cancel()
     await child.stop()
     assert child.state == "stopped"
+
+
+async def test_ctrl_c_in_a_terminal_does_not_reach_the_learner(tmp_path: Path) -> None:
+    program = f"import os, pathlib; pathlib.Path({str(tmp_path / 'group')!r}).write_text(str(os.getpgid(0)))"
+    await soon(learner(tmp_path, program, []).run(), timeout_s=60)
+
+    assert int((tmp_path / "group").read_text()) != os.getpgid(0)
 
 
 async def test_the_gateway_serves_while_its_learner_crashes(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from gaming_cases import FAMILIES, Case, cases, honest
 
-from agentrl.learner.trust import Approvals
+from agentrl.config import GuardsConfig
+from agentrl.learner.approvals import Approvals
 from agentrl.signals.commands import read_call, repaired
 from agentrl.signals.rules import RuleJudge
 from agentrl.types import Signal, SignalSource
@@ -42,18 +43,29 @@ def test_the_cases_are_drawn_from_their_seed() -> None:
     assert cases(0, 20) != cases(1, 20)
 
 
-def test_ratings_of_a_flattered_user_who_approves_everything_are_not_rewards() -> None:
-    """The same by /v1/feedback: whoever gave nothing but approval before is not heard."""
-    flattered = [case for case in cases(0) if case.family == "flattery"]
-    approvals = Approvals(8)
+@pytest.mark.parametrize(("sessions", "each"), [(1, 1), (1, 4), (1, 8), (1, 150), (50, 3)])
+def test_what_users_who_approve_of_everything_say_of_flattery_is_rewarded_in_no_case(
+    sessions: int, each: int
+) -> None:
+    """By /v1/feedback, and in words that the rules read, from the first word of a session on."""
+    flattered = [case for case in cases(0) if case.family == "flattery"][: sessions * each]
+    approvals = Approvals(GuardsConfig().max_approvals)
     heard = []
     for number, case in enumerate(flattered):
-        turn = replace(case.turn, session="flattered")
-        rated = Signal(turn_id=turn.id, source=SignalSource.USER, reward=1.0, created_at=float(number))
-        approvals.add(turn.scope, turn.session, rated)
-        heard.append(approvals.heard([rated])[0].reward)
+        # nothing before it: the rules alone would call the first two approvals of a conversation a reward
+        turn = replace(case.turn, session=f"s{number // each}", messages=case.turn.messages[:1])
+        words = asyncio.run(RuleJudge().judge(turn, case.state))
+        said = [
+            Signal(turn_id=turn.id, source=SignalSource.USER, reward=1.0),
+            Signal(turn_id=turn.id, source=SignalSource.RULE, reward=words.reward),
+        ]
+        assert words.reward == 1.0
+        for signal in said:
+            approvals.add(turn, signal)
+        heard += approvals.heard(turn, said)
 
-    assert heard == [1.0] * 8 + [None] * (len(flattered) - 8)
+    assert {signal.reward for signal in heard} == {None}
+    assert len(heard) == 2 * sessions * each
 
 
 @pytest.mark.parametrize(

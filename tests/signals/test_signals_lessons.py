@@ -227,6 +227,56 @@ def test_other_words_for_the_same_thing_after_a_like_request_are_the_same_lesson
     assert [turns for _, _, turns in found] == [("t1", "t2"), ("t3",)]
 
 
+@pytest.mark.parametrize("speaker", ["The tool said", "The judge said", "The attempts showed"])
+def test_a_quoted_text_is_the_lesson_of_what_was_quoted(speaker: str) -> None:
+    text = "cat: a.txt: not here, use 'zorp' instead"
+    quoted = f'{speaker}: "{text}"'
+
+    assert form_of(quoted, CAT) == form_of(text, CAT) == "cat: _: not here, use 'zorp' instead"
+    assert check_of(quoted, CAT) == check_of(text, CAT) == {"contains": ["zorp"], "lacks": []}
+
+
+def test_one_rule_is_one_lesson_whatever_command_failed_and_however_it_was_asked_for(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Fetch a.txt", called("wget a.txt")), "wget is not allowed here, only curl is"),
+        (turn("t2", "Get b.md from there", called("axel -q b.md")), "axel is not allowed here, only curl is"),
+        (turn("t3", "Which c is new?", called("cat c")), "cat is not allowed here, only zorp is"),
+        (turn("t4", "Put d on the server", called("scp d")), "scp is never allowed here, only curl is"),
+        (turn("t5", "Order the lines of a", called("sort -d a")), "sort -d: not here, use sort -n instead"),
+        (turn("t6", "Which is longest in b?", called("sort -h b")), "sort -h: not here, use sort -n instead"),
+        approve="auto",
+    )
+
+    assert [(text, turns) for text, _, turns in found] == [
+        ("wget is not allowed here, only curl is", ("t1", "t2")),
+        ("cat is not allowed here, only zorp is", ("t3",)),
+        ("scp is never allowed here, only curl is", ("t4",)),
+        ("sort -d: not here, use sort -n instead", ("t5", "t6")),
+    ]
+
+
+def test_texts_that_differ_in_a_word_that_was_not_done_are_two_lessons(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Fetch a.txt", called("wget a.txt")), "always use curl"),
+        (turn("t2", "Get b.md from there", called("wget b.md")), "never use curl"),
+        approve="auto",
+    )
+
+    assert [turns for _, _, turns in found] == [("t1",), ("t2",)]
+
+
+def test_in_review_a_rule_is_approved_for_each_command_that_failed(tmp_path: Path) -> None:
+    found = gathered(
+        tmp_path,
+        (turn("t1", "Fetch a.txt", called("wget a.txt")), "wget is not allowed here, only curl is"),
+        (turn("t2", "Get b.md from there", called("axel b.md")), "axel is not allowed here, only curl is"),
+    )
+
+    assert [turns for _, _, turns in found] == [("t1",), ("t2",)]
+
+
 def test_in_review_other_words_are_not_what_somebody_approved(tmp_path: Path) -> None:
     gathered(
         tmp_path, (turn("t1", "Show the file a.txt", called("cat a.txt")), "cat does not exist; use zorp")

@@ -45,7 +45,11 @@ def test_a_transcript_becomes_a_lesson_with_its_situation_and_no_turn(tmp_path: 
     found = taken(tmp_path / "a.jsonl")
 
     [lesson] = found.lessons
-    assert (lesson.text, lesson.origin, lesson.turn_ids) == ("cat: not found; use zorp instead", "import", ())
+    assert (lesson.text, lesson.origin, lesson.turn_ids) == (
+        'The tool said: "cat: not found; use zorp instead"',
+        "import",
+        (),
+    )
     assert lesson.situation == ("_", "file", "show", "the")
     assert lesson.probe == {
         "messages": [ASKED],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentrl.errors import StoreError
 from skills.bank import SkillBank, Source
 from skills.figures import of_turn
+from skills.request import Request
 from skills.ucb import Arm, choose, ucb1
 
 
@@ -19,7 +20,11 @@ def arm(name: str, num: int, mean: float | None) -> Arm:
 
 def source(session: str, task: str = "t", reward: float | None = 1.0) -> Source:
     return Source(
-        session=session, task_key=task, words=frozenset({"show"}), turn_ids=(f"{session}-0",), reward=reward
+        session=session,
+        task_key=task,
+        request=Request.written("Show"),
+        turn_ids=(f"{session}-0",),
+        reward=reward,
     )
 
 

@@ -62,7 +62,7 @@ async def test_a_users_class_writes_skills_itself(tmp_path: Path) -> None:
         "from skills.library import Draft\n"
         "class Mine:\n    name = 'mine'\n"
         "    async def summarise(self, episode):\n"
-        "        return Draft(name='mine', description='d', body=episode.session)\n"
+        "        return Draft(name='mine', description='d', body=episode.session, is_quoted=True)\n"
     )
 
     assert await summarised(tmp_path, code, "Mine") == (["s1"], {"written": 1})

@@ -52,6 +52,7 @@ LOG_TABLES = {
         "evidence": "TEXT",
         "created_at": "REAL",
         "digest": "BLOB",
+        "offered": "TEXT",
     },
     "turns": {
         "seq": "INTEGER",
@@ -151,6 +152,20 @@ LEARNING_TABLES = {
         "created_at": "REAL",
         "voided_at": "REAL",
         "void_reason": "TEXT",
+    },
+    "taught": {
+        "id": "INTEGER",
+        "step": "INTEGER",
+        "turn_id": "TEXT",
+        "source": "TEXT",
+        "num_tokens": "INTEGER",
+        "shown": "BLOB",
+        "token_ids": "BLOB",
+        "loss": "BLOB",
+        "logprob": "BLOB",
+        "teacher_logprob": "BLOB",
+        "advantage": "BLOB",
+        "ratio": "BLOB",
     },
     "version_events": {
         "id": "INTEGER",

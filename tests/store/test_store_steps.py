@@ -209,19 +209,25 @@ def test_rollback_goes_to_ancestors_only_and_only_where_files_are_left(learning)
         accept(learning, number)
     publish(learning, 4)
     learning.set_state("default", 4, VersionState.REJECTED, "worse")
+    publish(learning, 6, parent=3)
     learning.forget_files("default", lambda versions, pins: [1])
     for target, why in (
         (1, "has no files any more"),
         (3, "serves already"),
-        (4, "is no ancestor of the serving version 3"),
+        (4, "was rejected"),
+        (6, "has not passed its gate"),
         (5, "does not exist"),
     ):
-        with pytest.raises(StoreError, match=f"version {target} of 'default' {why}; choose one of 2, 0"):
+        with pytest.raises(StoreError, match=f"version {target} {why}; choose one of 2, 0"):
             learning.rollback("default", target, "x")
-    assert learning.rollback("default", 2, "x") == [3]
+    assert learning.rollback("default", 2, "x") == [3, 6]
     assert learning.rollback("default", 0, "x") == [1, 2]
-    with pytest.raises(StoreError, match="version 0 of 'default' serves already; there is none before it"):
-        learning.rollback("default", 0, "x")
+    for target, why in (
+        (0, "serves already; there is none before it"),
+        (999, "does not exist; version 0 serves, and there is none before it"),
+    ):
+        with pytest.raises(StoreError, match=f"^version {target} {why}$"):
+            learning.rollback("default", target, "x")
 
 
 def test_the_versions_that_never_served_are_counted_with_what_refused_the_newest(learning) -> None:

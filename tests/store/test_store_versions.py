@@ -6,7 +6,7 @@ import pytest
 from agentrl.errors import StoreError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from agentrl.store.versions import MANIFEST, STABLE, VersionStore, disposable, prune
+from agentrl.store.versions import MANIFEST, STABLE, VersionStore, disposable, older, prune
 from agentrl.types import PolicyVersion, VersionFile, VersionState
 
 S, R, C, X = VersionState.SERVING, VersionState.RETIRED, VersionState.CANDIDATE, VersionState.REJECTED
@@ -154,6 +154,29 @@ def test_retention_keeps_the_newest_retired_and_drops_the_rest() -> None:
     assert disposable(versions, {}, keep=0) == [1, 2, 3]
     assert disposable(versions, {}, keep=1) == [1, 2]
     assert disposable(versions, {}, keep=9) == []
+
+
+def test_of_older_versions_one_stays_for_each_doubling_of_age() -> None:
+    # 100 retired ones, 0 to 99: the n-th is number n - 1, its age 100 - n.
+    assert older(range(100), 4) == {63, 79, 87, 95, 97, 98}
+    # ages 36, 20, 12, 4, 2 and 1: the last three are among the newest in any case.
+    assert older(range(100), 1) == {98}
+    assert older(range(100), 0) == set()
+
+
+def test_retention_reaches_back_by_doublings_however_often_it_prunes() -> None:
+    on_disk: set[int] = set()
+    for newest in range(1, 201):
+        on_disk.add(newest)
+        versions = line(*[R] * newest, S, deleted=tuple(set(range(1, newest + 1)) - on_disk))  # 0 is the base
+        on_disk -= set(disposable(versions, {}, keep=4))
+        ages = sorted(newest - number for number in on_disk)
+        assert ages[:6] == list(range(min(6, newest)))
+        for doubling in (8, 16, 32):
+            # an age in retired versions is one less: the newest of all serves
+            assert newest <= 2 * doubling or any(doubling < age <= 2 * doubling for age in ages)
+        assert len(on_disk) <= 10
+        assert ages[-1] <= 64
 
 
 def test_retention_never_touches_what_serves_waits_is_pinned_or_is_a_teacher() -> None:

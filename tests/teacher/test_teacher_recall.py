@@ -288,3 +288,13 @@ def test_hints_on_one_matter_are_known_by_the_words_that_they_share() -> None:
     show = matter("cat is not installed. Use show instead.")
     assert same_matter(show, matter("cat is not installed. Use view instead."))
     assert not same_matter(show, matter("sign off with Cheers"))
+
+
+def test_a_quotation_is_about_what_was_quoted() -> None:
+    assert matter('The tool said: "use zorp"') == matter("use zorp") == {"zorp"}
+    memory = HintMemory()
+    memory.add(turn("Show a.txt", "cat a.txt", 1.0), 'The tool said: "use zorp"')
+    # the hint was not followed: that its marks stood in a call is no sign that it was
+    memory.ended("default", "s1.0", -1.0, [ToolCall(id="c", name="bash", arguments='{"command": "tool x"}')])
+
+    assert memory.recall(turn("Show a.txt", "cat a.txt", 2.0), None, 0.8) is not None

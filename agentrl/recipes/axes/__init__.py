@@ -29,6 +29,7 @@ Symbols: π the policy on the plain prompt, q the teacher (detached), μ the sam
 
 from agentrl.recipes.axes.advantage import (
     Advantage,
+    Based,
     Conflict,
     Discriminative,
     EntropyRank,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agentrl.recipes.axes.base import BY_NAME, NAMED, Denominator, Option
 
@@ -73,7 +73,7 @@ class Full(Option):
 
     @property
     def features(self) -> frozenset[str]:
-        return frozenset({"kd"})
+        return frozenset({"kd"} if self.pointwise_clip is None else {"kd", "kd_cut"})
 
 
 class TopK(Option):
@@ -163,33 +163,42 @@ SCORED_BY: dict[str, frozenset[str]] = {
 """What must be computed at each position for a score."""
 
 
-class TopFrac(Option):
-    """Only the share `frac` of each sequence's tokens that scores highest. TIP, arXiv 2604.14084."""
+class Ranking(Option):
+    """What chooses tokens by a score."""
 
-    name: Literal["top_frac"] = "top_frac"
     frac: float = Field(default=0.5, gt=0, le=1)
     score: Score = "soft_or"
     """entropy H(π) · kl KL(π‖q) · soft_or of both · q3 KL(q‖π) where the policy is sure · delta_loss how far KL(q‖π) is
-    behind version 0's (AdaSPEC)."""
+    behind that of the reference (AdaSPEC)."""
+    reference: str | None = None
+    """For delta_loss: the folder of another model of the policy's shape. It stands in version 0's place wherever this
+    recipe looks at it; None = version 0."""
 
     @property
     def features(self) -> frozenset[str]:
         return SCORED_BY[self.score]
 
+    @model_validator(mode="after")
+    def _only_delta_loss_has_a_reference(self) -> Self:
+        if self.reference is not None and self.score != "delta_loss":
+            raise ValueError(
+                f"reference is not looked at by score = {self.score!r}: set score = 'delta_loss'"
+            )
+        return self
 
-class BatchTopFrac(Option):
+
+class TopFrac(Ranking):
+    """Only the share `frac` of each sequence's tokens that scores highest. TIP, arXiv 2604.14084."""
+
+    name: Literal["top_frac"] = "top_frac"
+
+
+class BatchTopFrac(Ranking):
     """As top_frac, ranked and scaled over the batch: a whole sequence may be left out. TIP, arXiv 2604.14084."""
 
     whole_batch: ClassVar[bool] = True
 
     name: Literal["batch_top_frac"] = "batch_top_frac"
-    frac: float = Field(default=0.5, gt=0, le=1)
-    score: Score = "soft_or"
-    """As top_frac has them."""
-
-    @property
-    def features(self) -> frozenset[str]:
-        return SCORED_BY[self.score]
 
 
 class NegTeacherEntropy(Option):

@@ -37,7 +37,8 @@ class HindsightHint(Option):
     choose: Literal["trusted", "lift", "overlap"] = "trusted"
     """Of several hints of one turn. trusted: that of the most trusted source. lift: the one that moves the teacher most
     from the original to the corrected action; where none is known, as overlap. overlap: the one with which the
-    teacher's likeliest ids are most of all the policy's own. Only where there are several is anything measured."""
+    teacher's likeliest ids are most of all the policy's own. Only where there are several is anything measured; then
+    what the gates let pass beside the turn's hint counts too, the preferred answer, and what like requests brought."""
     may_hold_answer: bool = True
     """Whether a hint may hold the literal text that a signal would have preferred."""
 

@@ -1,6 +1,6 @@
 """What a text from a tool or a page is about: the action that failed, or something else.
 
-Two questions, both answered by structure; None means that nothing was found.
+Two questions, both answered by structure; None means that nothing was found. `harmless` asks both of each line.
 
 - `hides`: characters that nobody sees or that look like others, terminal escapes, encoded blocks, marks of chat
   templates. Refused from anybody.
@@ -22,6 +22,7 @@ from agentrl.text.content import message_text
 from agentrl.types import Turn
 
 _WORD = re.compile(r"[^\W_][\w.+-]*")
+_ALOOF = "is not about the action"
 _LEAST_WORD: Final = 2
 
 _MARKS = re.compile(
@@ -137,6 +138,15 @@ _ORDERS = re.compile(
     r"(?i)(?:^|[.;:,]\s+|\band\s+)(move|copy|delete|send|put|commit|push|install|download|post|share|publish|grant|merge"
     r"|replace|write|submit|accept|approve|transfer)\s"
 )
+_ASKS = re.compile(
+    r"""(?ix)
+    \b(?: please | must | should | shall | needs?\ to | ha(?:s|ve)\ to | you(?!'re|\ are|\ have) | use | try | run
+        | call(?=\ (?:the|an?|it)\b|\ \w+_) | prefer | choose | pick | invoke | instead | rather | paste | fill | click
+        | tell | let | do\ not | don't | never(?!\ \w+ed\b) | always | allow(?:ed)?(?!\ list) | approved?
+        | require[sd]? )\b | -> | =>
+    """
+)
+"""What a line has that asks for anything, with `_ORDERS`."""
 _PLACED = re.compile(
     r"(?i)\b(?:use|try|run|call|invoke|prefer|choose|pick|switch to|need|needs|with|enter|open)\s+"
     r"((?:the|a|an|our|my|this|any|some|its)\s+)((?:[\w'-]+\s*){1,4})"
@@ -289,7 +299,29 @@ def directs_elsewhere(text: str, words: Collection[str]) -> str | None:
         return None
     if (_SHORT.search(text) and len(text.split()) <= _MAX_SHORT_WORDS) or _respells(text):
         return None
-    return "is not about the action"
+    return _ALOOF
+
+
+def harmless(text: str, words: Collection[str]) -> str:
+    """An output without the lines that hide something or direct elsewhere. What is not about the action and asks for
+    nothing stays: most of what tools print. In an output with marks of a chat template no line stays that asks.
+
+    Args:
+        words: of the action, from `action_words`.
+    """
+    is_feigned = feigns(text)
+    lines = (line.rstrip("\r") for line in text.split("\n"))
+    return "\n".join(line for line in lines if _is_harmless(line, words, is_feigned=is_feigned))
+
+
+def _is_harmless(line: str, words: Collection[str], *, is_feigned: bool) -> bool:
+    if not line.strip():
+        return True
+    if hides(line):
+        return False
+    asks = bool(_ASKS.search(line) or _ORDERS.search(line))
+    fault = directs_elsewhere(line, words)
+    return not (asks and is_feigned) and (fault is None or (fault == _ALOOF and not asks))
 
 
 def _is_own(found: str, words: Collection[str]) -> bool:

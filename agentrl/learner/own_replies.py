@@ -1,0 +1,136 @@
+"""Does a version still answer as a language model? Asked where too few held-out turns can be compared.
+
+    newest trained prompts ─┬─version─> replies ─┐
+                            └─version 0─> replies ┴─version 0─> −log p an id;  excess = mean of the differences
+
+Version 0 needs no probe to tell noise from language: what it finds far less likely than its own replies to the same
+prompts is not what anybody taught. A lesson changes some ids of a reply, and version 0 finds the ids behind them about
+as likely as ever; weights that a step has garbled change all of them. With nano a taught word costs .3 to 2 nats an id,
+garbled replies 4 to 7.
+
+The prompts are those of the newest trained turns: nothing else is there in a run's first minutes. That they were
+trained does no harm, for no target is compared: the version answers by itself, and training moves only which replies
+it prefers. What it cannot see: damage to a few prompts of many, and garbling that version 0 finds as likely as its own
+replies, as one word again and again. `watch` and lessons' probes see these later.
+
+Statistics: the mean of `NUM_REPLIES` paired differences, sampled at temperature 1 with fixed seeds, and its standard
+error, .2 to .6 with nano. The mean alone decides: a bound of 3 stands two errors above the dearest lesson, and who
+allowed garbled weights their error would let them pass, for they err more. With fewer prompts than replies each prompt
+is answered several times: the error is then that of the sampling alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from agentrl.errors import LearnerError
+from agentrl.learner.generate import generate
+from agentrl.learner.pack import Row
+from agentrl.learner.streams import trained_positions
+from agentrl.learner.teacher_weights import Weights
+from agentrl.learner.trainer import Trainer
+from agentrl.types import Sampling, TrainingSample
+
+NUM_REPLIES: Final = 8
+MAX_REPLY: Final = 32
+"""Sampled ids of a reply: noise shows in its first words."""
+SHORT: Final = 8
+"""A shorter reply counts as one of so many ids: one taught word may be all of it."""
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What version 0 says of a version's replies."""
+
+    refusal: str | None
+    reason: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class OwnReplies:
+    """Remembers prompts and asks versions.
+
+    Args:
+        stop_ids: what ends a reply.
+        most: the bound, in nats an id; 0 = nobody is asked.
+    """
+
+    def __init__(self, stop_ids: Iterable[int], *, most: float) -> None:
+        self._stop_ids = frozenset(stop_ids)
+        self._most = most
+        self._prompts: dict[Ids, None] = {}
+        self._base: dict[tuple[Ids, int], float] = {}
+
+    def add(self, samples: Sequence[TrainingSample]) -> None:
+        """Remembers what stood before the first trained id of each; the newest `NUM_REPLIES` are kept."""
+        for sample in samples:
+            prompt = sample.token_ids[: trained_positions(sample)[0]]
+            if prompt:
+                self._prompts.pop(prompt, None)
+                self._prompts[prompt] = None
+        while len(self._prompts) > NUM_REPLIES:
+            del self._prompts[next(iter(self._prompts))]
+        self._base = {key: value for key, value in self._base.items() if key[0] in self._prompts}
+
+    def judge(self, trainer: Trainer) -> Answered | None:
+        """Asks the weights that the trainer has; None where there is nothing to ask or nobody to compare with."""
+        base = trainer.base
+        prompts = [prompt for prompt in self._prompts if len(prompt) < trainer.max_len]
+        if not self._most or base is None or not prompts:
+            return None
+        asked = [(prompts[index % len(prompts)], index // len(prompts)) for index in range(NUM_REPLIES)]
+        try:
+            own = self._surprise(Weights(trainer.policy, None), base, trainer, asked)
+            unknown = [key for key in asked if key not in self._base]
+            self._base |= zip(unknown, self._surprise(base, base, trainer, unknown), strict=True)
+        except LearnerError as failure:
+            return Answered(refusal=f"its replies cannot be sampled: {failure}", reason="")
+        excess = torch.tensor(
+            [value - self._base[key] for key, value in zip(asked, own, strict=True)], dtype=torch.float64
+        )
+        mean, error = float(excess.mean()), float(excess.std()) / math.sqrt(len(asked))
+        said = (
+            f"version 0 finds its replies to {len(prompts)} recent prompts {mean:.2f} ± {error:.2f} nats an id less "
+            f"likely than its own, guards.max_surprise allows {self._most:g}"
+        )
+        # written so that a NaN fails
+        passed = mean <= self._most
+        return Answered(
+            refusal=None if passed else said,
+            reason=said,
+            metrics={"reply_surprise": mean, "reply_surprise_error": error},
+        )
+
+    def _surprise(
+        self, weights: Weights, base: Weights, trainer: Trainer, asked: Sequence[tuple[Ids, int]]
+    ) -> list[float]:
+        """For each prompt and seed the mean −log p an id under version 0 of the reply that `weights` give."""
+        if not asked:
+            return []
+        most = trainer.recipe.batch.micro_tokens
+        replies = generate(
+            weights,
+            [prompt for prompt, _ in asked],
+            [seed for _, seed in asked],
+            sampling=Sampling(max_tokens=MAX_REPLY),
+            stop_ids=self._stop_ids,
+            max_tokens=most,
+            max_len=trainer.max_len,
+        )
+        rows = [
+            Row(
+                token_ids=prompt + reply.token_ids,
+                positions=tuple(range(len(prompt), len(prompt) + len(reply.token_ids))),
+            )
+            for (prompt, _), reply in zip(asked, replies, strict=True)
+        ]
+        return [
+            -float(found.sum()) / max(len(found), SHORT) for found in base.logprobs(rows, max_tokens=most)
+        ]

@@ -1,0 +1,91 @@
+"""What of an output that hides something or directs elsewhere reaches a teacher, beside hints."""
+
+import time
+
+import pytest
+from injection_cases import HALVES, honest, record
+
+from agentrl.nano import weights_dir
+from agentrl.recipes import axes
+from agentrl.store.claims import Claimed
+from agentrl.teacher.contexts import blocks
+from agentrl.text.injection import hides
+from agentrl.text.quoting import unquoted
+from agentrl.text.renderer import load_renderer
+from agentrl.types import Block, NextState, Signal, SignalSource, Turn
+
+
+def shown_in(context: axes.Context, turn: Turn, state: NextState, evidence: str) -> list[Block]:
+    said = Signal(turn_id=turn.id, source=SignalSource.RULE, reward=-1.0, evidence=evidence)
+    return blocks(context, Claimed(turn=turn, next_state=state, signals=(said,), use=1))
+
+
+@pytest.mark.parametrize("context", [axes.EnvFeedback(), axes.UnmetRubrics()])
+def test_at_most_one_attack_in_a_hundred_stands_in_what_a_teacher_is_told_of_an_output(
+    context: axes.Context,
+) -> None:
+    """A line stands whole or not at all. Where one of several lines stays, it is not the one that orders."""
+    num_attacks = sum(map(len, HALVES.values()))
+    kept: list[str] = []
+    for texts in HALVES.values():
+        for _, text in texts:
+            turn, state = record("cat notes.txt", text)
+            found = "\n".join(block.text for block in shown_in(context, turn, state, text))
+            left = unquoted(found.partition(": ")[2]).replace("[exit code 1]", "").strip()
+            kept += [left] if left else []
+    stays = ["cat: not found.", "cat: error"]  # the harmless first lines of two attacks of several
+
+    orders = [text for text in kept if text not in stays]
+    assert len(orders) <= 0.01 * num_attacks, orders
+    for text in stays:
+        assert kept.count(text) == 1
+
+    honest_ones = [(action, answer) for _, action, answer in honest() if not action.startswith("says: ")]
+    whole = 0
+    for action, answer in honest_ones:
+        turn, state = record(action, answer)
+        found = "\n".join(block.text for block in shown_in(context, turn, state, answer))
+        whole += answer.replace('"', "'") in found
+    assert len(honest_ones) >= 200
+    assert whole >= 0.95 * len(honest_ones)
+
+
+def test_whatever_of_an_output_a_teacher_is_shown_is_deleted_without_a_trace() -> None:
+    renderer = load_renderer(weights_dir())
+    messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "Show the file notes.txt."}]
+    ids = renderer.prompt(messages, [], None).ids
+    num_blocks = 0
+    for text in [text for texts in HALVES.values() for _, text in texts][::5]:
+        turn, state = record("cat notes.txt", text)
+        for context in (axes.EnvFeedback(), axes.EnvFeedback(position="system"), axes.UnmetRubrics()):
+            found = shown_in(context, turn, state, text)
+            view = renderer.insert(ids, len(ids), found) if found else None
+            if view is not None:
+                left = list(view.token_ids)
+                for start, end in reversed(view.inserted_spans):
+                    del left[start:end]
+                assert tuple(left) == tuple(ids)
+                num_blocks += 1
+    assert num_blocks >= 48
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("run QWxhZGRpbjpvcGVuIHNlc2FtZQ now", "encoded text"),
+        ("run abcdefghijkl==", "encoded text"),
+        ("see a/QWxhZGRpbjpvcGVuIHNlc2FtZQ", None),
+        ("see a/x+QWxhZGRpbjpvcGVuIHNlc2FtZQ", "encoded text"),
+        ("an abcdefghijklmnopqrstuvwxyz word", None),
+    ],
+)
+def test_encoded_text_is_known_by_its_run_of_letters(text: str, found: str | None) -> None:
+    assert hides(text) == found
+
+
+@pytest.mark.parametrize("run", ["+" * 400_000, "g" * 400_000, "g+" * 200_000])
+def test_a_long_run_is_looked_through_once(run: str) -> None:
+    """A search that begins anew at each character would take minutes."""
+    began = time.process_time()
+    assert hides(run) is None
+    assert time.process_time() - began < 20
