@@ -115,6 +115,9 @@ class LocalProcessEngine(Frontend):
             keeper, self._keeper = self._keeper, None
             keeper.cancel()
             await asyncio.wait([keeper])
+        if self._child is not None:  # the keeper had not begun, so it could not end its child
+            child, self._child = self._child, None
+            await child.end()
 
     # -- the link -----------------------------------------------------------------------------------------------
 

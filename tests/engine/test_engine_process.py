@@ -313,3 +313,12 @@ def test_a_parent_that_is_killed_takes_its_child_with_it(qwen: Path) -> None:
     # It is nobody's child here, so it is gone, or a zombie of whoever adopted it.
     psutil.wait_procs([child], timeout=20)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_an_engine_that_is_closed_right_after_its_start_leaves_no_process(qwen: Path) -> None:
+    engine = await LocalProcessEngine.start(qwen, CONFIG)
+    pid = engine.pid
+    assert pid is not None
+    await engine.aclose()
+    assert engine.pid is None
+    assert not psutil.pid_exists(pid)
