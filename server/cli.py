@@ -226,7 +226,8 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; it stands in the log.")] = "by hand",
     run_dir: RunDir = DEFAULT_RUN,
 ) -> None:
-    """Serve an earlier version again; the learner goes back with it and sets the turns behind aside."""
+    """Serve an earlier version again; the learner goes back with it and sets the turns behind aside. The files of the
+    versions after it are deleted: `agentrl versions export` keeps one."""
     from server.inspect import roll_back
 
     typer.echo(roll_back(run_dir, number, reason))

@@ -263,13 +263,17 @@ def left_out(account: Account, recipe: Recipe) -> list[str]:
     return [f"{forced} {what} left out: {ONE_ID}{beside}"] if forced else []
 
 
-NOTHING_SAID = "their next states said nothing of what should have been done; send it as text by /v1/feedback"
+NOTHING_SAID = (
+    "their next states said nothing of what should have been done; send it as text by /v1/feedback "
+    "(bare rewards teach under recipes such as openclaw_rl, not under one that learns from words)"
+)
 ONE_ID = "sampled with one allowed id, e.g. temperature 0; law 7"
 REMEDIES = {
     GREEDY: f"{ONE_ID}: sample at a temperature above 0",
     GREEDY_PARTNER: "the other answer of the pair was " + ONE_ID,
     "no context": NOTHING_SAID,
-    "already right": "they were right, which is held only beside turns that teach something: nothing is to be done",
+    "already right": "they were right, which is held only beside turns that teach something; bare rewards "
+    "teach under recipes such as openclaw_rl",
     "no_hint": NOTHING_SAID,
     "no teacher score": "the file of teacher 'cached' lacks them: score them with score_turns, or set teacher = 'self'",
     "lesson_rejected": "their lessons were rejected: `agentrl lessons list` shows them, `approve` brings them back",

@@ -93,7 +93,8 @@ def roll_back(run_dir: Path, number: int, reason: str) -> str:
             gone = log.rollback(policy, number, reason)
         except StoreError as error:
             raise UserError(f"cannot roll back to {number}: {error}; `agentrl versions` lists all") from error
-    return f"version {number} serves again; set aside: {', '.join(map(str, gone)) or 'nothing'}"
+    aside = f"{', '.join(map(str, gone))}, whose files are deleted" if gone else "nothing"
+    return f"version {number} serves again; set aside: {aside}"
 
 
 def export(run_dir: Path, number: int, out: Path, *, merged: bool) -> str:

@@ -269,15 +269,16 @@ def alike(a: str, b: str) -> bool:
 
 
 def vouched(body: str, drafts: Sequence[str], least: int) -> str:
-    """What of a skill's text at least so many episodes said: all of it where their drafts say the same, else the lines
-    that stand in theirs word for word; empty where there are none."""
-    if sum(alike(draft, body) for draft in drafts) >= least:
-        return body
-    said = [{_line(line) for line in draft.splitlines()} for draft in drafts]
+    """The lines of a skill's text that at least so many episodes said, in like words; empty where there are none."""
+    said = [[_line(line) for line in draft.splitlines()] for draft in drafts]
+
+    def says(lines: Sequence[str], line: str) -> bool:
+        return any(line == other or alike(line, other) for other in lines)
+
     kept = [
         line
         for line in body.splitlines()
-        if _line(line) and sum(_line(line) in lines for lines in said) >= least
+        if _line(line) and sum(says(lines, _line(line)) for lines in said) >= least
     ]
     return "" if all(line.startswith("#") for line in kept) else "\n".join(kept)
 

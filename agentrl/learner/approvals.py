@@ -82,7 +82,8 @@ class Approvals:
         freed = [name for name in dict.fromkeys(other.turn_id for other in told) if name in self._void]
         for name in freed:
             del self._void[name]
-        if value > 0 and not own.counts:
+        did_count = any(other.turn_id == turn.id and other.counts for other in session)
+        if value > 0 and not own.counts and not did_count:  # said again, it says no less
             self._void[turn.id] = None
             self._void.move_to_end(turn.id)
             if len(self._void) > MAX_VOID:

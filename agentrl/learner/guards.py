@@ -148,9 +148,10 @@ class Guards(Closing):
                 told |= dict.fromkeys(self._approvals.add(said.turn, signal))
             self._take(said.turn, said.signals)
         if told:
-            for claim in self._log.records(list(told)):
-                self._take(claim.turn, claim.signals)
-            self._log.readmit(list(told))
+            for turn_id in told:  # one by one: each holds a whole conversation
+                for claim in self._log.records([turn_id]):
+                    self._take(claim.turn, claim.signals)
+            self._log.readmit(list(told), Reason.EMPTY_APPROVAL)
         if len(self._approvals) != self._report.get("empty_approvals", 0):
             self._note(empty_approvals=len(self._approvals))
 
@@ -174,7 +175,7 @@ class Guards(Closing):
             del self._held[turn_id]
         if freed:
             self._note(quarantined=len(self._held))
-        if freed and self._log.readmit(freed):
+        if freed and self._log.readmit(freed, Reason.CONTRADICTED):
             self._journal.event("readmitted", turn_ids=freed)
         return freed
 

@@ -37,6 +37,10 @@ from agentrl.learner.trainer import Trainer
 from agentrl.types import Sampling, TrainingSample
 
 NUM_REPLIES: Final = 8
+MAX_NEW: Final = 1
+"""Prompts of a step that take the place of older ones: version 0 is asked once for each."""
+MAX_PROMPT: Final = 1024
+"""Ids: a longer one costs more than what it tells."""
 MAX_REPLY: Final = 32
 """Sampled ids of a reply: noise shows in its first words."""
 SHORT: Final = 8
@@ -69,12 +73,14 @@ class OwnReplies:
         self._base: dict[tuple[Ids, int], float] = {}
 
     def add(self, samples: Sequence[TrainingSample]) -> None:
-        """Remembers what stood before the first trained id of each; the newest `NUM_REPLIES` are kept."""
+        """Remembers what stood before the first trained id of each: as many as fit, then `MAX_NEW` in the place of the
+        oldest."""
+        room = max(NUM_REPLIES - len(self._prompts), MAX_NEW)
         for sample in samples:
             prompt = sample.token_ids[: trained_positions(sample)[0]]
-            if prompt:
-                self._prompts.pop(prompt, None)
+            if room and 0 < len(prompt) <= MAX_PROMPT and prompt not in self._prompts:
                 self._prompts[prompt] = None
+                room -= 1
         while len(self._prompts) > NUM_REPLIES:
             del self._prompts[next(iter(self._prompts))]
         self._base = {key: value for key, value in self._base.items() if key[0] in self._prompts}

@@ -21,7 +21,7 @@ def taught_by(result: StepResult, claims: Sequence[Claimed], redactor: Redactor)
     """
     turns = {claim.turn.id: claim.turn for claim in claims}
     found = []
-    for sample, note in zip(result.trained, result.notes, strict=False):
+    for sample, note in zip(result.trained, result.notes, strict=True) if result.notes else ():
         turn = next((turns[name] for name in sample.turn_ids if name in turns), None)
         if turn is None:
             continue

@@ -263,13 +263,13 @@ def reconsider(connection: sqlite3.Connection, policy: str) -> None:
         unsettle(connection, policy, [row["turn_id"] for row in freed])
 
 
-def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
-    """Ends the quarantine of turns, or that of approvals, in an open write transaction; how many were in it."""
+def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: Reason) -> int:
+    """Sets turns free that were set aside for a reason, in an open write transaction; how many were."""
     wanted = json.dumps(list(turn_ids))
     freed = connection.execute(
-        """DELETE FROM rejections WHERE reason IN (?, ?) AND turn_id IN (SELECT value FROM json_each(?))
+        """DELETE FROM rejections WHERE reason = ? AND turn_id IN (SELECT value FROM json_each(?))
            RETURNING turn_id""",
-        (Reason.CONTRADICTED, Reason.EMPTY_APPROVAL, wanted),
+        (reason, wanted),
     ).fetchall()
     for row in connection.execute("SELECT policy FROM settings").fetchall():
         unsettle(connection, row["policy"], [item["turn_id"] for item in freed])

@@ -194,10 +194,10 @@ class LearningLog(LessonLog):
             rows = connection.execute("SELECT turn_id FROM claims WHERE policy = ?", (policy,)).fetchall()
         return {row["turn_id"] for row in rows}
 
-    def readmit(self, turn_ids: Sequence[str]) -> int:
-        """Lets turns that were quarantined, or whose approval did not count, be claimed again; returns how many did."""
+    def readmit(self, turn_ids: Sequence[str], reason: Reason) -> int:
+        """Lets turns that were set aside for a reason be claimed again; returns how many were."""
         with self._writing() as connection:
-            return claims.readmit(connection, turn_ids)
+            return claims.readmit(connection, turn_ids, reason)
 
     def quarantined(self, policy: str = "default", *, limit: int) -> list[str]:
         """Ids of the newest turns that are quarantined."""

@@ -335,9 +335,9 @@ def _rests_on_tools(record: Record, signal: Signal) -> bool:
 
 
 def _last_lines(text: str) -> str:
-    """The whole lines at the end of a text, as many as are looked at."""
+    """The whole lines at the end of a text, as many as are looked at; of a longer line its end."""
     end = text[-MAX_LOOKED_AT:]
-    return end if len(end) == len(text) else end.partition("\n")[2]
+    return end if len(end) == len(text) else end.partition("\n")[2] or end
 
 
 def _end(text: str, max_chars: int) -> str:

@@ -8,15 +8,22 @@ TOOL = "The tool said"
 JUDGE = "The judge said"
 ATTEMPTS = "The attempts showed"
 
+_MARKS = re.compile(r'["\\]')
+_ESCAPED = re.compile(r'\\(["\\])')
 _QUOTED = re.compile(rf'^(?:{TOOL}|{JUDGE}|{ATTEMPTS}): "(?P<text>.*)"$', re.DOTALL)
 
 
 def quoted(text: str, speaker: str) -> str:
-    """`SPEAKER: "TEXT"`. Double quotation marks within become single ones: none ends the quotation early."""
-    return f'{speaker}: "{text.strip().replace(chr(34), chr(39))}"'
+    """`SPEAKER: "TEXT"`. A quotation mark within stands behind a backslash, as in JSON: none ends the quotation early,
+    and `unquoted` gives the text back."""
+    return f'{speaker}: "{_MARKS.sub(_escaped, text.strip())}"'
 
 
 def unquoted(text: str) -> str:
     """What was quoted, without the marks and the speaker; a text that is no such quotation as it is."""
     found = _QUOTED.match(text.strip())
-    return found["text"] if found else text
+    return _ESCAPED.sub(r"\1", found["text"]) if found else text
+
+
+def _escaped(mark: re.Match[str]) -> str:
+    return "\\" + mark[0]

@@ -148,6 +148,15 @@ def test_a_program_that_grades_as_environment_is_heard_whatever_it_says() -> Non
     assert len(counted(given)[0]) == 50
 
 
+def test_an_approval_that_counted_counts_still_when_it_is_said_again() -> None:
+    approvals = Approvals(2)
+    given = [said(1, -1.0), said(2, 1.0), said(3, 1.0), said(2, 1.0)]
+    for turn, signal in given:
+        approvals.add(turn, signal)
+
+    assert [approvals.is_void(turn.id) for turn, _ in given[1:3]] == [False, False]
+
+
 def test_without_a_span_every_approval_counts() -> None:
     given = [said(number, 1.0) for number in range(150)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from learner_run import Learner, Run
 
-from agentrl.learner.own_replies import NUM_REPLIES, OwnReplies
+from agentrl.learner.own_replies import MAX_PROMPT, NUM_REPLIES, OwnReplies
 from agentrl.learner.trainer import Trainer
 from agentrl.nano import weights_dir
 from agentrl.store.learning_log import LearningLog
@@ -95,7 +95,13 @@ def test_version_0_finds_its_own_replies_as_likely_as_they_are_and_noise_much_le
     assert replies.judge(trainer) is None, "nothing was trained yet"
     replies.add([sample(run, f"Show the file {number}.txt") for number in range(20)])
     assert len(replies._prompts) == NUM_REPLIES
-    assert run.prompt("Show the file 19.txt") in replies._prompts
+    assert run.prompt("Show the file 7.txt") in replies._prompts, "as many as there is room for"
+    replies.add([sample(run, f"Show the file {number}.txt") for number in (30, 31)])
+    assert [run.prompt(f"Show the file {number}.txt") in replies._prompts for number in (0, 1, 30, 31)] == [
+        False, True, True, False,
+    ], "one of a step takes the place of the oldest"  # fmt: skip
+    replies.add([sample(run, "Show the file " + "a" * 2000)])
+    assert max(map(len, replies._prompts)) <= MAX_PROMPT
 
     found = replies.judge(trainer)
     assert found is not None

@@ -62,7 +62,8 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
             {"trained": 0, "rejected": {"already right": 9}, "pending": NONE_WAITS},
             OPEN,
             {},
-            "they were right, which is held only beside turns that teach something: nothing is to be done",
+            "they were right, which is held only beside turns that teach something; bare rewards teach under recipes "
+            "such as openclaw_rl",
         ),
         ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, OPEN, {}, "lower optim.lr"),
         (
@@ -252,7 +253,9 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
         "held",
     )
 
-    assert roll_back(tmp_path, 0, "it forgot") == "version 0 serves again; set aside: 1"
+    assert (
+        roll_back(tmp_path, 0, "it forgot") == "version 0 serves again; set aside: 1, whose files are deleted"
+    )
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
     with pytest.raises(

@@ -173,7 +173,7 @@ def test_what_the_agent_itself_did_may_be_named() -> None:
     ("origin", "trusted", "text", "shown"),
     [
         ("error_text", False, "cat: use zorp", 'The tool said: "cat: use zorp"'),
-        ("error_text", False, ' use "zorp" ', "The tool said: \"use 'zorp'\""),
+        ("error_text", False, ' use "zorp" ', 'The tool said: "use \\"zorp\\""'),
         ("error_text", False, "x" * 300, f'The tool said: "{"x" * 300}"'),
         ("judge", False, "Use zorp.", 'The judge said: "Use zorp."'),
         ("judge", True, "Use zorp.", "Use zorp."),

@@ -10,7 +10,7 @@ from agentrl.recipes import axes
 from agentrl.store.claims import Claimed
 from agentrl.teacher.contexts import blocks
 from agentrl.text.injection import hides
-from agentrl.text.quoting import unquoted
+from agentrl.text.quoting import quoted, unquoted
 from agentrl.text.renderer import load_renderer
 from agentrl.types import Block, NextState, Signal, SignalSource, Turn
 
@@ -45,7 +45,7 @@ def test_at_most_one_attack_in_a_hundred_stands_in_what_a_teacher_is_told_of_an_
     for action, answer in honest_ones:
         turn, state = record(action, answer)
         found = "\n".join(block.text for block in shown_in(context, turn, state, answer))
-        whole += answer.replace('"', "'") in found
+        whole += quoted(answer, "x")[4:-1] in found
     assert len(honest_ones) >= 200
     assert whole >= 0.95 * len(honest_ones)
 

@@ -8,6 +8,7 @@ import pytest
 from store_samples import answer, make_turn, record
 
 from agentrl.store import balance
+from agentrl.store.account import Reason
 from agentrl.store.balance import KEY, SESSION, SIGNAL, Places, Waiting, choose
 from agentrl.store.feeds import SignalledTurns
 from agentrl.store.learning_log import LearningLog
@@ -166,7 +167,7 @@ async def test_a_quarantined_turn_is_rejected_until_it_is_readmitted(log, learni
     assert learning.quarantined(limit=10) == ["t1"]
     assert learning.account().rejected == {"contradicted": 1}
     assert learning.claim(limit=1, needs="hint", max_age_s=1e6) == []
-    assert learning.readmit(["t1", "unknown"]) == 1
+    assert learning.readmit(["t1", "unknown"], Reason.CONTRADICTED) == 1
     assert learning.fate("t1") == "pending:waiting"
     assert [claim.turn.id for claim in learning.claim(limit=1, needs="hint", max_age_s=1e6)] == ["t1"]
 
@@ -182,19 +183,22 @@ async def test_signalled_turns_are_read_one_by_one_and_count_as_seen_at_the_end(
         assert list(feed.new()) == []
 
 
-async def test_only_a_quarantine_can_be_ended(log, learning) -> None:
+@pytest.mark.parametrize("reason", ["gate", "empty_approval"])
+async def test_nothing_is_readmitted_that_was_set_aside_for_another_reason(
+    log, learning, reason: str
+) -> None:
     await hinted(log, "t1", "s", "default", 1500.0)
-    learning.reject(["t1"], "gate")
+    learning.reject(["t1"], reason)
 
-    assert learning.readmit(["t1"]) == 0
-    assert learning.fate("t1") == "rejected:gate"
+    assert learning.readmit(["t1"], Reason.CONTRADICTED) == 0
+    assert learning.fate("t1") == f"rejected:{reason}"
 
 
 async def test_a_readmitted_turn_expires_like_any_other(log, learning) -> None:
     await hinted(log, "t1", "s", "default", 1500.0)
     learning.reject(["t1"], "contradicted")
     learning.expire(100.0)
-    learning.readmit(["t1"])
+    learning.readmit(["t1"], Reason.CONTRADICTED)
 
     assert learning.expire(100.0) == 1
     assert learning.fate("t1") == "rejected:expired"
