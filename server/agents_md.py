@@ -44,7 +44,7 @@ def with_part(old: bytes, text: str, *, name: str) -> bytes:
     newline = b"\r\n" if b"\r\n" in old else b"\n"
     # A lesson that holds a mark must not end the part.
     lines = [BEGIN, *text.replace("<!--", "<! --").strip("\n").split("\n"), END]
-    part = newline.join(line.encode() for line in lines)
+    part = newline.join(line.encode(errors="replace") for line in lines)  # half a character is no text
     begin, end = BEGIN.encode(), END.encode()
     if (old.count(begin), old.count(end)) == (0, 0):
         if not old:

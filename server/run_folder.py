@@ -56,9 +56,9 @@ def folders_made(run_dir: Path) -> list[Path]:
 
 def take_away(made: list[Path]) -> None:
     """Undoes `folders_made`: the run folder goes with all it holds, those around it where nothing else is in them."""
-    for path in made[:1]:
-        shutil.rmtree(path)
-    with suppress(OSError):
+    with suppress(OSError):  # why the start was refused matters more
+        for path in made[:1]:
+            shutil.rmtree(path)
         for path in made[1:]:
             path.rmdir()
 

@@ -100,7 +100,7 @@ class HintedTurns(_Feed):
         try:
             with reading(self._open()) as connection:
                 rows = connection.execute(
-                    """SELECT s.id, s.scope, s.session, s.reward FROM signals s JOIN turns t ON t.seq = s.turn
+                    """SELECT s.id, s.scope, s.session, s.reward, s.turn FROM signals s JOIN turns t ON t.seq = s.turn
                        WHERE s.id > ? AND s.source = 'environment' AND s.reward IS NOT NULL AND t.purpose = 'train'
                        ORDER BY s.id""",
                     (self._seen_outcome,),
@@ -108,7 +108,7 @@ class HintedTurns(_Feed):
                 found = [
                     EpisodeEnd(
                         **{name: row[name] for name in ("scope", "session", "reward")},
-                        calls=_calls(connection, row["scope"], row["session"]) if row["reward"] <= 0 else (),
+                        calls=_calls(connection, row) if row["reward"] <= 0 else (),
                     )
                     for row in rows
                 ]
@@ -124,10 +124,12 @@ class HintedTurns(_Feed):
         return [(turn, row["hint"], SignalSource(row["source"])) for row, turn in found]
 
 
-def _calls(connection: sqlite3.Connection, scope: str, session: str) -> tuple[ToolCall, ...]:
+def _calls(connection: sqlite3.Connection, end: sqlite3.Row) -> tuple[ToolCall, ...]:
+    """Those that were made before the reward: a session may go on with another task."""
     rows = connection.execute(
-        "SELECT reply FROM turns WHERE scope = ? AND session = ? ORDER BY received_at DESC LIMIT ?",
-        (scope, session, MAX_TURNS),
+        """SELECT reply FROM turns WHERE scope = ? AND session = ? AND seq <= ? AND purpose = 'train'
+           ORDER BY seq DESC LIMIT ?""",
+        (end["scope"], end["session"], end["turn"], MAX_TURNS),
     )
     return tuple(call for row in rows for call in records.reply_of(row).tool_calls)
 

@@ -34,6 +34,8 @@ async def test_an_episode_that_failed_comes_once_with_the_calls_of_all_its_turns
 ) -> None:
     for place, command in enumerate(("cat a", "musstor a")):
         await turn(log, f"failed{place}", "s1", command)
+    await turn(log, "looked", "s1", "blorp a", Purpose.EVAL)
+    await turn(log, "later", "s1", "zorp a")  # of the next task
     await turn(log, "right", "s2", "nl a")
     await turn(log, "asked", "s3", "ls", Purpose.EVAL)
     await rewards(log, "failed1", 0.0, SignalSource.ENVIRONMENT)
