@@ -146,13 +146,16 @@ class Said:
 
 
 class SignalledTurns(_Feed):
-    """Turns of which something is said. A new feed begins with the newest `most` signals of the log."""
+    """Turns of which something is said. A new feed begins with the newest `most` signals of the log, not counting those
+    that merely offer a hint."""
 
     def __init__(self, path: Path | str, policy: str, *, most: int) -> None:
         super().__init__(path, policy)
         row = (
             self._open()
-            .execute("SELECT id FROM signals ORDER BY id DESC LIMIT 1 OFFSET ?", (most,))
+            .execute(
+                "SELECT id FROM signals WHERE offered IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?", (most,)
+            )
             .fetchone()
         )
         self._seen = 0 if row is None else row["id"]

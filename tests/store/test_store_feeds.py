@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from store_samples import make_turn
 
-from agentrl.store.feeds import HintedTurns
+from agentrl.store.feeds import HintedTurns, SignalledTurns
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import Purpose, Reply, Signal, SignalSource, ToolCall
 
@@ -50,3 +50,18 @@ async def test_an_episode_that_failed_comes_once_with_the_calls_of_all_its_turns
         assert {json.loads(call.arguments)["command"] for call in failed.calls} == {"cat a", "musstor a"}
         assert (right.session, right.reward, right.calls) == ("s2", 1.0, ())
         assert hinted.outcomes() == []
+
+
+async def test_hints_that_are_merely_offered_push_no_turn_out_of_a_new_feed(
+    tmp_path: Path, log: SignalLog
+) -> None:
+    for name in ("first", "second"):
+        await turn(log, name, name, "cat a")
+        await rewards(log, name, -1.0, SignalSource.RULE)
+        for text in ("use musstor", "use zorp"):
+            await log.record_signal(
+                Signal(turn_id=name, source=SignalSource.RULE, offered=text, created_at=2000.0)
+            )
+
+    with SignalledTurns(tmp_path, "default", most=2) as feed:
+        assert [said.turn.id for said in feed.new()] == ["first", "second"]
