@@ -11,6 +11,8 @@ from agentrl.store.database import LEARNING_NAME
 
 NANO_LR: Final = 7e-4
 """What a model of two million parameters learns at; the recipes' own rates are for large ones."""
+NANO_TURNS: Final = 16
+"""Of a step at that rate: fewer garble it."""
 
 
 def notices(config: Config) -> list[str]:
@@ -29,7 +31,8 @@ def _slow(config: Config) -> str:
         return ""
     return (
         f"nano learns at optim.lr = {rate:g}, the rate of recipe {learn.recipe!r} for large models: little will be "
-        f"seen to move. `agentrl demo` teaches it with --set learn.overrides.optim.lr={NANO_LR:g}"
+        f"seen to move. `agentrl demo` teaches it with --set learn.overrides.optim.lr={NANO_LR:g} "
+        f"--set learn.overrides.batch.turns_per_step={NANO_TURNS}, on many different requests"
     )
 
 

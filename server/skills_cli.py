@@ -64,7 +64,10 @@ def skills_find(
     if json_:
         typer.echo(json.dumps(rows))
         return
-    table(rows, ("name", "found", "likeness", "cosine", "description"))
+    if rows:
+        table(rows, ("name", "found", "likeness", "cosine", "description"))
+    else:
+        typer.echo("no skills here: recipes whose teacher reads skills write them, such as --recipe skill_sd")
 
 
 @skills_app.command("export")

@@ -7,7 +7,8 @@ from server_house import serving
 
 from agentrl.config import Config, load_config
 from agentrl.store.learning_log import LearningLog
-from server.notices import NANO_LR, notices
+from server.demo import OVERRIDES
+from server.notices import NANO_LR, NANO_TURNS, notices
 
 
 def config(*overrides: str, **settings: object) -> Config:
@@ -18,8 +19,9 @@ def test_who_serves_nano_at_the_rate_of_large_models_is_told_the_demos() -> None
     [said] = notices(config())
 
     assert said.startswith("nano learns at optim.lr = 1e-05, the rate of recipe 'hint_opsd' for large models")
-    assert said.endswith("--set learn.overrides.optim.lr=0.0007")
-    assert NANO_LR == 7e-4
+    sets = "--set learn.overrides.optim.lr=0.0007 --set learn.overrides.batch.turns_per_step=16"
+    assert said.endswith(f"{sets}, on many different requests")
+    assert (OVERRIDES["optim.lr"], OVERRIDES["batch.turns_per_step"]) == (NANO_LR, NANO_TURNS) == (7e-4, 16)
 
 
 @pytest.mark.parametrize(

@@ -398,6 +398,8 @@ def test_find_says_what_a_new_task_would_get_and_how_like_it_is(run_dir: Path, w
     assert (both["name"], both["found"], both["likeness"], both["cosine"]) == ("use-zorp", True, 0, 0.8)
     assert [row["likeness"] for row in found(run_dir, "default", "Erase _.")] == [1.0]
     assert found(run_dir, "other", asked) == []
+    none = agentrl("skills", "find", asked, "--run-dir", str(run_dir), "--scope", "other", cwd=run_dir)
+    assert none.stdout.startswith("no skills here: recipes whose teacher reads skills write them")
 
 
 # the bank
