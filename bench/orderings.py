@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.curves import Group, chosen, interval, turns_to
@@ -63,24 +63,24 @@ def orderings(found: Sequence[Row]) -> str:
     most = max(map(len, groups.values()), default=0)
     groups = {name: rows for name, rows in groups.items() if len(rows) == most}
     factors: dict[Pair, Factor] = {}
-    num = 0
+    p_values: dict[frozenset[Group], float] = {}
     for one, two in itertools.combinations((name for name in groups if not _is_given(groups[name])), 2):
         if one[1] != two[1]:
             continue
-        num += 1
+        # A pair that no factor speaks of was compared all the same.
+        p_values[frozenset((one, two))] = 1.0
         for pair in ((one, two), (two, one)):
             known = factor(groups[pair[0]], groups[pair[1]])
             if known is not None and known.mean > 1:
                 factors[pair] = known
-    # A pair that no factor speaks of was compared all the same.
-    silent: dict[Hashable, float] = {("silent", place): 1.0 for place in range(num - len(factors))}
-    apart = holm({**silent, **{pair: known.p for pair, known in factors.items()}})
+                p_values[frozenset(pair)] = known.p
+    apart = holm(p_values)
     lines = []
     for own in groups:
         slower = [
             f"{other[0]} {known}"
             for (first, other), known in factors.items()
-            if first == own and (own, other) in apart
+            if first == own and frozenset((own, other)) in apart
         ]
         if slower:
             lines.append(f"- {own[0]}, {own[1]:,} turns, {most} seeds: {'; '.join(slower)}")
@@ -88,7 +88,7 @@ def orderings(found: Sequence[Row]) -> str:
         return ""
     head = (
         "Turns to .8 of the reachable family: how many times as many others need at least (95 % interval, paired by "
-        f"seed). Of {num} comparisons {len(apart)} hold together (Holm, level {LEVEL:g}):"
+        f"seed). Of {len(p_values)} comparisons {len(apart)} hold together (Holm, level {LEVEL:g}):"
     )
     return "\n".join([head, "", *lines])
 

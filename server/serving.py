@@ -28,7 +28,7 @@ def serve_until_signal(settings: Config) -> int:
         typer.echo(f"agentrl: ended by {early[0].name} before it served", err=True)
         return 128 + early[0]
     except KeyboardInterrupt:
-        return 0  # a second Ctrl-C while what was served is being closed
+        pass  # a second Ctrl-C while what was served is being closed
     return 0
 
 

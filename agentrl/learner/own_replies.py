@@ -1,6 +1,6 @@
 """Does a version still answer as a language model? Asked where too few held-out turns can be compared.
 
-    newest trained prompts ─┬─version─> replies ─┐
+    recent trained prompts ─┬─version─> replies ─┐
                             └─version 0─> replies ┴─version 0─> −log p an id;  excess = mean of the differences
 
 Version 0 needs no probe to tell noise from language: what it finds far less likely than its own replies to the same
@@ -8,10 +8,10 @@ prompts is not what anybody taught. A lesson changes some ids of a reply, and ve
 as likely as ever; weights that a step has garbled change all of them. With nano a taught word costs .3 to 2 nats an id,
 garbled replies 4 to 7.
 
-The prompts are those of the newest trained turns: nothing else is there in a run's first minutes. That they were
-trained does no harm, for no target is compared: the version answers by itself, and training moves only which replies
-it prefers. What it cannot see: damage to a few prompts of many, and garbling that version 0 finds as likely as its own
-replies, as one word again and again. `watch` and lessons' probes see these later.
+The prompts are those of trained turns, one of them replaced with each step: nothing else is there in a run's first
+minutes. That they were trained does no harm, for no target is compared: the version answers by itself, and training
+moves only which replies it prefers. What it cannot see: damage to a few prompts of many, and garbling that version 0
+finds as likely as its own replies, as one word again and again. `watch` and lessons' probes see these later.
 
 Statistics: the mean of `NUM_REPLIES` paired differences, sampled at temperature 1 with fixed seeds, and its standard
 error, .2 to .6 with nano. The mean alone decides: a bound of 3 stands two errors above the dearest lesson, and who
