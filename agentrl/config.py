@@ -6,6 +6,7 @@ agentrl serve MODEL --config run.toml --set engine.max_running=8 --set learn.rec
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from agentrl.types import Purpose, SignalSource
 Precision = Literal["auto", "fp32", "bf16"]
 CLOSE = 0.75
 """Least likeness, of 1, of a name that may have been meant."""
+RENAMED = {"guards.max_approvals": "guards.approval_span"}
+"""Settings of earlier releases, with what they are called now."""
 
 
 class Section(BaseModel):
@@ -127,7 +130,7 @@ class LearnConfig(Section):
 
 
 class CurriculumConfig(Section):
-    """Which of the waiting turns an update is made of, for recipes that take turns one by one."""
+    """Which of the waiting turns, or groups of them, an update is made of; not for recipes that compare pairs."""
 
     balance: tuple[Literal["key", "session", "signal"], ...] = ("key", "session", "signal")
     """Places of an update go round among API keys, then among sessions, then among the sources of signals. What is not
@@ -149,20 +152,21 @@ class GuardsConfig(Section):
     """Most of one update that one session may have, while others are active; by default a half, and no bound for
     recipes that compare whole groups or pairs."""
     max_key_share: float | None = Field(default=None, gt=0, le=1)
-    """The same of one API key's scope."""
+    """The same of one API key's scope; by default a half, and no bound where pairs are compared."""
     max_source_share: float = Field(default=1.0, gt=0, le=1)
     """The same of one source of signals."""
     active_s: float = Field(default=600.0, gt=0)
     """Who sent a turn within this time of the newest counts as active; who is alone may have the whole update."""
     quarantine: Literal["auto", "on", "off"] = "auto"
     """Sets aside turns whose signal contradicts those of other sessions in the same situation, until more agree with
-    it; auto = for recipes that take turns one by one."""
+    it, and with a turn its group; auto = for recipes that take turns one by one and for groups whose hints a teacher is
+    shown."""
     min_sessions: int = Field(default=1, ge=1)
     """Sessions that must have given like hints in like situations, or after the same command, before one is taught;
     until then it is in quarantine; of a skill only what as many said is shown. 1 = a hint is taught at once, and a
     user's correction also of what worked in other sessions. Raise it where strangers send turns: what a tool says
     against a command then counts for nothing where the command does well in as many other sessions."""
-    max_approvals: int = Field(default=20, ge=0)
+    approval_span: int = Field(default=20, ge=0)
     """A user's approval counts where one of so many ratings of the same API key, before it or behind it, was less than
     half as good, and of its session too where that gave as many before: who approves of everything says nothing.
     0 = all approvals count. A program that grades is no user: its feedback says "source": "environment"."""
@@ -209,7 +213,8 @@ class SkillsConfig(Section):
     review: bool = False
     """A new or imported skill is shown to no teacher until `agentrl skills approve`; an approved one keeps its text."""
     mean_of: Literal["groups", "source"] = "groups"
-    """A skill's mean reward is that of the episodes taught with it, or of those that it was written from."""
+    """A skill's mean reward is that of the episodes taught with it, or of those that it was written from: the
+    environment's, and where it gave none 1 or -1 by what was said last of one of the episode's turns."""
     exploration: float = Field(default=2**0.5, ge=0)
     """UCB1's c: the larger, the more evenly the skills of a task are chosen."""
     min_likeness: float = Field(default=0.5, ge=0, le=1)
@@ -248,7 +253,7 @@ class JudgeConfig(Section):
     """Answers to one question."""
     temperature: float = Field(default=0.7, ge=0, le=2)
     min_agreement: float = Field(default=0.6, ge=0, le=1)
-    """Least share of the votes that agree; below, the judge abstains. `agentrl judge score --calibrate` finds one."""
+    """Least share of the votes that agree; below, the judge abstains. `agentrl judge score --target .9` finds one."""
     max_tokens: int = Field(default=400, ge=16)
     """Of one answer."""
     max_chars: int = Field(default=12_000, ge=500)
@@ -357,7 +362,7 @@ def explain(error: ValidationError) -> str:
         setting = ".".join(part for part in item["loc"] if isinstance(part, str))
         if item["type"] == "extra_forbidden":
             known = [*settings, *(one for one in Config.model_fields if one not in settings)]
-            near = nearest(setting, known)
+            near = [RENAMED[setting]] if setting in RENAMED else nearest(setting, known)
             guess = f": did you mean {' or '.join(near)}? " if near else "; "
             lines.append(f"{name} is no setting{guess}`agentrl settings` lists all")
         else:
@@ -399,6 +404,39 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
 
     close = [one for one in known if likeness(one)[0] >= CLOSE]
     return sorted(close, key=likeness, reverse=True)[:3]
+
+
+def read_config(path: Path) -> Config:
+    """The settings as `write_config` wrote them, in this release or an earlier one: renamed settings keep their values.
+
+    Raises:
+        ConfigError: the file cannot be read, or an earlier release wrote what this one does not take.
+    """
+    try:
+        return Config.model_validate(_renamed(json.loads(path.read_text(encoding="utf-8"))))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error)}; `agentrl serve` writes the file anew") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}; start the run once, it writes the file"
+        ) from error
+
+
+def _renamed(data: Any) -> Any:
+    """What an earlier release wrote, under the names of this one. A value under the new name stays."""
+    for old, new in RENAMED.items():
+        *sections, name = old.split(".")
+        *new_sections, new_name = new.split(".")
+        found, target = _table(data, sections), _table(data, new_sections)
+        if found is not None and target is not None and name in found:
+            target.setdefault(new_name, found.pop(name))
+    return data
+
+
+def _table(data: Any, keys: Sequence[str]) -> dict[str, Any] | None:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else None
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -288,14 +288,18 @@ class Lesson:
     situation: tuple[str, ...] = ()
     """Words of the request that it was learned from, sorted."""
     probe: JSON | None = None
-    """A situation and its check: {"turn_id": ID} or {"messages": [...], "tools": [...]}, "held_out" and "check"."""
+    """A situation: {"turn_id": ID} or {"messages": [...], "tools": [...]}, "held_out", and what the text "names"."""
     reason: str = ""
     """Why it is in its state, where somebody said so."""
     created_at: float = 0.0
     held_by: tuple[int, ...] = ()
-    """Served versions whose greedy answer to the probe, without the lesson in view, is the lesson's; ascending."""
+    """Served versions that do what the lesson says in the probe's situation without having it in view; ascending."""
     broken_by: tuple[int, ...] = ()
-    """Served versions that failed the probe after an earlier one had passed it, ascending."""
+    """Served versions that failed the probe by far after an earlier one had not, ascending."""
+    without_effect: tuple[int, ...] = ()
+    """Served versions that passed as version 0 does without the lesson: there was nothing to learn; ascending."""
+    is_apart: bool = False
+    """Whether the newest of them was asked in a situation that nothing is trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,10 +325,11 @@ class TeacherView:
 
 
 SampleSource = Literal[
-    "sampled", "rewrite", "retry", "second_turn", "teacher", "replay", "offline", "rehearsal", "correction",
-    "held",
+    "sampled", "rewrite", "retry", "next_answer", "second_turn", "teacher", "replay", "offline", "rehearsal",
+    "correction", "held",
 ]  # fmt: skip
 """sampled: by the policy, as served. rewrite: an answer that the teacher edited. retry: sampled again behind a hint.
+next_answer: what the conversation got once it had been told what to do, scored without that.
 second_turn: the answer to a critique, trained without it. teacher: sampled by the teacher. replay: sampled by an older
 version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting.
 correction: the text that a signal would have preferred. held: sampled, and right without a context to learn from: kept

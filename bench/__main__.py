@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.metadata import version
 
-BENCHMARKS = ("engine", "losses", "store")
+BENCHMARKS = ("engine", "hot_path", "losses", "store")
 
 
 def main() -> int:

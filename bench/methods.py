@@ -55,6 +55,9 @@ UNGUARDED = {
 """Of arms that the guards against collapse would stop: what happens without them is what is asked."""
 METHODS = {
     "hint_opsd": Method(recipe="hint_opsd"),
+    "hint_opsd with skills": Method(
+        recipe="hint_opsd", overrides={"context": {"name": "several", "contexts": [HINT, SKILL]}}
+    ),
     "hint_opsd_extrap": Method(recipe="hint_opsd", overrides=EXTRAP),
     "hint_opsd, by lift": Method(recipe="hint_opsd", overrides={"context": HINT | {"choose": "lift"}} | EXTRAP),
     "hint_opsd_unheld": Method(recipe="hint_opsd", overrides=UNHELD | EXTRAP),

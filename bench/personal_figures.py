@@ -5,11 +5,13 @@ grader saw them, without any hint in the prompt:
 
     acquired        from the first conversation on that, with the two behind it, meets the preference
     needed          corrections of the habit before that conversation; infinite where it was never acquired
-    recurrence      share of the 50 conversations behind those three that do not meet it
+    recurrence      share of the 50 conversations behind its third correction that do not meet it, or behind its last
+                    where there were fewer
     to 0.8          conversations after which the held-out score (mean over the preferences) first was 0.8 or more
     held-out need   corrections of the habit until its held-out share first was 0.9 or more
     after three     the held-out share of the version that had learned from the habit's third correction; where it was
                     corrected less often, that of the last version measured
+    right after     that of the version that had learned from its third correction, or its last where there were fewer
 """
 
 from __future__ import annotations
@@ -52,11 +54,19 @@ def needed(row: Row, axis: str) -> float:
     return float(sum(talk["corrections"].get(axis, 0) for talk in row["conversations"][:start]))
 
 
+def settled(row: Row, axis: str) -> int:
+    """Conversations up to the one that brought the habit's third correction, or its last where there were fewer."""
+    told, end = 0, 0
+    for number, talk in enumerate(row["conversations"], start=1):
+        corrections = talk["corrections"].get(axis, 0)
+        if corrections and told < MAX_CORRECTIONS:
+            told, end = told + corrections, number
+    return end
+
+
 def later(row: Row, axis: str) -> list[bool]:
-    """Whether the mistake recurred, in each of the conversations behind those by which the habit was acquired."""
-    met = [talk["first"][axis] for talk in row["conversations"]]
-    start = acquired(met)
-    return [] if start is None else [not one for one in met[start + IN_A_ROW :][:LATER]]
+    """Whether the mistake recurred, in each of the conversations behind at most three corrections."""
+    return [not talk["first"][axis] for talk in row["conversations"][settled(row, axis) :][:LATER]]
 
 
 def score(point: Row, sampling: str = "sampled") -> float:
@@ -86,6 +96,14 @@ def after_three(row: Row, axis: str) -> float:
     return float(row["points"][-1]["sampled"]["met"][axis])
 
 
+def right_after(row: Row, axis: str) -> float | None:
+    """The same where no later conversation has helped: of the version right behind that correction. None where nobody
+    ever corrected the habit."""
+    end = settled(row, axis)
+    behind = (point for point in row["points"] if 0 < end <= point["conversations"])
+    return next((float(point["sampled"]["met"][axis]) for point in behind), None)
+
+
 def habits_of(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
     return ((row, axis) for row in rows for axis in row["preferences"])
 
@@ -101,6 +119,7 @@ def claims(found: Sequence[Row]) -> dict[str, tuple[str, bool | None]]:
     three = [after_three(row, axis) for row, axis in habits_of(rows)]
     delays = p50_p95([value for row in rows for value in row["feedback_to_serving_s"]], digits=1)
     middle, recurred = statistics.median(need), statistics.fmean(again) if again else math.nan
+    after = [share for row, axis in habits_of(rows) if (share := right_after(row, axis)) is not None]
     absent = statistics.fmean(value >= ABSENT for value in three)
     within = {most: sum(value <= most for value in reached) for most in (AIM, CONVERSATIONS)}
     return {
@@ -119,7 +138,7 @@ def claims(found: Sequence[Row]) -> dict[str, tuple[str, bool | None]]:
             within[CONVERSATIONS] == len(rows),
         ),
         f"after at most {MAX_CORRECTIONS} corrections absent with probability {ABSENT}": (
-            f"{absent:.2f} of {len(three)} habits, mean {statistics.fmean(three):.3f}",
+            f"{_absent(three)}; right behind the last of them {_absent(after)}",
             absent >= MIN_SHARE,
         ),
         "seconds from the correction to the version that learned from it": (
@@ -154,6 +173,13 @@ def table(found: Sequence[Row]) -> str:
     marks = {True: "holds", False: "does not hold", None: "measured"}
     told = [f"- {claim}: {figure} ({marks[holds]})" for claim, (figure, holds) in claims(found).items()]
     return "\n".join([*lines, "", *told])
+
+
+def _absent(shares: Sequence[float]) -> str:
+    if not shares:
+        return "none"
+    good = statistics.fmean(value >= ABSENT for value in shares)
+    return f"{good:.2f} of {len(shares)} habits, mean {statistics.fmean(shares):.3f}"
 
 
 def _number(value: float) -> str:

@@ -14,7 +14,7 @@ version that serves then, at temperature 1 as served ("sampled") and greedily, g
 shares no code with the user. They are made after conversations `MARKS`, and after each that brought a habit's first,
 second or third correction.
 
-    learning   hint_opsd
+    learning   recipe `personal`
     none       no learning, otherwise the same
     prompt     no learning; the wishes stand in the system message
 
@@ -43,7 +43,7 @@ from agentrl.store.database import scalar
 from agentrl.store.learning_log import LearningLog
 from bench.jobs import rows, run_all
 from bench.personal_figures import ARMS, MAX_CORRECTIONS, Row, score, table
-from bench.runs import UNHELD, account, held_out, served, until
+from bench.runs import account, held_out, served, until
 from envs.personal import MAX_TURNS, Personal, User, Wordings
 from envs.personal_grader import Grade, grade
 from envs.runner import Episode, run_episodes
@@ -60,28 +60,9 @@ MARKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80)
 PAUSE_S, STILL_S = 60.0, 120.0
 WORDINGS: dict[str, Wordings] = {"dev": "known", "held_out": "withheld"}
 
-OVERRIDES: dict[str, Any] = {
-    # Several habits are taught in turn. Of the others version 0, the teacher, says that they are free: times the policy
-    # as it is, that is no reason to forget them, while what the teacher is certain of stays where it was. A live
-    # teacher keeps them too, but nothing holds it, and it ran away within thirty steps.
-    "target": {"name": "veto", "beta": 1.0},
-    # Even so habits faded when others were corrected. So the teacher is shown the user's other wishes too, at most one
-    # for each axis, also for turns that nobody corrected.
-    "context.standing": 4,
-    **UNHELD,
-    # A wish changes few of a note's ids. Weighed alike, the others are a noise that AdamW makes as large as the lesson;
-    # so its eps is large, too.
-    "token_weight": "gap",
-    "optim.lr": 4e-3,
-    "optim.eps": 1e-2,
-    "batch.turns_per_step": 4,
-    "batch.max_wait_s": 0.5,
-    "batch.uses_per_turn": 8,
-    "batch.steps_per_version": 2,
-    "limits.max_version_lag": 200,
-    "limits.max_logprob_gap": 3.0,
-}
-"""What a model of two million parameters bears and a large one does not; chosen with dev users."""
+OVERRIDES: dict[str, Any] = {"optim.lr": 4e-3, "optim.eps": 1e-2}
+"""What a model of two million parameters bears and a large one does not; chosen with dev users. A wish changes few of a
+note's ids, and AdamW makes the noise of the others as large as the lesson: so its eps is large."""
 
 
 async def one_run(
@@ -101,10 +82,10 @@ async def one_run(
     learns = arm == "learning"
     overrides = OVERRIDES | dict(changes)
     async with served(
-        seed, recipe="hint_opsd" if learns else None, overrides=overrides, model=model,
+        seed, recipe="personal" if learns else None, overrides=overrides, common={}, model=model,
         server__max_tokens=96, engine__max_len=1536,
     ) as runtime:  # fmt: skip
-        uses = load_recipe("hint_opsd", overrides).batch.uses_per_turn if learns else 0
+        uses = load_recipe("personal", overrides).batch.uses_per_turn if learns else 0
         run = Run(runtime, user, seed, told=arm == "prompt", uses=uses, num_held_out=num_held_out)
         await run.talk(conversations if learns else min(conversations, NUM_CONTROL))
         learned = what_was_learned(runtime) if learns else {}

@@ -80,13 +80,24 @@ class Unrewarded:
 
 @asynccontextmanager
 async def served(
-    seed: int, *, recipe: str | None, overrides: Mapping[str, Any], model: str = "nano", **settings: Any
+    seed: int,
+    *,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+    common: Mapping[str, Any] = COMMON,
+    model: str = "nano",
+    **settings: Any,
 ) -> AsyncIterator[Runtime]:
-    """A server in a folder that is gone afterwards, its learner loaded. `recipe` None: nothing is learned."""
+    """A server in a folder that is gone afterwards, its learner loaded.
+
+    Args:
+        recipe: None = nothing is learned.
+        overrides: of the recipe, over `common`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="agentrl-bench-"))
     learning: dict[str, Any] = {"learn__enabled": False}
     if recipe is not None:
-        learning = {"learn__recipe": recipe, "learn__overrides": {**COMMON, **overrides}}
+        learning = {"learn__recipe": recipe, "learn__overrides": {**common, **overrides}}
     defaults = {
         "server__max_tokens": 64, "engine__max_len": 1024, "engine__stick_s": 0.0, "engine__precision": "fp32",
         "learn__precision": "fp32", "learn__keep_versions": 10_000, "learn__nice": 0,

@@ -238,6 +238,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
                 code="unknown_route",
             )
         )
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return json_response(
+            Refused(
+                f"{request.url.path} does not take {request.method}. Use {allowed}.",
+                status=405,
+                code="method_not_allowed",
+            ),
+            error.headers,
+        )
     return json_response(Refused(str(error.detail), status=error.status_code), error.headers)
 
 

@@ -1,5 +1,16 @@
 """What the sessions of this process asked lately: enough to tell a retry, a regeneration, an edit, a dropped reply.
 
+When is the same question, asked again, a user who wants another answer, and when is it a client or a program? Nobody
+says so. It is taken for a regeneration (of `Asked.replaces`) only where
+
+- the earlier answer had been delivered whole before, nothing marks the request as a retry, and both may be trained on;
+- the session is known: the client named it, or the history holds an earlier reply of ours. Users behind one frontend
+  begin their conversations alike, so the beginning of one that nobody named says nothing of another;
+- at the beginning of a named conversation nothing else was asked in between;
+- no more than MAX_AGAIN earlier answers would be replaced: whoever wants more samples on purpose;
+- the conversation then goes on from the last answer, with words of a user's (conversations.py). Whoever samples for
+  an evaluation, a vote or a group does not go on, or goes on from any of them, or with what a tool returned.
+
 The log knows what answered what; it is asked again after a restart. This only remembers questions: hashes and ids.
 """
 
@@ -9,12 +20,22 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from agentrl.types import End, Purpose, Sampling
+from agentrl.types import End, Purpose
 
 MAX_ASKED = 64
 MAX_SESSIONS = 2_000
 """One that comes back after it was forgotten is read from the log again."""
 MAX_QUESTIONS = 4_000
+MAX_CLIENTS = 2_000
+MAX_AGAIN = 4
+"""Answers to one question that a user may have replaced."""
+MAX_UNPROVEN = 3
+"""Replies that a client may hand back changed before it has handed any back as they were."""
+CHANGE_COSTS = 3
+"""Replies handed back as they were that stand for a changed one: a client that changes more than every fourth is a
+program that writes its history anew."""
+MAX_CREDIT = 3
+"""What a client may save up: however long it changed nothing, it is soon taken for a program once it begins to."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,9 +48,11 @@ class Asked:
     """Key of all its messages but the system's."""
     frame: str
     """Keyed hash of its system messages and tools."""
-    sampling: Sampling
-    """As the client asked for it."""
     purpose: Purpose
+    is_known: bool
+    """The client named the session, or an earlier reply in the history told it."""
+    is_retry: bool
+    """The client says that it sent this before."""
     num_messages: int
     parent: str | None
     turn_ids: tuple[str, ...]
@@ -38,8 +61,17 @@ class Asked:
     """A choice was not served to its end, so the same request again is a retry."""
     answered: bool = False
     """Another request went on from it."""
+    replaces: tuple[str, ...] = ()
+    """Turns that answered the same before: regenerated, once the conversation goes on from this request."""
+    is_replaced: bool = False
+    """It was asked again after it had been answered whole."""
     end: End | None = None
     """An end that came while the turns were still being sampled; recorded once they are in the log."""
+
+    @property
+    def is_whole(self) -> bool:
+        """All its choices were sampled to their end and delivered."""
+        return not self.in_flight and not self.failed
 
 
 @dataclass(slots=True)
@@ -54,6 +86,8 @@ class Book:
     def __init__(self) -> None:
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
         self._questions: OrderedDict[tuple[str, str], list[Asked]] = OrderedDict()
+        self._balance: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """By scope and client: replies handed back as they were, less what those handed back changed cost."""
 
     def session(self, scope: str, name: str) -> Session | None:
         found = self._sessions.get((scope, name))
@@ -69,6 +103,8 @@ class Book:
         return session
 
     def note(self, scope: str, asked: Asked) -> None:
+        """Remembers a request whose place is known."""
+        asked.replaces = self._asked_again(scope, asked)
         session = self.session(scope, asked.session) or self.open(scope, asked.session)
         session.asked.append(asked)
         same = self._questions.setdefault((scope, asked.question), [])
@@ -78,9 +114,26 @@ class Book:
         if len(self._questions) > MAX_QUESTIONS:
             self._questions.popitem(last=False)
 
+    def handed_back(self, scope: str, client: str, *, as_told: bool) -> bool:
+        """Counts a reply that a client sent back; of a changed one, whether a person may have changed it."""
+        balance = self._balance.get((scope, client), 0) + (1 if as_told else -CHANGE_COSTS)
+        self._balance[scope, client] = min(balance, MAX_CREDIT)
+        self._balance.move_to_end((scope, client))
+        if len(self._balance) > MAX_CLIENTS:
+            self._balance.popitem(last=False)
+        return balance >= -MAX_UNPROVEN * CHANGE_COSTS
+
     def same_question(self, scope: str, question: str, frame: str) -> list[Asked]:
         """Requests with this very history, in any session, oldest first."""
         return [asked for asked in self._questions.get((scope, question), ()) if asked.frame == frame]
+
+    def asked_in(self, scope: str, session: str, question: str, purpose: Purpose) -> Asked | None:
+        """The newest request of a session that asked this and was answered whole."""
+        entry = self.session(scope, session)
+        for asked in reversed(entry.asked if entry else ()):
+            if asked.question == question and asked.purpose is purpose and asked.is_whole:
+                return asked
+        return None
 
     def request_of(self, scope: str, session: str, turn_id: str) -> Asked | None:
         """The request that a turn belongs to, if it was asked lately."""
@@ -104,3 +157,25 @@ class Book:
             if asked.parent in doomed:
                 doomed.update(asked.turn_ids)
                 yield asked
+
+    def _asked_again(self, scope: str, asked: Asked) -> tuple[str, ...]:
+        """The turns in whose place this request may want another answer."""
+        if not asked.is_known:
+            return ()
+        if asked.parent is not None:
+            before = next((one for one in reversed(self.rivals(scope, asked)) if _is_same(one, asked)), None)
+        else:
+            entry = self.session(scope, asked.session)
+            before = entry.asked[-1] if entry and entry.asked else None
+        if before is None or not _is_same(before, asked) or before.answered or before.in_flight:
+            return ()
+        if before.failed:
+            return before.replaces
+        if asked.purpose is not Purpose.TRAIN or before.purpose is not Purpose.TRAIN:
+            return ()
+        before.is_replaced = True
+        return (*before.replaces, *before.turn_ids)[-MAX_AGAIN - 1 :]
+
+
+def _is_same(one: Asked, other: Asked) -> bool:
+    return one.question == other.question and one.frame == other.frame

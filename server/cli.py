@@ -193,7 +193,7 @@ def status(
 
 @versions_app.callback(invoke_without_command=True)
 def versions(context: typer.Context, run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
-    """Every version: its state, its gate and what it was trained on."""
+    """Every version: its state, whether its files are on disk, its gate and what it was trained on."""
     if context.invoked_subcommand is not None:
         return
     from server.inspect import versions_of
@@ -202,7 +202,7 @@ def versions(context: typer.Context, run_dir: RunDir = DEFAULT_RUN, json_: AsJso
     if json_:
         typer.echo(json.dumps(rows))
         return
-    table(rows, ("number", "parent", "state", "num_steps", "num_turns", "served_at", "reason"))
+    table(rows, ("number", "parent", "state", "on_disk", "num_steps", "num_turns", "served_at", "reason"))
 
 
 @versions_app.command("export")
@@ -251,7 +251,14 @@ def resume(run_dir: RunDir = DEFAULT_RUN) -> None:
 
 @app.command()
 def explain(
-    turn: Annotated[str, typer.Argument(help="A turn id, a response id, or 'last'.")] = "last",
+    turn: Annotated[
+        str,
+        typer.Argument(
+            help="A turn id, a response id, or 'last': the newest turn that may be learned from, so no evaluation, no "
+            "side turn (a title, a summary), none of the control arm and no answer of the model as a judge."
+        ),
+    ] = "last",
+    any_: Annotated[bool, typer.Option("--any", help="'last' means the newest turn of any kind.")] = False,
     run_dir: RunDir = DEFAULT_RUN,
     json_: AsJson = False,
 ) -> None:
@@ -260,7 +267,7 @@ def explain(
     from server.inspect import explain_turn
     from server.taught_pages import for_people
 
-    story = asyncio.run(explain_turn(run_dir, turn))
+    story = asyncio.run(explain_turn(run_dir, turn, of_any_kind=any_))
     show(story if json_ else story | {"taught": for_people(story["taught"])}, as_json=json_)
 
 
@@ -311,15 +318,17 @@ def judge_score(
         ),
     ] = "rules",
     half: Annotated[
-        str, typer.Option(help="Of the labelled turns: test, or dev for those who improve a judge.")
+        str, typer.Option(help="Of the labelled turns: test, sealed, or dev for those who improve a judge.")
     ] = "test",
     alone: Annotated[
         bool, typer.Option("--alone", help="Ask the model about every turn, without the rules before it.")
     ] = False,
-    calibrate: Annotated[
+    target: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Seek the least agreement of the votes for this accuracy (--half dev)."
+            min=0,
+            max=1,
+            help="Seek the least agreement of the votes for this accuracy on dev, and check it on --half.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask about so many turns only.")] = None,
@@ -341,7 +350,7 @@ def judge_score(
             run_dir=run_dir,
             alone=alone,
             limit=limit,
-            calibrate=calibrate,
+            target=target,
         )
     )
     typer.echo(json.dumps(score) if json_ else markdown(score))
@@ -401,8 +410,14 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
     shown = Table(*columns, box=None)
     for row in rows:
-        shown.add_row(*("-" if row.get(name) is None else str(row[name]) for name in columns))
+        shown.add_row(*(cell(row.get(name)) for name in columns))
     Console().print(shown)
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def main() -> None:

@@ -6,7 +6,10 @@
 
 A client resends its history and says nothing else, so all of this is inferred. Real clients rewrite theirs: one moves
 a message behind the newest, one drops an assistant turn it could not parse and answers it all the same, several send
-titles and summaries under the same session.
+titles and summaries under the same session. A reply that came back with other words is a user's rewrite only where all
+before it is what it answered, a user's message follows, and the session is known: the client named it, or an earlier
+reply of ours stands unchanged before it (text/rewrites.py, and book.py for the same asked again). Of two users who
+begin alike behind one frontend, neither speaks of the other's reply.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import hmac
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
 from agentrl.text.redaction import redact_messages
-from agentrl.types import JSON, End, MatchedBy, Purpose, Sampling, Turn, TurnKind
-from server.book import Asked, Book, Session
+from agentrl.text.rewrites import rewritten
+from agentrl.types import JSON, End, MatchedBy, Purpose, Turn, TurnKind
+from server.book import MAX_AGAIN, Asked, Book, Session
 from server.lookup import Found, Lookup
 from server.metrics import Metrics
 from server.outcomes import Outcomes
@@ -72,8 +76,9 @@ class Conversations:
             session=found.session or "",
             question=self._question(chat.messages, found.num_messages, found.reply_key),
             frame=self._frame(chat.messages, chat.tools),
-            sampling=asked_sampling(chat.sampling),
             purpose=chat.marks.purpose,
+            is_known=found.session is not None,
+            is_retry=chat.marks.is_retry,
             num_messages=len(chat.messages),
             parent=found.turn_id,
             turn_ids=turn_ids,
@@ -137,15 +142,24 @@ class Conversations:
             news: Sequence[JSON] = chat.messages[dropped.num_messages :]
             await self._outcomes.answer(scope, asked, asked.parent, news, MatchedBy.HISTORY)
             return
-        if parent is not None:
+        changed = self._changed(chat, found, asked)
+        if changed is not None:
+            asked.parent = parent = changed.turn_ids[0]
+            rivals = self._book.rivals(scope, asked)
+            await self._go_on(chat, found, changed)
+            if not any(rival.question == asked.question for rival in rivals):
+                await self._hear_changed(chat, found, asked)
+        elif parent is not None:
             chosen = self._book.request_of(scope, asked.session, parent)
             if chosen is not None:
-                chosen.answered = True
                 others = [turn_id for turn_id in chosen.turn_ids if turn_id != parent]
                 await self._end(others, End.NOT_CHOSEN, request_id)
+                await self._go_on(chat, found, chosen)
             if not rivals:
                 news = await self._lookup.news(found, chat.messages)
                 await self._outcomes.answer(scope, asked, parent, news, found.matched_by)
+                if _is_text(chat.messages[found.num_messages - 1 : found.num_messages]):
+                    self._book.handed_back(scope, chat.client, as_told=True)
         for rival in rivals:
             end = how_it_ended(rival, asked)
             if end is not None:
@@ -153,6 +167,55 @@ class Conversations:
             if end is End.EDITED:
                 for later in self._book.descendants(scope, asked.session, rival.turn_ids):
                     await self._end_asked(later, end, request_id)
+
+    async def _go_on(self, chat: ChatRequest, found: Found, chosen: Asked) -> None:
+        """The conversation goes on from a request: a user who does so from the last of several answers wanted another
+        in the place of the earlier ones (book.py says what else must hold)."""
+        if chosen.answered:
+            return
+        chosen.answered = True
+        says = any(message["role"] == "user" for message in chat.messages[found.num_messages :])
+        if says and not chosen.is_replaced and len(chosen.replaces) <= MAX_AGAIN:
+            await self._end(chosen.replaces, End.REGENERATED, chosen.request_id)
+
+    # a reply that stands changed in the history
+
+    def _changed(self, chat: ChatRequest, found: Found, asked: Asked) -> Asked | None:
+        """The request whose reply was the newest of this history and is no longer, with a user's words behind it.
+
+        It is looked for only in the session that the client named or that an earlier reply of the history told.
+        """
+        place, messages, session = found.num_messages - 1, chat.messages, found.session
+        if (
+            session is None
+            or found.matched_by is not MatchedBy.NONE
+            or place < 1
+            or messages[place - 1]["role"] == "assistant"
+        ):
+            return None
+        if not any(message["role"] == "user" for message in messages[place + 1 :]):
+            return None
+        before = messages[:place]
+        num_messages, reply_key = next(iter(self._lineage.prefix_keys(before)), (0, ""))
+        question = self._question(before, num_messages, reply_key)
+        one = self._book.asked_in(chat.caller.scope, session, question, asked.purpose)
+        # Of several choices nobody knows which was changed.
+        return one if one is not None and len(one.turn_ids) == 1 else None
+
+    async def _hear_changed(self, chat: ChatRequest, found: Found, asked: Asked) -> None:
+        """What stands in the place of a reply, and what followed, into the log; the reply rewritten by a user is an
+        answer that he prefers, one that the client changed by itself is the reply."""
+        turn = None if asked.parent is None else await self._log.turn(asked.parent)
+        if turn is None:
+            return
+        scope, place = chat.caller.scope, found.num_messages - 1
+        [message] = self._outcomes.redacted(scope, asked, chat.messages[place : place + 1])
+        is_rewritten = rewritten(turn, message) is not None
+        if is_rewritten and self._book.handed_back(scope, chat.client, as_told=False):
+            await self._outcomes.rewrite(asked, turn.id, message)
+        else:
+            news = chat.messages[found.num_messages :]
+            await self._outcomes.answer(scope, asked, turn.id, news, MatchedBy.HISTORY)
 
     async def _may_speak_of(self, turn_id: str | None, purpose: Purpose) -> bool:
         """What is said in an evaluation or off the record must not teach a turn that may be trained on."""
@@ -256,8 +319,9 @@ class Conversations:
             session=turn.session,
             question=self._question(turn.messages, num_messages, reply_key),
             frame=self._frame(turn.messages, turn.tools),
-            sampling=asked_sampling(turn.sampling),
             purpose=turn.purpose,
+            is_known=True,
+            is_retry=False,
             num_messages=len(turn.messages),
             parent=turn.parent,
             turn_ids=tuple(one.id for one in turns),
@@ -266,17 +330,16 @@ class Conversations:
 
 
 def how_it_ended(rival: Asked, asked: Asked) -> End | None:
-    """What a new request says of an earlier one that answers the same turn; None where they are not related."""
+    """What a new request says of an earlier one that answers the same turn; None where it says nothing yet."""
     if rival.question == asked.question and rival.frame == asked.frame:
-        # Some clients do not mark their retries, so an equal body counts as one; it is no judgement of the reply.
-        return End.RETRIED if rival.sampling == asked.sampling else End.REGENERATED
+        return End.RETRIED if asked.is_retry or not rival.is_whole else None
     # Two beginnings in one session may be two conversations: only what answers the same turn was edited.
     return End.EDITED if asked.parent is not None else None
 
 
-def asked_sampling(sampling: Sampling) -> Sampling:
-    """The settings as the client gave them: the rest is this server's doing and may differ between retries."""
-    return replace(sampling, max_tokens=0, stop_token_ids=())
+def _is_text(messages: Sequence[JSON]) -> bool:
+    """Whether a reply is text without a call: what a user may rewrite."""
+    return any(message["role"] == "assistant" and not message.get("tool_calls") for message in messages)
 
 
 def new_session() -> str:

@@ -20,6 +20,11 @@ from server.judge_reach import unreachable
 from server.progress import all_lessons, of_lessons
 from server.run_files import ask_server, existing_run, settings_of
 
+PAUSED = (
+    "learning is paused: `agentrl resume` goes on; where an alarm has paused it and what serves answers badly, "
+    "`agentrl rollback 0` first"
+)
+
 
 def diagnose(run_dir: Path) -> dict[str, Any]:
     """The account of law 3 and the first condition of learning that is not met."""
@@ -42,6 +47,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
             group_size=recipe.group_size,
             max_age_s=settings.learn.max_age_s,
             uses=recipe.batch.uses_per_turn,
+            ended=recipe.waits_for_outcome,
         )
         refused = log.refused(settings.policy)
         made = log.versions(settings.policy)
@@ -110,7 +116,7 @@ def first_unmet(
     held_up = backlog_finding(waiting, recipe)
     checks = (
         (not is_running, "no server is running for this folder: start `agentrl serve`"),
-        (is_paused, "learning is paused: `agentrl resume`"),
+        (is_paused, PAUSED),
         (
             state not in (None, "off", "running", "starting"),
             f"the learner process is {state}: learner.log in the run folder says why",
@@ -163,6 +169,8 @@ def backlog_finding(waiting: Backlog, recipe: Recipe) -> str:
         f"ended with a reward, and too few have: play them with `agentrl rollout --group-size {recipe.group_size}`",
         "partner": f"have no partner: recipe {recipe.name!r} compares two answers to one prompt: ask again and go on "
         "with the answer that is kept, or send /v1/feedback with the text of a `preferred` one",
+        "episode": f"wait until their episodes have ended: recipe {recipe.name!r} weighs the outcome; end sessions "
+        "with /v1/feedback and end_session, or set advantage.outcome = 0",
         "step": f"wait for the learner: it steps at {recipe.batch.turns_per_step} turns, or once the first has waited "
         f"{recipe.batch.max_wait_s:g} s",
         "version": "are in a step whose version does not serve yet",

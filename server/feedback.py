@@ -14,7 +14,8 @@ from agentrl.types import JSON, End, Signal, SignalSource
 from server.metrics import Metrics
 from server.outcomes import Outcomes
 from server.redacted import SessionRedactor
-from server.wire.errors import Refused, refused_body
+from server.wire.bad_body import refused_body
+from server.wire.errors import Refused
 
 MAX_TEXT = 2000
 RESPONSE_PREFIX = "chatcmpl-"
@@ -39,7 +40,7 @@ def read_feedback(data: bytes, *, url_session: str | None) -> FeedbackBody:
     try:
         body = FeedbackBody.model_validate_json(data)
     except ValidationError as error:
-        raise refused_body(error) from error
+        raise refused_body(error, data, FeedbackBody) from error
     targets = [body.turn_id, body.response_id, body.session]
     if not any(targets) and url_session:
         body = body.model_copy(update={"session": url_session})

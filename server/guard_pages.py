@@ -18,9 +18,11 @@ SET_ASIDE = {
 }
 """Reasons of the guards, and what they mean."""
 DISAPPROVE = (
-    "a key's next disapproval frees its newest approvals (guards.max_approvals); a program that grades sends "
+    "a key's next disapproval frees its newest approvals (guards.approval_span); a program that grades sends "
     "/v1/feedback with source 'environment'"
 )
+REFUSED = {"leak": "leaks", "useless": "useless"}
+"""Outcomes of hints that the learner refuses, and its counts of them over the whole run."""
 BUDGETS = {
     "kl_update": "guards.max_kl_update",
     "kl_base": "guards.max_kl_base",
@@ -80,5 +82,7 @@ def numbers(guards: Mapping[str, Any]) -> dict[str, float]:
             found |= {name: float(figure["now"]), f"{name}_reference": float(figure["reference"])}
     found |= {f"share_{kind}": float(value) for kind, value in guards.get("shares", {}).items()}
     found["paused"] = float(bool(guards.get("paused")))
-    found |= {name: float(guards.get(name, 0)) for name in ("quarantined", "empty_approvals")}
+    found |= {
+        name: float(guards.get(name, 0)) for name in ("quarantined", "empty_approvals", *REFUSED.values())
+    }
     return found

@@ -106,7 +106,7 @@ def export(run_dir: Path, number: int, out: Path, *, merged: bool) -> str:
         base, version = log.version(settings.policy, 0), log.version(settings.policy, number)
         if base is None or version is None or not on_disk(run_dir, version):
             raise UserError(
-                f"version {number} has no files in {run_dir}: `agentrl versions --json` shows which are on_disk"
+                f"version {number} has no files in {run_dir}: `agentrl versions` shows which are on_disk"
             )
         origin = origin_of(log, version, settings.model)
     return export_version(run_dir / version.path, run_dir / base.path, out, merged=merged, origin=origin)
@@ -137,17 +137,22 @@ def set_paused(run_dir: Path, *, paused: bool) -> str:
     return f"learning is {state}" if changed else f"learning was {state} already"
 
 
-async def explain_turn(run_dir: Path, turn: str) -> dict[str, Any]:
-    """One turn from request to version. `turn` is a turn id, a response id ("chatcmpl-...") or "last"."""
+async def explain_turn(run_dir: Path, turn: str, *, of_any_kind: bool = False) -> dict[str, Any]:
+    """One turn from request to version. `turn` is a turn id, a response id ("chatcmpl-...") or "last"; see
+    `SignalLog.find_turn`."""
     async with await SignalLog.open(existing_run(run_dir) / LOG_NAME, read_only=True) as log:
-        found = await log.find_turn(turn)
+        found = await log.find_turn(turn, of_any_kind=of_any_kind)
         if found is None:
-            remedy = (
-                "point an agent at the server"
-                if turn == "last"
-                else "`agentrl explain last` shows the newest"
-            )
-            raise UserError(f"the log of {run_dir} has no turn {turn!r}; {remedy}")
+            if turn != "last":
+                remedy = f"no turn {turn!r}; `agentrl explain last` shows the newest that may be learned from"
+            elif await log.find_turn("last", of_any_kind=True) is None:
+                remedy = "no turn; point an agent at the server"
+            else:
+                remedy = (
+                    "no turn that may be learned from, only evaluations, side turns or a control arm; "
+                    "`agentrl explain last --any` shows the newest"
+                )
+            raise UserError(f"the log of {run_dir} has {remedy}")
         story = await log.explain(found)
     told = story["turn"]
     if told["shown_lessons"]:

@@ -6,6 +6,7 @@ here and is counted beside it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from agentrl.signals.gates import admit, case_of
 from agentrl.signals.judge import Judgement
 from agentrl.signals.labelled import LabelledTurn, as_turn
 from agentrl.signals.meter import PROMPT_TOKENS, REQUESTS, SAMPLED_TOKENS, Meter
-from server.statistics import percentile
+from server.statistics import percentile, share
 
 NEUTRAL = 1 / 3
 """A reward nearer to 0 than this counts as neutral."""
@@ -52,36 +53,41 @@ def cost(meter: Meter | None, num_turns: int) -> dict[str, float] | None:
     return {what: meter.counts[what] / num_turns for what in (REQUESTS, PROMPT_TOKENS, SAMPLED_TOKENS)}
 
 
-def calibrated(found: Sequence[Verdict], least: float) -> dict[str, Any]:
+def calibrated(found: Sequence[Verdict], target: float) -> dict[str, Any]:
     """The lowest threshold of agreement from which on the votes' judgements are right often enough.
+
+    Selective prediction: a threshold trades coverage for accuracy (Y. Geifman, R. El-Yaniv, NeurIPS 2017). Right often
+    enough is where the lower end of the accuracy's 95 % Wilson interval reaches the target. It is the best of several
+    thresholds, so that the interval flatters it: `at_agreement` on other turns checks it.
 
     Args:
         found: of a judge that did not abstain for want of agreement.
-        least: accuracy that is wanted of what it judges.
+        target: accuracy that is wanted of what it judges, in [0, 1].
 
     Returns:
-        min_agreement: None where no threshold reaches it; and what every threshold gives.
+        min_agreement: None where no threshold reaches the target; and what every threshold gives.
     """
-    voted = [v for v in found if v.judgement.agreement is not None]
-    num_due = sum(v.truth is not None for v in found)
-    table: list[dict[str, float | None]] = []
-    thresholds = sorted({v.judgement.agreement for v in voted if v.judgement.agreement is not None})
-    for threshold in thresholds:
-        judged = [v for v in voted if v.said is not None and (v.judgement.agreement or 0.0) >= threshold]
-        table.append(
-            {
-                "min_agreement": threshold,
-                "num_judged": len(judged),
-                "accuracy": _share(sum(v.truth == v.said for v in judged), len(judged)),
-                "coverage": _share(sum(v.truth is not None for v in judged), num_due),
-            }
-        )
-    fitting = [
-        threshold
-        for threshold, row in zip(thresholds, table, strict=True)
-        if row["accuracy"] is not None and row["accuracy"] >= least
-    ]
-    return {"least_accuracy": least, "min_agreement": min(fitting, default=None), "thresholds": table}
+    agreements = {v.judgement.agreement for v in found if v.judgement.agreement is not None}
+    # Down to three digits, so that 2 of 3 votes pass the threshold as it is written.
+    rows = [at_agreement(found, math.floor(1000 * one) / 1000) for one in sorted(agreements)]
+    fitting = [row["min_agreement"] for row in rows if row["low"] >= target]
+    return {"target": target, "min_agreement": min(fitting, default=None), "thresholds": rows}
+
+
+def at_agreement(found: Sequence[Verdict], threshold: float) -> dict[str, Any]:
+    """What the votes' judgements are worth where as many agree: how many, the share that is right with the lower end of
+    its 95 % Wilson interval, and the share of the turns due a reward that they are.
+    """
+    judged = [v for v in found if v.said is not None and (v.judgement.agreement or -1.0) >= threshold]
+    right = sum(v.truth == v.said for v in judged)
+    due = sum(v.truth is not None for v in found)
+    return {
+        "min_agreement": threshold,
+        "num_judged": len(judged),
+        "accuracy": _share(right, len(judged)),
+        "low": share(right, len(judged)).low,
+        "coverage": _share(sum(v.truth is not None for v in judged), due),
+    }
 
 
 def summary(found: Sequence[Verdict]) -> dict[str, Any]:
@@ -195,8 +201,8 @@ def reward_class(reward: float | None) -> Class:
 def markdown(score: Mapping[str, Any]) -> str:
     """The figures of a run for a page of text: a table by kind of signal, then what concerns the whole half."""
     lines = [
-        "| signal | turns | accuracy | coverage | right abstention |",
-        "|---|---:|---:|---:|---:|",
+        "| signal | turns | accuracy | kappa | coverage | right abstention |",
+        "|---|---:|---:|---:|---:|---:|",
         *(_row(name, row) for name, row in (score["kinds"] | score["domains"] | {"all": score}).items()),
     ]
     hint, gates = score["hints"], score["gates"]
@@ -220,8 +226,10 @@ def markdown(score: Mapping[str, Any]) -> str:
 
 
 def _grouped(found: Sequence[Verdict], key: Callable[[Verdict], str]) -> dict[str, Any]:
-    names = sorted(set(map(key, found)))
-    return {name: agreement([(v.truth, v.said) for v in found if key(v) == name]) for name in names}
+    groups: dict[str, list[tuple[Class, Class]]] = {}
+    for verdict in sorted(found, key=key):
+        groups.setdefault(key(verdict), []).append((verdict.truth, verdict.said))
+    return {name: agreement(pairs) | {"kappa": kappa(pairs)} for name, pairs in groups.items()}
 
 
 def _passes(verdict: Verdict) -> bool:
@@ -255,22 +263,36 @@ def _more(score: Mapping[str, Any]) -> list[str]:
             f"{spent[PROMPT_TOKENS]:.0f} tokens read and {spent[SAMPLED_TOKENS]:.0f} written."
         )
     if fit:
-        rows = (
-            f"{row['min_agreement']:.2f}: {row['num_judged']} judged, accuracy {_percent(row['accuracy'])}, "
-            f"coverage {_percent(row['coverage'])}"
-            for row in fit["thresholds"]
-        )
-        best = fit["min_agreement"]
-        found = "none reaches it" if best is None else f"set judge.min_agreement = {best:.2f}"
-        lines.append(
-            f"For an accuracy of {_percent(fit['least_accuracy'])}: {found} ({'; '.join(rows) or 'no votes'})."
-        )
+        best, checked = fit["min_agreement"], fit.get("checked")
+        lines += [
+            f"The votes on {fit['num_turns']} turns of the half dev, by the least agreement that is asked for:",
+            "",
+        ]
+        lines += [
+            "| min_agreement | judged | accuracy | at least (95 %) | coverage |",
+            "|---:|---:|---:|---:|---:|",
+        ]
+        lines += [_fit_row(row) for row in fit["thresholds"]]
+        chosen = "no agreement reaches it" if best is None else f"set judge.min_agreement = {best:g}"
+        lines += ["", f"For an accuracy of {_percent(fit['target'])} at least: {chosen}."]
+        if checked is not None:
+            lines[-1] += (
+                f" On the half {score['half']} that gives {_percent(checked['accuracy'])} of {checked['num_judged']} "
+                f"judged turns right (at least {_percent(checked['low'])}), coverage {_percent(checked['coverage'])}."
+            )
     return lines
 
 
+def _fit_row(row: Mapping[str, Any]) -> str:
+    shares = " | ".join(_percent(row[share]) for share in ("accuracy", "low", "coverage"))
+    return f"| {row['min_agreement']:g} | {row['num_judged']} | {shares} |"
+
+
 def _row(name: str, row: Mapping[str, Any]) -> str:
-    shares = " | ".join(_percent(row[share]) for share in ("accuracy", "coverage", "abstention"))
-    return f"| {name} | {row['num_turns']} | {shares} |"
+    shares = " | ".join(_percent(row[share]) for share in ("coverage", "abstention"))
+    return (
+        f"| {name} | {row['num_turns']} | {_percent(row['accuracy'])} | {_number(row['kappa'])} | {shares} |"
+    )
 
 
 def _class(reward: Class) -> str:

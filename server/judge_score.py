@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from agentrl.config import Backend, load_config
+from agentrl.config import Backend, JudgeConfig, load_config
 from agentrl.errors import ConfigError, JudgeError
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.signals.labelled import Half, LabelledTurn, as_turn, read_half
 from agentrl.signals.meter import SAMPLED_TOKENS
 from server.auth import judge_key
-from server.judge_figures import Verdict, calibrated, cost, summary
+from server.judge_figures import Verdict, at_agreement, calibrated, cost, summary
 from server.judge_reach import unreachable
-from server.judges import Bench, make_bench, refuse_idle
+from server.judges import Bench, judge_of, make_bench, refuse_idle
 from server.run_files import ask_server, server_url, settings_of
 from server.run_folder import read_secret
 
@@ -30,18 +30,19 @@ async def run_score(
     run_dir: Path | None = None,
     alone: bool = False,
     limit: int | None = None,
-    calibrate: float | None = None,
+    target: float | None = None,
 ) -> dict[str, Any]:
     """Asks a judge about the turns of a half and sums up.
 
     Args:
         name: a backend of the settings, or code of the user's, which is scored without the rules before it.
-        half: "dev" or "test".
+        half: "dev", "test" or "sealed".
         config, overrides: settings, as for `agentrl serve`; those named `judge` matter.
         run_dir: of a running server, where its model is the judge.
         alone: without the rules before it.
         limit: turns, spread over the half; None = all.
-        calibrate: least accuracy for which the threshold of agreement is sought.
+        target: least accuracy for which the threshold of agreement is sought on the half dev, and checked on this one.
+            The judge then abstains for no want of agreement.
 
     Raises:
         ConfigError: there is no such half or judge, or its settings cannot work.
@@ -51,20 +52,33 @@ async def run_score(
         raise ConfigError(f"there is no half {half!r}; it is one of {', '.join(get_args(Half))}")
     # In a thread: it asks a server, which may be one of this process.
     bench, at_once = await asyncio.to_thread(
-        scored_bench, name, config, overrides, run_dir, alone=alone, calibrates=calibrate is not None
+        scored_bench, name, config, overrides, run_dir, alone=alone, decides=target is not None
     )
-    items = spread(read_half(cast(Half, half)), limit)
+    halves: list[Half] = [cast(Half, half)] if target is None or half == "dev" else ["dev", cast(Half, half)]
     try:
-        found = await verdicts(bench.judge, items, timeout_s=bench.timeout_s, at_once=at_once)
+        asked = [
+            await verdicts(
+                bench.judge, spread(read_half(one), limit), timeout_s=bench.timeout_s, at_once=at_once
+            )
+            for one in halves
+        ]
     finally:
         await bench.aclose()
+    found = asked[-1]
     failed = [each.judgement.evidence for each in found if each.failed]
-    if failed and bench.meter is not None and not bench.meter.counts[SAMPLED_TOKENS]:
+    meter = None if bench.asker is None else bench.meter
+    if failed and meter is not None and not meter.counts[SAMPLED_TOKENS]:
         raise JudgeError(
             f"the judge answered none of {len(failed)} questions, so there is nothing to score: {failed[0]}"
         )
-    score = {"backend": name, "half": half} | summary(found) | {"cost": cost(bench.meter, len(found))}
-    return score if calibrate is None else score | {"calibration": calibrated(found, calibrate)}
+    num_asked = sum(map(len, asked))
+    score = {"backend": name, "half": half} | summary(found) | {"cost": cost(meter, num_asked)}
+    if target is None:
+        return score
+    fit = calibrated(asked[0], target) | {"num_turns": len(asked[0]), "checked": None}
+    if half != "dev" and fit["min_agreement"] is not None:
+        fit["checked"] = at_agreement(found, fit["min_agreement"])
+    return score | {"calibration": fit}
 
 
 def scored_bench(
@@ -74,9 +88,12 @@ def scored_bench(
     run_dir: Path | None,
     *,
     alone: bool = False,
-    calibrates: bool = False,
+    decides: bool = False,
 ) -> tuple[Bench, int]:
-    """The judge to be scored, and how many turns it is asked about at the same time."""
+    """The judge to be scored, and how many turns it is asked about at the same time.
+
+    `decides`: it abstains for no want of agreement.
+    """
     given: dict[str, Any] = {"judge__backend": name}
     if ":" in name:
         given, alone = {"judge__backend": "callable", "judge__callable": name}, True
@@ -90,7 +107,7 @@ def scored_bench(
         run = settings_of(run_dir)
         given |= {"model": run.model, "name": run.served_name}
     settings = load_config(config, overrides, **given)
-    if calibrates:
+    if decides and not _judges_by_itself(settings.judge):
         settings = settings.model_copy(
             update={"judge": settings.judge.model_copy(update={"min_agreement": 0.0})}
         )
@@ -100,7 +117,12 @@ def scored_bench(
     if silent is not None:
         raise JudgeError(silent)
     bench = make_bench(settings, own_url=lambda: url, own_key=key, with_rules=not alone)
-    return bench, 1 if bench.meter is None else settings.judge.max_concurrent
+    return bench, 1 if bench.asker is None else settings.judge.max_concurrent
+
+
+def _judges_by_itself(settings: JudgeConfig) -> bool:
+    """Whether the judge is code of the user's that is not asked for votes."""
+    return settings.backend == "callable" and hasattr(judge_of(settings.callable), "judge")
 
 
 def own_door(run_dir: Path) -> tuple[str, str]:

@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from agentrl.config import Config, JudgeConfig
 from agentrl.errors import ConfigError, JudgeError
 from agentrl.signals.asker import Asker, CallableAsker, OpenAIAsker
+from agentrl.signals.counted import CountedJudge
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.signals.llm import LlmJudge, RulesFirst
 from agentrl.signals.meter import Meter
@@ -34,9 +36,9 @@ RETRY_S: Final = 15.0
 SESSION_S: Final = 600.0
 """How long what the server asks itself is one session."""
 _OF_ENDPOINTS: Final = ("base_url", "api_key_env")
-_OF_MODELS: Final = (
+_OF_ASKED: Final = (
     "votes", "temperature", "min_agreement", "max_tokens", "max_chars", "timeout_s", "max_retries", "max_concurrent",
-    "max_queued", "max_calls_per_hour", "max_tokens_per_hour",
+    "max_queued", "max_tokens_per_hour",
 )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ class Bench:
     at_once: int = AT_ONCE
     """Turns that may be judged at the same time, those that wait for a model included."""
     meter: Meter | None = None
-    """Of a judge that asks a model."""
+    """Of a judge that costs something."""
     asker: Asker | None = None
 
     def report(self) -> JSON:
@@ -70,6 +72,7 @@ def make_bench(
     own_url: Callable[[], str] = lambda: "",
     own_key: str = "",
     told: Told = lambda what, number: None,
+    spent: Path | None = None,
     with_rules: bool = True,
 ) -> Bench:
     """The judge of a run.
@@ -78,6 +81,7 @@ def make_bench(
         own_url: of our own server, up to and with /v1; asked when a question is asked.
         own_key: what our own server knows its judge by.
         told: hears of everything that a model is asked and costs.
+        spent: the file that keeps what the hour cost beyond this process; None = none does.
         with_rules: before the model; without them it is asked about everything.
 
     Raises:
@@ -85,7 +89,9 @@ def make_bench(
     """
     settings = config.judge
     refuse_idle(settings)
-    meter = Meter(max_calls=settings.max_calls_per_hour, max_tokens=settings.max_tokens_per_hour, told=told)
+    meter = Meter(
+        max_calls=settings.max_calls_per_hour, max_tokens=settings.max_tokens_per_hour, told=told, path=spent
+    )
     asker: Asker
     match settings.backend:
         case "rules":
@@ -114,14 +120,14 @@ def make_bench(
         case "callable":
             made = judge_of(settings.callable)
             if hasattr(made, "judge"):
-                rest = [name for name in _OF_MODELS if getattr(settings, name) != _default(name)]
+                rest = [name for name in _OF_ASKED if getattr(settings, name) != _default(name)]
                 if rest:
                     raise ConfigError(f"judge.{rest[0]} has no effect: {settings.callable} judges by itself")
-                made = cast(Judge, made)
+                own = CountedJudge(cast(Judge, made), meter=meter)
                 if not with_rules:
-                    return Bench(judge=made)
-                first = RulesFirst(RuleJudge(), made, when=settings.when, timeout_s=TIMEOUT_S)
-                return Bench(judge=first, timeout_s=None)
+                    return Bench(judge=own, meter=meter)
+                first = RulesFirst(RuleJudge(), own, when=settings.when, timeout_s=TIMEOUT_S)
+                return Bench(judge=first, timeout_s=None, meter=meter)
             asker = CallableAsker(made, meter=meter, name=settings.callable)
     model = LlmJudge(
         asker, settings, meter=meter, name=settings.model or settings.callable or settings.backend

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from agentrl.config import read_config
 from agentrl.errors import StoreError, UserError
 from agentrl.learner.journal import Journal
-from agentrl.learner.process import FAILED, JOURNAL, REFUSED, learn, lower_priority, read_config
+from agentrl.learner.process import FAILED, JOURNAL, REFUSED, learn, lower_priority
 from agentrl.recipes.recipe import load_recipe
 from skills.source import BankSource
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return FAILED
         except UserError as error:
             with Journal(run_dir / JOURNAL, sys.stdout) as journal:
-                journal.event("failed", error=type(error).__name__, message=str(error), again=False)
+                journal.failed(error, again=False)
             return REFUSED
         return learn(run_dir, skills=skills, skill_lessons=tuple if skills is None else skills.lessons)
 
@@ -45,13 +46,11 @@ def source_of(run_dir: Path, stack: ExitStack) -> BankSource | None:
         ConfigError: what finds skills cannot work.
     """
     try:
-        config = read_config(run_dir)
+        config = read_config(run_dir / "config.json")
         if not load_recipe(config.learn.recipe, config.learn.overrides).shows_skills:
             return None
-    except UserError as error:
-        # Settings that cannot be read are the learner's to refuse, in its log and with its exit status.
-        sys.stderr.write(f"no skills: {error}\n")
-        return None
+    except UserError:
+        return None  # settings that cannot be read are the learner's to refuse, in its log and with its exit status
     lower_priority(config.learn)  # before a model is loaded
     return stack.enter_context(
         BankSource(

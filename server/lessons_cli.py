@@ -133,7 +133,8 @@ def import_(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A file or a folder: transcripts and comments (.jsonl, .json), rules (.md, .txt)."
+            help="A file or a folder: transcripts and comments (.jsonl, .json), rules (.md, .txt). Transcripts are "
+            "chats of OpenAI's or Anthropic's API, items of Responses, or session files of Claude Code and Codex."
         ),
     ],
     run_dir: RunDir = DEFAULT_RUN,
@@ -142,7 +143,8 @@ def import_(
 ) -> None:
     """Learn lessons from transcripts of other agents, past the gates of live hints, and from review comments.
 
-    Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`.
+    Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`. One
+    that names no request is then taught as what stands for every request of the scope.
     """
     from server.cli import show as show_data
     from server.lessons_pages import take

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from agentrl.errors import UserError
 from agentrl.learner.hints import hint_option
 from agentrl.recipes.recipe import load_recipe
-from agentrl.signals.evidence import read_evidence
+from agentrl.signals.evidence import FORMATS, read_evidence
 from agentrl.signals.lessons import SKILL, gather, of_skill, state_of
 from agentrl.signals.transcripts import lessons_from
 from agentrl.store.learning_log import LearningLog
@@ -44,14 +44,16 @@ _FOR_SKILL = {
 
 
 def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any]:
-    """The lessons of a scope with what they came from and whether the newest version asked holds them.
+    """The lessons of a scope with what they came from and whether the newest version asked holds them, those that most
+    turns brought first.
 
     Raises:
         UserError: nobody has such a scope.
     """
     _require_scope(run_dir, scope)
     wanted = None if state is None else LessonState(state)
-    rows = [_row(lesson) for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
+    found = [lesson for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
+    rows = [_row(lesson) for lesson in sorted(found, key=_num_turns, reverse=True)]
     return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
 
 
@@ -61,7 +63,13 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     policy = settings_of(run_dir).policy
     with LearningLog(run_dir) as log:
         asked = [
-            {"version": version.number, "held": probe.passed, "answer": probe.detail}
+            {
+                "version": version.number,
+                "held": probe.passed,
+                "score": probe.score,
+                "held_out": probe.held_out,
+                "answer": probe.detail,
+            }
             for version in log.versions(policy)
             for probe in log.probes(policy, version.number)
             if probe.name == PROBE + lesson.id
@@ -173,36 +181,40 @@ async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
     known = lessons_of(run_dir, scope)
     state = state_of(config.learn.approve)
     redactor = own_redactor(config.server.redact_patterns)
-    taken = await lessons_from(read_evidence(path), scope=scope, state=state, known=known, redactor=redactor)
+    evidence = read_evidence(path)
+    taken = await lessons_from(evidence, scope=scope, state=state, known=known, redactor=redactor)
+    if taken.num_without_calls and not (taken.lessons or taken.num_known or taken.outcomes):
+        raise UserError(
+            f"nothing to learn is in {path}: in {taken.num_without_calls} of {len(evidence.transcripts)} transcripts "
+            f"no call of a tool was read, and no user corrects; transcripts are read as {FORMATS}"
+        )
     with LearningLog(run_dir) as log:
         log.add_lessons(taken.lessons, policy=config.policy)
     option = hint_option(load_recipe(config.learn.recipe, config.learn.overrides))
-    recalls = option is not None and option.recall > 0
-    num_taught = sum(recalls and bool(lesson.situation) for lesson in taken.lessons)
+    # What names no request stands for all of them.
+    taught = [option is not None and (option.recall > 0 or not lesson.situation) for lesson in taken.lessons]
+    why = f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
     return {
         "imported": [_row(lesson) for lesson in taken.lessons],
         "num_known": taken.num_known,
         "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),
         "hints": dict(taken.outcomes),
-        "num_kept_for_export": len(taken.lessons) - num_taught,
-        "why_kept": (
-            f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
-            if not recalls
-            else "they name no request that a turn could be like"
-        )
-        if num_taught < len(taken.lessons)
-        else None,
+        "num_without_calls": taken.num_without_calls,
+        "num_kept_for_export": taught.count(False),
+        "why_kept": None if all(taught) else why,
     }
 
 
 def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
-    """The approved lessons as text for other agents, written to `out` or returned. Of an AGENTS.md that is there
-    already the part between the marks is replaced (`server.agents_md`).
+    """The approved lessons as text for other agents, written to `out` or returned: those that most turns brought first,
+    and what a single turn brought apart from them, for one turn may be a misunderstanding. Of an AGENTS.md that is
+    there already the part between the marks is replaced (`server.agents_md`).
 
     Raises:
         UserError: a skill of no lessons, or a place that cannot be written or is taken.
     """
-    lessons = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
+    found = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
+    lessons = sorted(found, key=_num_turns, reverse=True)
     text = {"agents-md": _agents_md, "skill-md": _skill_md, "json": _json}[form](lessons)
     if out is None:
         return text.rstrip("\n")
@@ -243,14 +255,16 @@ def of_skills(run_dir: Path, scope: str, policy: str) -> list[Lesson]:
 
 
 def standing(lesson: Lesson) -> tuple[str, int | None]:
-    """("holds" | "broken" | "not yet" | "-", the version that broke it). "-": nothing could be asked."""
+    """("holds" | "broken" | "not yet" | "no effect" | "-", the version that broke it). "-": nothing could be asked."""
     if lesson.probe is None:
         return "-", None
-    newest = max(lesson.held_by, default=-1)
+    newest = max((*lesson.held_by, *lesson.without_effect), default=-1)
     after = [number for number in lesson.broken_by if number > newest]
     if after:
         return "broken", min(after)
-    return ("holds", None) if lesson.held_by else ("not yet", None)
+    if newest < 0:
+        return "not yet", None
+    return ("no effect" if newest in lesson.without_effect else "holds"), None
 
 
 def _find(lessons: Sequence[Lesson], name: str) -> Lesson:
@@ -272,8 +286,20 @@ def _row(lesson: Lesson) -> dict[str, Any]:
     }
 
 
+def _num_turns(lesson: Lesson) -> int:
+    return len(lesson.turn_ids)
+
+
 def _lines(lessons: Sequence[Lesson]) -> str:
-    return "".join(f"- {' '.join(lesson.text.split())}\n" for lesson in lessons)
+    """A list of them, what a single turn brought in one of its own. A skill stands on a whole episode, and what came
+    from elsewhere on the word of whoever approved it."""
+    once = [lesson for lesson in lessons if lesson.origin == "hint" and _num_turns(lesson) == 1]
+    often = [lesson for lesson in lessons if lesson not in once]
+    return "\n".join(
+        before + "".join(f"- {' '.join(lesson.text.split())}\n" for lesson in some)
+        for before, some in (("", often), ("Seen once:\n\n", once))
+        if some
+    )
 
 
 def _agents_md(lessons: Sequence[Lesson]) -> str:

@@ -101,8 +101,12 @@ class Lookup:
 def unanswered(refs: Iterable[TurnRef], session: str | None) -> list[TurnRef]:
     """Those of the session where there are any, and of these the ones that nothing answered yet where there are any.
 
-    Two turns may have said the same in the same place, one of them regenerated since: the other is meant.
+    Two turns may have said the same in the same place, one of them asked for again: of one session the newest is meant.
     """
     refs = list(refs)
     inside = [ref for ref in refs if ref.session == session] or refs
-    return [ref for ref in inside if not ref.answered] or inside
+    left = [ref for ref in inside if not ref.answered] or inside
+    if len({ref.session for ref in left}) != 1:
+        return left
+    newest = max(ref.received_at for ref in left)
+    return [ref for ref in left if ref.received_at == newest]

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from agentrl.engine.base import Capacity
 from agentrl.types import JSON, Turn
+from server.guard_pages import REFUSED
 from server.request import JUDGE_SCOPE
 from server.statistics import p50_p95
 
@@ -55,6 +56,8 @@ class Metrics:
         )
         self.read_guards: Callable[[], Mapping[str, float]] = dict
         """Asked by name for what the guards measured, whenever somebody looks."""
+        self.num_refused = dict.fromkeys(REFUSED, 0)
+        """By outcome how many of the hints that the learner refused are in `hints`, or from before the start."""
         self._recent_latency: deque[float] = deque(maxlen=NUM_RECENT)
         self._recent_first: deque[float] = deque(maxlen=NUM_RECENT)
 
@@ -93,6 +96,7 @@ class Metrics:
 
     def hints_by_outcome(self) -> JSON:
         """ "accepted", "offered" beside those, and by gate what was refused since the start."""
+        self._count_refused()
         [family] = self.hints.collect()
         return {
             sample.labels["outcome"]: int(sample.value)
@@ -100,7 +104,20 @@ class Metrics:
             if sample.name.endswith("_total")
         }
 
+    def refused(self) -> dict[str, int]:
+        """By outcome the hints that the learner refused over the whole run: what a recipe forbids and what a teacher
+        makes of a hint is known there alone."""
+        found = self.read_guards()
+        return {outcome: int(found.get(name, 0)) for outcome, name in REFUSED.items()}
+
+    def _count_refused(self) -> None:
+        for outcome, total in self.refused().items():
+            if total > self.num_refused[outcome]:
+                self.hints.labels(outcome).inc(total - self.num_refused[outcome])
+                self.num_refused[outcome] = total
+
     def exposition(self) -> bytes:
+        self._count_refused()
         for name, value in self.read_guards().items():
             self.guards.labels(name).set(value)
         return generate_latest(self.registry)

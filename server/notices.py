@@ -32,7 +32,7 @@ def _slow(config: Config) -> str:
     return (
         f"nano learns at optim.lr = {rate:g}, the rate of recipe {learn.recipe!r} for large models: little will be "
         f"seen to move. `agentrl demo` teaches it with --set learn.overrides.optim.lr={NANO_LR:g} "
-        f"--set learn.overrides.batch.turns_per_step={NANO_TURNS}, on many different requests"
+        f"--set learn.overrides.batch.turns_per_step={NANO_TURNS}"
     )
 
 

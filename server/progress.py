@@ -57,22 +57,26 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
     """How many of the approved lessons hold, and which do not."""
     approved = [lesson for lesson in lessons if lesson.state is LessonState.APPROVED]
     stands = {lesson.id: standing(lesson) for lesson in approved}
-    asked = [lesson for lesson in approved if stands[lesson.id][0] != "-"]
 
     def named(how: str) -> list[dict[str, Any]]:
         return [
-            {"id": lesson.id, "text": lesson.text, "version": stands[lesson.id][1]}
-            for lesson in asked
+            {
+                "id": lesson.id,
+                "text": lesson.text,
+                "version": stands[lesson.id][1],
+                "last_held": max((*lesson.held_by, *lesson.without_effect), default=None),
+            }
+            for lesson in approved
             if stands[lesson.id][0] == how
         ]
 
+    num_without_probe, num_without_effect = len(named("-")), len(named("no effect"))
     return {
         "num_held": len(named("holds")),
-        "num_held_apart": sum(
-            stands[lesson.id][0] == "holds" and bool((lesson.probe or {}).get("held_out")) for lesson in asked
-        ),
-        "num_with_probe": len(asked),
-        "num_without_probe": len(approved) - len(asked),
+        "num_held_apart": sum(stands[lesson.id][0] == "holds" and lesson.is_apart for lesson in approved),
+        "num_with_probe": len(approved) - num_without_probe - num_without_effect,
+        "num_without_effect": num_without_effect,
+        "num_without_probe": num_without_probe,
         "broken": named("broken"),
         "not_yet": named("not yet"),
         "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
@@ -182,6 +186,12 @@ def _over_time(found: Differences) -> list[dict[str, Any]]:
     return rows
 
 
+def _since(item: dict[str, Any]) -> str:
+    """Not every version is asked for every lesson: one that was not may have broken it first."""
+    held = item["last_held"]
+    return "" if held is None or held == item["version"] - 1 else f" or one since {held}, which held it"
+
+
 def _of_lessons(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["lessons: none yet"]
@@ -193,11 +203,17 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
         said += f"; broken by version {', '.join(map(str, versions))}"
     lines = [said]
     lines += [
-        f"  broken by {item['version']}: {item['id']} {_brief(item['text'])}" for item in found["broken"]
+        f"  broken by {item['version']}{_since(item)}: {item['id']} {_brief(item['text'])}"
+        for item in found["broken"]
     ]
     lines += [f"  not yet: {item['id']} {_brief(item['text'])}" for item in found["not_yet"]]
+    if found["num_without_effect"]:
+        lines.append(
+            f"  {found['num_without_effect']} more have no effect: where they are asked for, version 0 does without "
+            "them what it does once it has read them"
+        )
     if found["num_without_probe"]:
-        lines.append(f"  {found['num_without_probe']} more name nothing that an answer could be searched for")
+        lines.append(f"  {found['num_without_probe']} more came with no request to ask them by")
     if found["states"]["proposed"]:
         lines.append(
             f"  {found['states']['proposed']} wait for your word: `agentrl lessons list --state proposed`"

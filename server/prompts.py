@@ -82,7 +82,10 @@ class Prompts:
         prompt = self._renderer.prompt(chat.messages, chat.tools, parent)
         bare = Served(ids=prompt.ids, built_by=prompt.built_by)
         if parent is None and place.parent is not None:
-            bare = replace(bare, built_by="rendered: the history leaves the answered reply out")
+            behind = chat.messages[before.num_messages :][:1] if before is not None else ()
+            is_other = any(message["role"] == "assistant" for message in behind)
+            what = "holds another reply" if is_other else "leaves the answered reply out"
+            bare = replace(bare, built_by=f"rendered: the history {what}")
         if before is not None and before.block_spans:
             return await self._goes_on(chat, arm, bare, before)
         lessons = await self._shown.begin(chat, place, arm) if self._shown is not None else ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from agentrl.config import Config
+from agentrl.config import Config, read_config
 from agentrl.errors import UserError
 
 SERVER_FILE = "server.json"
@@ -44,7 +44,7 @@ def existing_run(run_dir: Path) -> Path:
 
 def settings_of(run_dir: Path) -> Config:
     """The settings that the run was started with."""
-    return Config.model_validate_json((existing_run(run_dir) / "config.json").read_text(encoding="utf-8"))
+    return read_config(existing_run(run_dir) / "config.json")
 
 
 def server_url(run_dir: Path) -> str:

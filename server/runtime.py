@@ -28,6 +28,7 @@ from agentrl.recipes.files import refuse_foreign_vocabulary, refuse_missing_file
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
+from agentrl.signals.meter import HOUR_NAME
 from agentrl.store.database import LEARNING_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
@@ -173,6 +174,7 @@ class Runtime:
         write_config(config, run_dir / "config.json")
         secret = run_secret(run_dir)
         self.metrics.read_guards = lambda: numbers(guards_of(run_dir))
+        self.metrics.num_refused = self.metrics.refused()
 
         bench = self._make_bench(secret)
         stack.push_async_callback(bench.aclose)
@@ -274,6 +276,7 @@ class Runtime:
             own_url=lambda: self.base_url + "/v1",
             own_key=judge_key(secret),
             told=lambda what, number: self.metrics.judge.labels(what).inc(number),
+            spent=Path(self.config.run_dir) / HOUR_NAME,
         )
 
     def _make_shown(self, renderer: ChatRenderer, secret: bytes) -> ShownLessons | None:

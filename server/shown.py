@@ -5,9 +5,9 @@
 A share of the conversations is drawn, by a keyed hash, in which lessons may stand; never in the control arm, in an
 evaluation or off the record, in groups of episodes that the recipe compares, or where a version is named: who names one
 asks what its weights do. All others go without and teach the weights. A lesson leaves the conversations that begin once
-its probe has passed, and comes back where a later version breaks it; one that names nothing to be searched for has no
-probe and stands until it is retired. What a conversation began with stays in its prompts (`server.prompts`), and in
-those of side requests that go on from one, which begin with none of their own.
+its probe has passed, or found that it changes nothing, and comes back where a later version breaks it; one from
+elsewhere that came with no request has no probe and stands until it is retired. What a conversation began with stays in
+its prompts (`server.prompts`), and in those of side requests that go on from one, which begin with none of their own.
 
 The files are read beside the requests, which are answered from the last look that ended.
 """
@@ -220,9 +220,9 @@ class ShownLessons:
         return shelf, {scope: tuple(of_scope) for scope, of_scope in found.items()}
 
     def _candidate(self, lesson: Lesson, shelf: Shelf) -> Candidate | None:
-        """None for a lesson that the weights hold, or that is not believed: what came from elsewhere was read and
-        approved; of all else somebody who is listened to must vouch."""
-        if standing(lesson)[0] == "holds":
+        """None for a lesson that the weights hold or that has no effect, or that is not believed: what came from
+        elsewhere was read and approved; of all else somebody who is listened to must vouch."""
+        if standing(lesson)[0] in ("holds", "no effect"):
             return None
         heard = [
             said

@@ -69,9 +69,20 @@ def _entry(record: dict[str, Any], texts: _Texts) -> dict[str, Any]:
             }
             for block in shown or ()
         ],
+        **_measured(record["measured"]),
         "num_tokens": record["num_tokens"],
         "tokens": _tokens(record, texts.of(record["token_ids"])),
     }
+
+
+def _measured(found: dict[str, Any] | None) -> dict[str, Any]:
+    """How useful each hint was found to be; nothing where none was measured."""
+    if found is None:
+        return {}
+    hints = [
+        {"hint": hint, "value": value, "is_shown": hint == found["chosen"]} for hint, value in found["values"]
+    ]
+    return {"measured": {"by": found["measure"], "hints": hints}}
 
 
 def _teacher(record: dict[str, Any]) -> str:

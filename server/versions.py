@@ -33,6 +33,7 @@ BASE = 0
 """The model's own folder; control conversations are served from it."""
 REREAD_S = 5.0
 """How often all versions are read while the serving one stays: files of old ones come to be deleted."""
+FILES_GONE = "can serve no more: its files were deleted"
 RETRY_S = 5.0
 """A version that could not be loaded is tried again after this long; what serves goes on serving."""
 
@@ -46,6 +47,8 @@ class Offer:
     """Folder of every version that passed its gate and still has its files."""
     retired: frozenset[int] = frozenset()
     """Versions that served and were neither rejected nor rolled back, with or without files."""
+    absent: dict[int, str] = field(default_factory=dict)
+    """Why each of the other versions cannot be asked for."""
 
 
 class Versions:
@@ -59,6 +62,7 @@ class Versions:
         self._run_dir = Path(config.run_dir)
         self._metrics = metrics
         self._paths: dict[int, Path] = {BASE: model_path}
+        self._absent: dict[int, str] = {}
         self._served_since: dict[int, float] = {BASE: time.time()}
         self._keeps_base = config.learn.control_share > 0
         self._num_held = config.engine.max_resident_versions - 2
@@ -94,17 +98,19 @@ class Versions:
         name, _, number = model.rpartition("@")
         if model == self.name:
             return None
-        if name == self.name and number.isdecimal() and int(number) in self._paths:
-            return int(number)
-        raise self._unknown(model)
-
-    def _unknown(self, model: str) -> Refused:
-        return Refused(
-            f"There is no model {model!r} here. Known: {', '.join(self.names)}.",
-            status=404,
-            code="model_not_found",
-            param="model",
+        if name == self.name and number.isdecimal():
+            if int(number) in self._paths:
+                return int(number)
+            if int(number) in self._absent:
+                raise self._cannot_serve(int(number), self._absent[int(number)])
+        known = f"There is no model {model!r} here. Known: {', '.join(self.names)}."
+        raise _not_found(
+            known if name else f"{known} `agentrl serve --set name=NAME` serves under another name."
         )
+
+    def _cannot_serve(self, number: int, why: str) -> Refused:
+        others = ", ".join(name for name in self.names if name != f"{self.name}@{number}")
+        return _not_found(f"Version {number} {why}. Can be served: {others}; `agentrl versions` lists all.")
 
     # the engine
 
@@ -182,8 +188,13 @@ class Versions:
                 await self._engine.drop_version(oldest)
             path = self._paths.get(number)
             if path is None:  # the learner has deleted it while the request waited for its place
-                raise self._unknown(f"{self.name}@{number}")
-            await self._engine.load_version(number, path, serve=False)
+                raise self._cannot_serve(number, FILES_GONE)
+            try:
+                await self._engine.load_version(number, path, serve=False)
+            except UserError as error:
+                # The folder is broken, or somebody else has taken it away: no fault of the request, and for good.
+                logger.error("version %d could not be loaded for a request: %s", number, error)
+                raise self._cannot_serve(number, "cannot be loaded: the server's log says why") from error
             self._held[number] = None
 
     def close(self) -> None:
@@ -224,6 +235,7 @@ class Versions:
         # A version that somebody evaluates stays in the engine's memory when the learner deletes its files.
         held = {number: self._paths[number] for number in self._held if number in offer.retired}
         self._paths = {**held, **offer.paths, BASE: base}
+        self._absent = offer.absent
 
     def _failed_lately(self, number: int) -> bool:
         return (
@@ -235,6 +247,7 @@ class Versions:
 
 def offer_of(versions: Iterable[PolicyVersion], run_dir: Path) -> Offer | None:
     """None where no version serves: the line has not begun."""
+    versions = list(versions)
     served = [
         version
         for version in versions
@@ -243,8 +256,22 @@ def offer_of(versions: Iterable[PolicyVersion], run_dir: Path) -> Offer | None:
     newest = next((version.number for version in served if version.state is VersionState.SERVING), None)
     if newest is None:
         return None
+    paths = {version.number: run_dir / version.path for version in served if version.path}
     return Offer(
         newest=newest,
-        paths={version.number: run_dir / version.path for version in served if version.path},
+        paths=paths,
         retired=frozenset(v.number for v in served if v.state is VersionState.RETIRED),
+        absent={v.number: _why_absent(v) for v in versions if v.number not in paths},
     )
+
+
+def _why_absent(version: PolicyVersion) -> str:
+    if version.state is VersionState.CANDIDATE:
+        return "does not serve yet: its gate has not decided"
+    if version.state is VersionState.REJECTED:
+        return "was refused by its gate, or rolled back"
+    return FILES_GONE if version.served_at is not None else "never served: a later one did"
+
+
+def _not_found(message: str) -> Refused:
+    return Refused(message, status=404, code="model_not_found", param="model")

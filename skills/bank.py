@@ -26,6 +26,8 @@ from skills.request import Request
 from skills.ucb import Arm
 
 BANK_NAME = "skills.db"
+MAX_FOLLOWED = 256
+"""The newest episodes of a task whose rewards are asked for again."""
 MAX_REQUESTS = 50
 """Requests of one skill that a new one is compared with."""
 
@@ -252,24 +254,36 @@ class SkillBank(Closing):
             connection.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (turn_id, selection.id))
             connection.execute(
                 """INSERT INTO taught VALUES (?, ?, ?)
-                   ON CONFLICT DO UPDATE SET reward = coalesce(excluded.reward, reward)""",
+                   ON CONFLICT DO UPDATE SET reward = excluded.reward""",
                 (selection.id, session, reward),
             )
 
     def settle(self, scope: str, task_key: str, reward_of: Callable[[str], float | None]) -> None:
-        """Fills in rewards that came after their episodes were taught."""
-        rows = self.rows(
-            """SELECT t.selection, t.session FROM taught t JOIN selections s ON s.id = t.selection
-               WHERE s.scope = ? AND s.task_key = ? AND t.reward IS NULL""",
+        """Follows the rewards of a task's newest episodes: they may come late, change, or be doubted later."""
+        taught = self.rows(
+            f"""SELECT t.selection, t.session, t.reward FROM taught t JOIN selections s ON s.id = t.selection
+                WHERE s.scope = ? AND s.task_key = ? ORDER BY t.selection DESC LIMIT {MAX_FOLLOWED}""",  # noqa: S608
             (scope, task_key),
         )
-        known = [(reward_of(row["session"]), row["selection"], row["session"]) for row in rows]
-        known = [each for each in known if each[0] is not None]
-        if known:
-            with self._writing() as connection:
-                connection.executemany(
-                    "UPDATE taught SET reward = ? WHERE selection = ? AND session = ?", known
-                )
+        sources = self.rows(
+            f"""SELECT name, session, reward FROM sources
+                WHERE scope = ? AND task_key = ? ORDER BY created_at DESC LIMIT {MAX_FOLLOWED}""",  # noqa: S608
+            (scope, task_key),
+        )
+        now = {session: reward_of(session) for session in {row["session"] for row in (*taught, *sources)}}
+        fresh = [row for row in taught if row["reward"] != now[row["session"]]]
+        fresh_sources = [row for row in sources if row["reward"] != now[row["session"]]]
+        if not fresh and not fresh_sources:
+            return
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE taught SET reward = ? WHERE selection = ? AND session = ?",
+                [(now[row["session"]], row["selection"], row["session"]) for row in fresh],
+            )
+            connection.executemany(
+                "UPDATE sources SET reward = ? WHERE scope = ? AND name = ? AND session = ?",
+                [(now[row["session"]], scope, row["name"], row["session"]) for row in fresh_sources],
+            )
 
     # what retrieval asks
 

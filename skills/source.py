@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agentrl.closing import Closing
 from agentrl.config import SkillsConfig
+from agentrl.learner.quarantine import sign_of
 from agentrl.signals.lessons import of_skill
 from agentrl.store.account import SET_ASIDE, Reason
 from agentrl.store.database import LEARNING_NAME
@@ -21,7 +22,7 @@ from agentrl.store.episodes import Episodes
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.log_reader import LogReader
 from agentrl.store.records import group_key
-from agentrl.types import Lesson, Skill, Turn
+from agentrl.types import Lesson, Signal, Skill, Turn
 from skills.bank import Selection, SkillBank
 from skills.embed import Embedder
 from skills.library import SKILLS_FOLDER, SkillLibrary, vouched
@@ -32,6 +33,7 @@ from skills.ucb import choose
 
 MAX_FOUND = 8
 """Skills found by likeness that a task without a bank chooses from."""
+Listened = Callable[[Turn, Sequence[Signal]], Sequence[Signal]]
 QUARANTINED = f"rejected:{Reason.CONTRADICTED}"
 
 
@@ -66,13 +68,16 @@ class BankSource(Closing):
         self._root = run_dir / SKILLS_FOLDER
         self._settings = settings
         self._min_sessions = min_sessions
-        self._is_doubted: Callable[[str], bool] | None = None
+        self._is_doubted: Callable[[str], bool] = lambda turn_id: False
+        self._listened: Listened = lambda turn, signals: signals
         self._libraries: dict[str, SkillLibrary] = {}
         self._known: dict[str, _Known] = {}
         self._run_dir = run_dir
         self._log: LearningLog | None = None
         self._set_aside: dict[str, bool] = {}
         """By turn, as of this iteration."""
+        self._settled: set[tuple[str, str]] = set()
+        """The tasks whose rewards were looked at in this iteration."""
         with ExitStack() as stack:
             self._episodes = stack.enter_context(Episodes(run_dir, policy))
             self._bank = stack.enter_context(SkillBank(self._root, mean_of=settings.mean_of))
@@ -81,9 +86,9 @@ class BankSource(Closing):
             self._embedder = None if settings.embeddings is None else Embedder(settings.embeddings)
             self._stack = stack.pop_all()
 
-    def heed(self, is_doubted: Callable[[str], bool]) -> None:
-        """Asks from now on of each turn that a skill was written from, whether what was said of it is doubted."""
-        self._is_doubted = is_doubted
+    def heed(self, is_doubted: Callable[[str], bool], listened: Listened) -> None:
+        """Asks from now on of each turn whether what was said of it is doubted, and which of it is listened to."""
+        self._is_doubted, self._listened = is_doubted, listened
 
     def begin(self) -> None:
         """A new iteration: what was written since the last one may be used from now on."""
@@ -94,7 +99,9 @@ class BankSource(Closing):
         """The skill of the turn's task in this iteration; none where nothing fits."""
         scope, task = turn.scope, turn.task_key
         known = self._of_scope(scope)
-        self._bank.settle(scope, task, lambda session: self._episodes.reward(scope, session))
+        if (scope, task) not in self._settled:
+            self._settled.add((scope, task))
+            self._bank.settle(scope, task, lambda session: self._reward(scope, session))
         selection = self._bank.selected(scope, task)
         if selection is None:
             selection = self._select(turn, known)
@@ -102,7 +109,7 @@ class BankSource(Closing):
             selection = None
         if selection is None:
             return ()
-        self._bank.teach(selection, turn.id, turn.session, self._episodes.reward(scope, turn.session))
+        self._bank.teach(selection, turn.id, turn.session, self._reward(scope, turn.session))
         skill = known.skills[selection.name]
         (arm,) = self._bank.arms(scope, task, [skill.name])
         return (
@@ -124,6 +131,18 @@ class BankSource(Closing):
             for scope, library in self._libraries.items()
             for skill in library.all(SkillState.ACTIVE)
         ]
+
+    def _reward(self, scope: str, session: str) -> float | None:
+        """How an episode went: the environment's newest reward; without one the sign of what was said last of one of
+        its turns and is believed, as the pass rates have it."""
+        ended = self._episodes.reward(scope, session)
+        if ended is not None:
+            return ended
+        for turn, signals in self._episodes.said(scope, session):
+            sign = 0 if self._is_doubted(turn.id) else sign_of(self._listened(turn, signals))
+            if sign:
+                return float(sign)
+        return None
 
     def _select(self, turn: Turn, known: _Known) -> Selection | None:
         own = [name for name in self._bank.names_of(turn.scope, turn.task_key) if name in known.skills]
@@ -162,7 +181,7 @@ class BankSource(Closing):
     def _is_set_aside(self, turn_id: str) -> bool:
         """Whether a turn went with a version that was rolled back or stopped by the gate: what it taught the weights is
         undone, and a skill is not to teach it again. Or whether it is in quarantine, or would be if it were claimed."""
-        if self._is_doubted is not None and self._is_doubted(turn_id):
+        if self._is_doubted(turn_id):
             return True
         if self._log is None:
             if not (self._run_dir / LEARNING_NAME).is_file():
@@ -184,6 +203,7 @@ class BankSource(Closing):
 
     def _forget(self) -> None:
         self._set_aside.clear()
+        self._settled.clear()
         for known in self._known.values():
             known.index.close()
         self._known.clear()

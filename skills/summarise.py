@@ -5,8 +5,10 @@
     a correction by the user                            ->  the user's sentence, quoted
     an episode that succeeded                           ->  its calls in order
 
-Words of a command that stand in the request are its arguments and are left out, so that what is written holds for
-requests of the same kind. Text of tools and users has to pass the gates of hints (`agentrl.signals.gates`) and is
+Words of a command that stand in the request are its arguments and are left out, and so is what the failed command and
+the one in its place have in common behind their difference: what is written holds for requests of the same kind, and
+one rule is one skill whatever it was met with. Where the tool names both programs, what it names is the rule. Text of
+tools and users has to pass the gates of hints (`agentrl.signals.gates`) and is
 quoted, never written as an instruction of our own.
 """
 
@@ -24,6 +26,7 @@ from agentrl.signals.candidates import Candidate
 from agentrl.signals.commands import earlier_calls, gaming, made_calls
 from agentrl.signals.gates import admit, case_of
 from agentrl.signals.hints import directive
+from agentrl.signals.lessons import stands_in
 from agentrl.signals.outputs import failed, is_outage, text_of
 from agentrl.signals.rules import RuleJudge
 from agentrl.store.episodes import Episode, Step
@@ -82,6 +85,8 @@ class Mistake:
     said: str | None
     """The sentence that says what should have been done, verbatim."""
     by_user: bool = False
+    did: str = ""
+    """The whole of what worked later, the request's arguments aside."""
 
     @property
     def line(self) -> str:
@@ -103,7 +108,9 @@ def by_rules(episode: Episode, corrections: Mapping[str, str]) -> Draft | None:
     found = mistakes(episode, request, corrections)
     worked = [one for one in found if one.new is not None]
     told = [one for one in found if one.new is None and one.said is not None]
+    ruled = {one.did: one.new for one in worked if one.new is not None}
     golden = workflow(episode, request) if episode.reward is not None and episode.reward > 0 else []
+    golden = list(dict.fromkeys(ruled.get(step, step) for step in golden))
     said = len(golden) == 1 and any(golden[0] == one.new for one in worked)
     flow = [] if said else golden
     if not worked and not told and not flow:
@@ -145,13 +152,16 @@ def mistakes(episode: Episode, request: str, corrections: Mapping[str, str]) -> 
                 for other, fault in others
                 if other.name == call.name and fault is None
             ]
-            pair = replaced(old, nearest(old, later), request) if later else None
+            did = nearest(old, later) if later else None
+            said = admitted(step, directive(text_of(output)), "error_text")
+            pair = None if did is None else replaced(old, did, request, said or "")
             mistake = Mistake(
                 old=general(old, request) if pair is None else pair[0],
                 new=None if pair is None else pair[1],
-                said=admitted(step, directive(text_of(output)), "error_text"),
+                said=said,
+                did="" if did is None else general(did, request),
             )
-            if mistake.new is not None and mistake.said is not None and _names(mistake.said, old, request):
+            if mistake.new is not None and said is not None and _names(said, old, mistake.old):
                 mistake = replace(mistake, said=None)
             found.setdefault((mistake.old, mistake.new, None if mistake.new else mistake.said), mistake)
     for step in episode.steps:
@@ -249,9 +259,7 @@ def general(command: str, request: str) -> str:
     named = {word.strip(_PUNCTUATION) for word in request.split()}
     first, *rest = command.split() or [""]
     words = [first, *(GAP if word.strip(_PUNCTUATION) in named else word for word in rest)]
-    while words[-1] == GAP:
-        words.pop()
-    return re.sub(r"(\.\.\.)( \.\.\.)+", r"\1", " ".join(words)).replace("`", "'")
+    return _closed(words).replace("`", "'")
 
 
 def nearest(command: str, others: Sequence[str]) -> str:
@@ -260,17 +268,60 @@ def nearest(command: str, others: Sequence[str]) -> str:
     return max(others, key=lambda other: difflib.SequenceMatcher(None, words, other.split()).ratio())
 
 
-def replaced(old: str, new: str, request: str) -> tuple[str, str] | None:
-    """What was put in place of what, in general form; None where both are the same."""
+def replaced(old: str, new: str, request: str, said: str = "") -> tuple[str, str] | None:
+    """What was put in place of what, in general form; None where both are the same.
+
+    Args:
+        said: the tool's sentence on the failed command.
+    """
     first, second = general(old, request), general(new, request)
-    return None if first == second else (first, second)
+    if first == second:
+        return None
+    pair = _apart(first, second)
+    if pair[0] == pair[1]:  # the order of the arguments is the difference
+        return first, second
+    named = _named(pair[0], said), _named(pair[1], said)
+    return named if all(named) and named[0] != named[1] else pair
 
 
-def _names(said: str, command: str, request: str) -> bool:
-    """Whether a sentence is about an argument of this request alone, so that others have nothing of it."""
-    words = {word.strip(_PUNCTUATION) for word in command.split()[1:]}
-    named = words & {word.strip(_PUNCTUATION) for word in request.split()}
-    return any(word in said for word in named if word)
+def _named(command: str, said: str) -> str:
+    """As much of a command's beginning as a sentence names, files aside; empty where it does not name what is run."""
+    found, words = "", command.split()
+    for end in range(1, len(words) + 1):
+        text = " ".join(words[:end])
+        is_file = end > 1 and re.search(r"[./]", words[end - 1])
+        if is_file or not stands_in(text, said):
+            break
+        found = text
+    return found
+
+
+def _apart(old: str, new: str) -> tuple[str, str]:
+    """Two commands without what they share behind their first difference; what is run always stays."""
+    first, second = old.split(), new.split()
+    start = 1
+    while start < min(len(first), len(second)) and first[: start + 1] == second[: start + 1]:
+        start += 1
+    shared = {*first[start:]} & {*second[start:]}
+
+    def cut(words: list[str]) -> str:
+        return _closed([*words[:start], *(GAP if word in shared else word for word in words[start:])])
+
+    return cut(first), cut(second)
+
+
+def _closed(words: list[str]) -> str:
+    """Words of a command, of gaps that follow each other one and none at the end."""
+    while len(words) > 1 and words[-1] == GAP:
+        words.pop()
+    return re.sub(r"(\.\.\.)( \.\.\.)+", r"\1", " ".join(words))
+
+
+def _names(said: str, command: str, general: str) -> bool:
+    """Whether a sentence is about an argument of this call alone, so that others have nothing of it."""
+    kept = {word.strip(_PUNCTUATION) for word in general.split()}
+    left_out = {word.strip(_PUNCTUATION) for word in command.split()[1:]} - kept
+    return any(stands_in(word, said) for word in left_out if word)
 
 
 def shortened(text: str) -> str:

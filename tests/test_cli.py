@@ -81,6 +81,48 @@ def test_a_learner_beside_another_is_refused_in_a_line(tmp_path: Path) -> None:
     assert done.stderr == "agentrl: another learner works on run: stop it first\n"
 
 
+def test_a_learner_with_settings_that_cannot_work_says_so_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"learn": {"recipe": "grpoo"}}')
+
+    done = run("learner", "--run-dir", "run", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("agentrl: unknown recipe 'grpoo', did you mean 'grpo'? known are: ")
+    assert done.stderr.count("\n") == 1
+    (line,) = map(json.loads, (tmp_path / "run" / "learner.log").read_text().splitlines())
+    assert (line["event"], line["error"], line["again"]) == ("failed", "ConfigError", False)
+
+
+@pytest.mark.parametrize("command", ["learner", "versions", "status", "doctor"])
+def test_a_run_of_an_earlier_release_is_not_refused_for_a_setting_that_is_called_otherwise_now(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"guards": {"max_approvals": 7}}')
+
+    done = run(command, "--run-dir", "run", cwd=tmp_path)
+
+    assert "no setting" not in done.stderr
+    assert "max_approvals" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["learner", "versions", "status", "doctor"])
+def test_a_run_with_a_setting_that_no_release_has_is_refused_by_its_name(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"guards": {"aproval_span": 20}}')
+
+    done = run(command, "--run-dir", "run", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "agentrl: run/config.json: guards.aproval_span is no setting: did you mean guards.approval_span? "
+        "`agentrl settings` lists all; `agentrl serve` writes the file anew\n"
+    )
+
+
 def test_a_demo_where_no_folder_can_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
 

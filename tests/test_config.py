@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.config import known_settings, load_config, write_config
+from agentrl.config import known_settings, load_config, read_config, write_config
 from agentrl.errors import ConfigError
 
 
@@ -43,6 +43,10 @@ def test_a_wrong_name_or_value_is_refused_by_name(override: str, message: str) -
         ("max_running=3", "max_running is no setting: did you mean engine.max_running? "),
         ("sever.port=1", "sever is no setting: did you mean server? "),
         ("judge.vote=3", "did you mean judge.votes? "),
+        (
+            "guards.max_approvals=3",
+            "guards.max_approvals is no setting: did you mean guards.approval_span? `agentrl settings` lists all",
+        ),
         ("zorp.blip=1", "zorp is no setting; `agentrl settings` lists all"),
         ("server.api_keys=[{key='12345678', scpe='x'}]", "did you mean server.api_keys.scope? "),
     ],
@@ -105,3 +109,16 @@ def test_the_resolved_settings_are_written_without_the_keys(tmp_path: Path) -> N
     written = (tmp_path / "config.json").read_text()
     assert "sk-verysecret" not in written
     assert '"scope": "team"' in written
+
+
+def test_a_run_folder_of_an_earlier_release_keeps_the_value_of_a_renamed_setting(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"guards": {"max_approvals": 7}}')
+    assert read_config(path).guards.approval_span == 7
+
+    path.write_text('{"guards": {"max_approvals": 7, "approval_span": 9}}')
+    assert read_config(path).guards.approval_span == 9
+    for broken in ("[]", '{"guards": 3}'):
+        path.write_text(broken)
+        with pytest.raises(ConfigError):
+            read_config(path)

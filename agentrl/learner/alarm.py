@@ -9,6 +9,8 @@ from agentrl.learner.watch import Figure, figures
 from agentrl.store.behaviour import Behaviour, BehaviourLog
 from agentrl.types import JSON, Arm, PolicyVersion, VersionState
 
+MIN_BEFORE = 16
+"""Turns of the oldest version that stand for all of the first ones; with fewer all of them do."""
 LOOK_S = 5.0
 """Least seconds between two looks."""
 
@@ -105,7 +107,15 @@ class Watch:
         seen = {turn.turn_id for turn in self._first}
         if len(self._first) < self._size or any(turn.turn_id in seen for turn in newest):
             return [], "too few turns"
-        return self._first, "first turns"
+        return of_the_oldest(self._first), "first turns"
+
+
+def of_the_oldest(first: list[Behaviour]) -> list[Behaviour]:
+    """Of the first turns those of their oldest version, where they are enough: versions may come so fast that the rest
+    is theirs already."""
+    oldest = min(turn.version for turn in first)
+    own = [turn for turn in first if turn.version == oldest]
+    return own if len(own) >= MIN_BEFORE else first
 
 
 def before_all(versions: Sequence[PolicyVersion], serving: int, oldest: int) -> int | None:

@@ -10,7 +10,7 @@ its reason (law 3).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -18,22 +18,24 @@ from typing import Protocol
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner import pairs
 from agentrl.learner.confidence import with_confidence
-from agentrl.learner.hints import Chooser, corrected_ids, hint_option, leaks, measured, sifted
+from agentrl.learner.hints import Chooser, Measuring, corrected_ids, hint_option, leaks, measured, sifted
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
+from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.second_stage import SecondStage, run_pure
 from agentrl.learner.streams import only_held
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.account import Reason
+from agentrl.store.taught import Measured
 from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
 from agentrl.teacher.demonstrations import Sibling, siblings_of
 from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.types import Block, NextState, Signal, SignalSource, TeacherView, TrainingSample, Turn
 
-BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "second_turn")
+BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "next_answer", "second_turn")
 """Sources of answers that were sampled on another prompt than they are trained on."""
 HELD_ANSWER = "hint holds the answer"
 SAMPLED_PATH = "completion.token_ids"
@@ -92,6 +94,8 @@ class Built:
     dropped: tuple[Dropped, ...]
     recalled: dict[str, list[str]]
     """Turns whose teacher was shown hints of other turns -> those turns."""
+    useful: dict[str, Measured]
+    """By turn how useful its hints are, where that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,10 @@ class Builder:
     """Hints of earlier turns; only the context "hindsight_hint" asks it."""
     stage: SecondStage | None = None
     """Where transforms get new answers from."""
+    later: Callable[[Sequence[Claim]], Mapping[str, Turn]] = lambda _: {}
+    """By turn id what conversations were answered next; only the transform "next_answer" asks it."""
+    rehearsal: Rehearsal | None = None
+    """What each step holds beside its turns; None = nothing."""
     usefulness: Chooser | None = None
     """Measures hints where a turn has several; only the context "hindsight_hint" asks it."""
 
@@ -147,12 +155,13 @@ class Builder:
         samples: list[TrainingSample] = []
         dropped: list[Dropped] = []
         recalled: dict[str, list[str]] = {}
+        useful: dict[str, Measured] = {}
         for group, edited in self._transformed(self._groups(claims), newest_version):
             dropped += [Dropped(turn_ids=(turn_id,), reason=reason) for turn_id, reason in edited.dropped]
             advantage_of = self._advantages(edited.members)
             for member in edited.members:
                 advantage = advantage_of[member.step, member.attempt]
-                sample = self._sample(member, group, advantage, newest_version, recalled)
+                sample = self._sample(member, group, advantage, newest_version, recalled, useful)
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
                 else:
@@ -166,7 +175,9 @@ class Builder:
             samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len, reasons)
             dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
-        return Built(samples=tuple(samples), dropped=without(dropped, kept), recalled=recalled)
+        if samples and self.rehearsal is not None and not beside:
+            samples += self.rehearsal.samples([claim.turn for claim in claims])
+        return Built(samples=tuple(samples), dropped=without(dropped, kept), recalled=recalled, useful=useful)
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
         """Claims whose rewards are compared with each other, in the order of their first members. On live traffic
@@ -186,11 +197,12 @@ class Builder:
         corrected: Mapping[str, Sequence[int]] = {}
         if self.usefulness is not None:
             corrected = corrected_ids([claim for claims in groups for claim in claims], self.renderer)
+        later: Mapping[str, Turn] = {}
+        if isinstance(self.recipe.transform, axes.NextAnswer):
+            later = self.later([claim for claims in groups for claim in claims])
         for claims in groups:
             rewards = {claim.turn.session: self._reward(claim) for claim in claims}
-            by_step = (
-                self.recipe.advantage if isinstance(self.recipe.advantage, axes.StepIndexGroup) else None
-            )
+            weights = self.recipe.reward_weights
             before = _turns_before(claims)
             siblings = siblings_of([claim.turn for claim in claims], rewards)
             group = _Group(siblings=siblings, rewards=(), corrected=corrected)
@@ -198,15 +210,21 @@ class Builder:
                 Member(
                     claim=claim,
                     turn=claim.turn,
-                    reward=_step_reward(claim, by_step) if by_step else rewards[claim.turn.session],
+                    reward=_step_reward(claim, *weights) if weights else rewards[claim.turn.session],
                     attempt=claim.turn.session,
-                    step=before[claim.turn.id] if by_step else 0,
+                    step=before[claim.turn.id] if weights else 0,
                     turn_index=before[claim.turn.id],
                 )
                 for claim in claims
             )
             known.append(group)
-            given.append(Group(members=members, view=partial(self._view, group)))
+            given.append(
+                Group(
+                    members=members,
+                    view=partial(self._view, group),
+                    later=lambda claim: later.get(claim.turn.id),
+                )
+            )
         if self.stage is None:
             found = run_pure(given, self.recipe)
         else:
@@ -235,7 +253,7 @@ class Builder:
 
     def _view(self, group: _Group, claim: Claim) -> TeacherView | None:
         """The served prompt with the context's blocks; None where there are none or no place for them."""
-        blocks, _ = self._blocks(claim, group)
+        blocks, _, _ = self._blocks(claim, group)
         if not blocks:
             return None
         try:
@@ -243,21 +261,19 @@ class Builder:
         except UserError:
             return None
 
-    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], list[Recalled]]:
-        """The context's blocks, and the hints among them."""
+    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], list[Recalled], Measured | None]:
+        """The context's blocks, the hints among them, and what was measured of hints."""
         recipe = self.recipe
         skills = self.skills.skills(claim.turn) if self.skills is not None else ()
         failed = claim.episode_reward is not None and claim.episode_reward <= 0
-        option, record = (
-            hint_option(recipe),
-            _Record(turn=claim.turn, next_state=claim.next_state, signals=claim.signals),
-        )
+        option = hint_option(recipe)
+        record = _Record(turn=claim.turn, next_state=claim.next_state, signals=claim.signals)
+        measuring = Measuring.of(option, self.usefulness, claim.turn, group.corrected.get(claim.turn.id, ()))
         if option is not None:
-            corrected = group.corrected.get(claim.turn.id, ())
-            record = replace(record, signals=sifted(option, claim, self.usefulness, corrected))
+            record = replace(record, signals=sifted(option, claim, measuring))
         hint = contexts.chosen_hint(recipe.context, record, self.memory, has_failed=failed)
-        if option is not None and hint is not None and not failed:
-            hint = measured(option, record, hint, self.usefulness, group.corrected.get(claim.turn.id, ()))
+        if measuring is not None and hint is not None:
+            hint = measured(record, hint, measuring, has_failed=failed)
         if option is not None and hint is not None and not option.may_hold_answer:
             hint = None if leaks(hint.hint, claim.signals) else hint
         standing = contexts.standing_hints(recipe.context, record, self.memory, hint)
@@ -277,7 +293,8 @@ class Builder:
             replace(block, origin=f"hint of {named[block.text]}") if block.text in named else block
             for block in blocks
         ]
-        return blocks, [item for item in hints if any(item.hint in block.text for block in blocks)]
+        found = None if measuring is None else measuring.found(hint)
+        return blocks, [item for item in hints if any(item.hint in block.text for block in blocks)], found
 
     def _held_back(self, claim: Claim, blocks: Sequence[Block]) -> bool:
         """Whether a turn has no context because all its hints hold the answer."""
@@ -301,8 +318,9 @@ class Builder:
         advantage: float | None,
         newest_version: int,
         recalled: dict[str, list[str]],
+        useful: dict[str, Measured],
     ) -> TrainingSample | Dropped:
-        """The sample, or why there is none; `recalled` takes down whose hint it shows."""
+        """The sample, or why there is none; `recalled` takes down whose hint it shows, `useful` what was measured."""
         recipe, turn, claimed = self.recipe, member.turn, member.claim.turn.id
         if member.advantage is not None:
             advantage = member.advantage
@@ -322,7 +340,8 @@ class Builder:
 
         blocks: list[Block] = []
         if recipe.uses_kd:
-            blocks, hints = self._blocks(member.claim, group)
+            blocks, hints, found = self._blocks(member.claim, group)
+            useful |= {} if found is None else {claimed: found}
             others = [hint.turn_id for hint in hints if hint.turn_id != claimed]
             if others:
                 recalled[claimed] = others
@@ -405,11 +424,11 @@ def _turns_before(claims: Iterable[Claim]) -> dict[str, int]:
     return found
 
 
-def _step_reward(claim: Claim, option: axes.StepIndexGroup) -> float | None:
+def _step_reward(claim: Claim, outcome: float, process: float) -> float | None:
     """How the episode ended and the turn's own reward, weighted. What the environment said is of the episode: it stands
     at the last of its turns, and is no more that one's own than any other's."""
     own = reward_of(signal for signal in claim.signals if signal.source is not SignalSource.ENVIRONMENT)
-    return credit.step_reward(claim.episode_reward, own, outcome=option.outcome, process=option.process)
+    return credit.step_reward(claim.episode_reward, own, outcome=outcome, process=process)
 
 
 def reward_of(signals: Iterable[Signal]) -> float | None:

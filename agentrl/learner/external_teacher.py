@@ -97,9 +97,8 @@ def score_turns(
     """
     found = []
     for turn in turns:
-        ids = turn.prompt_ids + turn.completion.token_ids
-        positions = tuple(range(max(1, len(turn.prompt_ids)), len(ids)))
-        found.append(_Asked(Row(token_ids=ids, positions=positions), turn.policy, turn.completion.version))
+        row = Row.behind(turn.prompt_ids, turn.completion.token_ids)
+        found.append(_Asked(row, turn.policy, turn.completion.version))
     return _score(path, found, teacher_path, policy_path, **how)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentrl.config import Config, CurriculumConfig
+from agentrl.config import Config, CurriculumConfig, GuardsConfig
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
@@ -13,24 +13,24 @@ def refuse(config: Config, recipe: Recipe) -> None:
     """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for (law 9)."""
     refuse_unreviewed(config, recipe)
     settings = config.guards
-    if settings.min_sessions > 1 and (settings.quarantine == "off" or not takes_one_by_one(recipe)):
+    if settings.min_sessions > 1 and not has_quarantine(settings, recipe):
         raise ConfigError(
-            f"guards.min_sessions = {settings.min_sessions} keeps single turns in quarantine, but there is none with "
+            f"guards.min_sessions = {settings.min_sessions} keeps turns in quarantine, but there is none with "
             f"guards.quarantine = {settings.quarantine!r} and recipe {recipe.name!r}: set it to 1, or quarantine to "
             "'auto' with a recipe that takes turns one by one"
         )
     _refuse_weights(config, recipe)
     if takes_one_by_one(recipe):
         return
-    if config.curriculum.balance != CurriculumConfig().balance:
+    if recipe.uses_pairs and config.curriculum.balance != CurriculumConfig().balance:
         raise ConfigError(
-            f"curriculum.balance chooses among single turns, but recipe {recipe.name!r} compares whole groups or "
-            "pairs: leave it out"
+            f"curriculum.balance chooses among turns and groups, but recipe {recipe.name!r} compares pairs: leave it "
+            "out"
         )
-    if settings.quarantine == "on":
+    if recipe.uses_pairs and settings.quarantine == "on":
         raise ConfigError(
-            f"guards.quarantine = 'on' sets single turns aside, but recipe {recipe.name!r} compares whole groups or "
-            "pairs: set guards.quarantine = 'auto', or choose a recipe that takes turns one by one"
+            f"guards.quarantine = 'on' sets turns and groups aside, but recipe {recipe.name!r} compares pairs: set "
+            "guards.quarantine = 'auto', or choose a recipe that takes turns one by one"
         )
     if settings.max_session_share is not None:
         raise ConfigError(
@@ -73,6 +73,14 @@ def _refuse_weights(config: Config, recipe: Recipe) -> None:
         )
     if config.curriculum.tasks != "equal":
         raise ConfigError(f"curriculum.tasks weighs single turns, but {why}: set it to 'equal'")
+
+
+def has_quarantine(settings: GuardsConfig, recipe: Recipe) -> bool:
+    """Whether turns whose signals are contradicted are set aside. "auto": where turns are taken one by one, and groups
+    whose hints a teacher is shown; rewards of a group are there to differ."""
+    if settings.quarantine != "auto" or takes_one_by_one(recipe):
+        return settings.quarantine != "off"
+    return not recipe.uses_pairs and any(isinstance(p, axes.HindsightHint) for p in recipe.context.parts)
 
 
 def takes_one_by_one(recipe: Recipe) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from agentrl.learner.approvals import Approvals
 from agentrl.learner.budget import Budget, unmeasured
 from agentrl.learner.gate import MIN_TURNS
 from agentrl.learner.guard_report import read_report, write_report
-from agentrl.learner.guard_rules import refuse, takes_one_by_one
+from agentrl.learner.guard_rules import has_quarantine, refuse, takes_one_by_one
 from agentrl.learner.held_out import HeldOut
+from agentrl.learner.hints import leaking
 from agentrl.learner.journal import Journal
 from agentrl.learner.pass_rates import PassRates
 from agentrl.learner.quarantine import MAX_VOTES, Quarantine
@@ -35,11 +36,12 @@ from agentrl.learner.trust import Trust, source_of
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.account import Reason
-from agentrl.store.balance import KEY, SESSION, SIGNAL, Places
+from agentrl.store.balance import KEY, SESSION, SIGNAL, Places, player_of
 from agentrl.store.behaviour import BehaviourLog
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import SignalledTurns
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.taught import Measured
 from agentrl.types import JSON, Signal, SignalSource, TrainingSample, Turn
 
 UNTRUSTED = "untrusted"
@@ -108,15 +110,19 @@ class Guards(Closing):
         self._one_by_one = takes_one_by_one(recipe)
         self._rewards_teach = recipe.uses_rl or recipe.kd_needs_reward
         self._trust = Trust(weights=config.guards.trust)
-        self._approvals = Approvals(config.guards.max_approvals)
+        self._approvals = Approvals(config.guards.approval_span)
         self._pass_rates = PassRates()
-        asked = config.guards.quarantine
         self._quarantine: Quarantine | None = None
-        if asked == "on" or (asked == "auto" and self._one_by_one):
+        if has_quarantine(config.guards, recipe):
             self._quarantine = Quarantine(self._trust, min_sessions=config.guards.min_sessions)
-        self._held: dict[str, None] = dict.fromkeys(
-            reversed(log.quarantined(config.policy, limit=MAX_QUARANTINED))
-        )
+        quarantined = log.quarantined(config.policy, limit=MAX_QUARANTINED)
+        self._held: dict[str, object] = {
+            turn_id: group if recipe.group_size > 1 else turn_id
+            for turn_id, group in reversed(quarantined.items())
+        }
+        """By turn in quarantine what was set aside with it: a group, or the turn alone."""
+        self._counted: dict[tuple[str, ...], None] = {}
+        """Refused hints that are in the report."""
         self._report: JSON = read_report(run_dir)
         self._stack = ExitStack()
         self._said = self._stack.enter_context(SignalledTurns(run_dir, config.policy, most=MAX_VOTES))
@@ -157,20 +163,30 @@ class Guards(Closing):
 
     def _take(self, turn: Turn, signals: Sequence[Signal]) -> None:
         """Lets pass rates and the quarantine hear what is said of a turn."""
-        heard = self._listened(turn, signals)
+        heard = self.listened(turn, signals)
         if not turn.block_spans:  # what is done with a lesson in view is no skill of the weights
             self._pass_rates.add(turn, heard)
         if self._quarantine is not None:
-            self._quarantine.add(turn, heard)
+            self._quarantine.add(turn, self._votes(turn, heard))
 
-    def _listened(self, turn: Turn, signals: Sequence[Signal]) -> tuple[Signal, ...]:
+    def _votes(self, turn: Turn, signals: Sequence[Signal]) -> Sequence[Signal]:
+        """What is said of the action itself: in a group the environment's word is of an episode, and of the action only
+        where that was all of it."""
+        if self._recipe.group_size == 1 or not any(m.get("role") == "assistant" for m in turn.messages):
+            return signals
+        return [signal for signal in signals if signal.source is not _ENVIRONMENT]
+
+    def listened(self, turn: Turn, signals: Sequence[Signal]) -> tuple[Signal, ...]:
+        """Those of a turn's signals that come from whom one listens to."""
         return self._approvals.heard(turn, self._trust.heard(signals, turn.scope))
 
     def _readmit(self) -> list[str]:
         if self._quarantine is None:
             return []
         asked = self._quarantine.changed(self._held)
-        freed = [turn_id for turn_id in asked if self._quarantine.contradiction(turn_id) is None]
+        groups = {self._held[turn_id] for turn_id in asked}
+        groups -= {group for turn_id, group in self._held.items() if group in groups and self.doubts(turn_id)}
+        freed = [turn_id for turn_id, group in self._held.items() if group in groups]
         for turn_id in freed:
             del self._held[turn_id]
         if freed:
@@ -190,7 +206,7 @@ class Guards(Closing):
     def hears(self, turn: Turn, hint: str | None = None) -> bool:
         """Whether a turn's hint or reward comes from whom one listens to, whatever others say against it now."""
         if self._trust.is_partial or (hint is None and self._approvals.is_void(turn.id)):
-            heard = self._listened(turn, self._log.records([turn.id])[0].signals)
+            heard = self.listened(turn, self._log.records([turn.id])[0].signals)
             return any(signal.hint == hint if hint else (signal.reward or 0) > 0 for signal in heard)
         return True
 
@@ -209,10 +225,13 @@ class Guards(Closing):
     # claims
 
     def places(self, hand: Sequence[Claimed], size: int) -> Places | None:
-        """How the places of an update of `size` turns are given away; None where the recipe takes whole groups."""
-        if not self._one_by_one:
+        """How the places of an update of `size` turns are given away; None where the recipe takes pairs."""
+        if self._recipe.uses_pairs:
             return None
         owners = [owners_of(claim) for claim in hand]
+        if not self._one_by_one:
+            players = [(claim.turn.scope, player_of(claim.group or "")) for claim in hand]
+            owners = [own | {SESSION: player} for own, player in zip(owners, players, strict=True)]
         return Places(
             size=size,
             balance=self._curriculum.balance,
@@ -222,14 +241,19 @@ class Guards(Closing):
         )
 
     def sift(self, claims: Sequence[Claimed]) -> Sifted:
-        """Sets aside what is not to be taught."""
+        """Sets aside what is not to be taught, and with a contradicted turn all of its group: without it, the others
+        would be compared with what is left."""
         self._hear()  # what was claimed may have been said a moment ago, and whose word it is is to be known
         kept: list[Claimed] = []
         disbelieved: list[Turn] = []
         aside: dict[str, list[str]] = {}
-        for claim in claims:
-            heard = self._heard(claim)
-            reason = self._refusal(claim, heard)
+        all_heard = [self._heard(claim) for claim in claims]
+        reasons = [self._refusal(claim, heard) for claim, heard in zip(claims, all_heard, strict=True)]
+        groups = {self._unit(c) for c, why in zip(claims, reasons, strict=True) if why == Reason.CONTRADICTED}
+        for claim, heard, why in zip(claims, all_heard, reasons, strict=True):
+            reason = str(Reason.CONTRADICTED) if self._unit(claim) in groups else why
+            if reason == Reason.CONTRADICTED:
+                self._held[claim.turn.id] = self._unit(claim)
             if reason is None:
                 kept.append(heard)
                 continue
@@ -237,10 +261,18 @@ class Guards(Closing):
             disbelieved.append(claim.turn)
         for reason, turn_ids in aside.items():
             self._log.reject(turn_ids, reason)
+        while len(self._held) > MAX_QUARANTINED:
+            del self._held[next(iter(self._held))]
+        if Reason.CONTRADICTED in aside:
+            self._note(quarantined=len(self._held))
         return Sifted(kept=kept, disbelieved=disbelieved)
 
+    def _unit(self, claim: Claimed) -> object:
+        """What is set aside with a turn: its group, or it alone."""
+        return claim.turn.id if self._recipe.group_size == 1 else (claim.turn.scope, claim.group)
+
     def _heard(self, claim: Claimed) -> Claimed:
-        signals = self._listened(claim.turn, claim.signals)
+        signals = self.listened(claim.turn, claim.signals)
         hears_environment = self._trust.of(_ENVIRONMENT, claim.turn.scope) > 0
         return replace(
             claim, signals=signals, episode_reward=claim.episode_reward if hears_environment else None
@@ -256,26 +288,30 @@ class Guards(Closing):
                 return str(Reason.EMPTY_APPROVAL)
         if self._quarantine is None or claim.use > 1:
             return None
-        self._quarantine.add(claim.turn, heard.signals)
+        self._quarantine.add(claim.turn, self._votes(claim.turn, heard.signals))
         why = self._quarantine.contradiction(claim.turn.id)
         if why is None:
             return None
-        self._held[claim.turn.id] = None
-        while len(self._held) > MAX_QUARANTINED:
-            del self._held[next(iter(self._held))]
-        self._note(quarantined=len(self._held))
         self._journal.event("quarantined", turn_ids=[claim.turn.id], detail=why)
         return str(Reason.CONTRADICTED)
 
     # samples
 
-    def weigh(self, samples: Sequence[TrainingSample], claims: Sequence[Claimed]) -> Weighed:
+    def weigh(
+        self,
+        samples: Sequence[TrainingSample],
+        claims: Sequence[Claimed],
+        measured: Mapping[str, Measured] = {},
+    ) -> Weighed:
         """Gives samples the weights that trust, pass rates and shares ask for; the others stay as they are.
 
         Args:
             samples: of one update. Those that no claimed turn stands behind are left alone.
             claims: the claimed turns.
+            measured: by turn how useful its hints are, where that was measured.
         """
+        self._count("leaks", leaking(self._recipe, claims))
+        self._count("useless", [(turn_id,) for turn_id, found in measured.items() if found.is_useless])
         by_turn = {claim.turn.id: claim for claim in claims}
         live = [
             index for index, sample in enumerate(samples) if sample.turn_ids and sample.turn_ids[0] in by_turn
@@ -319,12 +355,24 @@ class Guards(Closing):
         return 1.0 if isinstance(self._recipe.aggregate, axes.SeqMean) else float(sum(sample.loss_mask))
 
     def _shares(self) -> dict[str, float]:
-        settings, default = self._settings, DEFAULT_SHARE if self._one_by_one else 1.0
+        settings, recipe = self._settings, self._recipe
+        session = DEFAULT_SHARE if self._one_by_one else 1.0
+        key = 1.0 if recipe.uses_pairs else DEFAULT_SHARE
         return {
-            SESSION: default if settings.max_session_share is None else settings.max_session_share,
-            KEY: default if settings.max_key_share is None else settings.max_key_share,
+            SESSION: session if settings.max_session_share is None else settings.max_session_share,
+            KEY: key if settings.max_key_share is None else settings.max_key_share,
             SIGNAL: settings.max_source_share,
         }
+
+    def _count(self, name: str, refused: Iterable[tuple[str, ...]]) -> None:
+        """Counts in the report what no teacher is shown, each once: hints that hold the answer, turns of which every
+        hint is useless."""
+        fresh = [key for item in refused if (key := (name, *item)) not in self._counted]
+        self._counted |= dict.fromkeys(fresh)
+        while len(self._counted) > MAX_QUARANTINED:
+            del self._counted[next(iter(self._counted))]
+        if fresh:
+            self._note(**{name: int(self._report.get(name, 0)) + len(fresh)})
 
     # versions
 

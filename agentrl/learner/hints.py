@@ -1,18 +1,19 @@
 """The hints of a claimed turn as a recipe wants them: which there are, which may be shown, what would have been right.
 
-Pure functions of records; `agentrl.learner.usefulness` measures.
+Of records alone; `agentrl.learner.usefulness` measures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.signals.candidates import MAX_LATER, Candidate, later_success, references
 from agentrl.signals.gates import Case, admit, as_hint, leak
+from agentrl.store.taught import Measured
 from agentrl.teacher.contexts import PREFERENCE, Record, hint_of, preferred_of
 from agentrl.teacher.recall import Recalled
 from agentrl.types import Block, NextState, Signal, TeacherView, Turn
@@ -47,15 +48,57 @@ class Writer(Protocol):
 class Chooser(Protocol):
     """`agentrl.learner.usefulness.Usefulness` is one."""
 
-    def best(
-        self,
-        turn: Turn,
-        hints: Sequence[str],
-        position: str,
-        *,
-        measure: Measure,
-        corrected: Sequence[int] = (),
-    ) -> str | None: ...
+    def values(
+        self, turn: Turn, hints: Sequence[str], position: str, measure: Measure, corrected: Sequence[int]
+    ) -> Mapping[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """Chooses among the hints of one turn by measuring them, each once.
+
+    A hint whose lift is not above 0 is not shown: with it the teacher does no more of what was right than without. An
+    overlap has no such zero, so that it refuses nothing.
+    """
+
+    chooser: Chooser
+    turn: Turn
+    position: str
+    measure: Measure
+    corrected: Sequence[int]
+    """Ids of what would have been right; only the lift asks for them."""
+    values: dict[str, float] = field(default_factory=dict)
+    """By hint what was found."""
+
+    @classmethod
+    def of(
+        cls, option: axes.HindsightHint | None, chooser: Chooser | None, turn: Turn, corrected: Sequence[int]
+    ) -> Measuring | None:
+        """None where a recipe does not measure. The lift needs to know what would have been right; where nobody does,
+        the overlap is measured."""
+        if option is None or option.choose == "trusted" or chooser is None:
+            return None
+        measure: Measure = "lift" if option.choose == "lift" and corrected else "overlap"
+        return cls(chooser=chooser, turn=turn, position=option.position, measure=measure, corrected=corrected)
+
+    def best(self, hints: Sequence[str]) -> str | None:
+        """The most useful one, of equals the first, that is the most trusted; None where none may be shown."""
+        if self.measure == "lift" or len(hints) > 1:
+            fresh = [hint for hint in hints if hint not in self.values]
+            found = self.chooser.values(self.turn, fresh, self.position, self.measure, self.corrected)
+            self.values.update(found)
+        placed = [hint for hint in hints if hint in self.values]
+        if not placed:  # nothing to choose, or no place for any, which is said of the first
+            return next(iter(hints), None)
+        best = max(placed, key=self.values.__getitem__)
+        return best if self.measure == "overlap" or self.values[best] > 0 else None
+
+    def found(self, shown: Recalled | None) -> Measured | None:
+        """What was measured, for the record; None where nothing was."""
+        if not self.values:
+            return None
+        chosen = None if shown is None else shown.hint
+        return Measured(measure=self.measure, values=tuple(self.values.items()), chosen=chosen)
 
 
 def hint_choice(recipe: Recipe) -> Literal["trusted", "lift", "overlap"]:
@@ -69,45 +112,53 @@ def hint_option(recipe: Recipe) -> axes.HindsightHint | None:
     return next((part for part in recipe.context.parts if isinstance(part, axes.HindsightHint)), None)
 
 
-def sifted(
-    option: axes.HindsightHint, claim: Claim, chooser: Chooser | None, corrected: Sequence[int]
-) -> Sequence[Signal]:
+def sifted(option: axes.HindsightHint, claim: Claim, measuring: Measuring | None) -> Sequence[Signal]:
     """The claim's signals, whose hints are those that the option may show: of several the chosen one alone. A recipe
     that measures chooses among what was offered beside them as well."""
     if option.may_hold_answer and option.choose == "trusted":
         return claim.signals
     hints = hints_of(claim.signals, may_leak=option.may_hold_answer)
-    if option.choose == "trusted" or chooser is None:
+    if measuring is None:
         return with_hints(claim.signals, hints)
-    hints = offered_of(claim.signals, hints, may_leak=option.may_hold_answer)
-    if len(hints) > 1:
-        best = chooser.best(claim.turn, hints, option.position, measure=option.choose, corrected=corrected)
-        hints = hints if best is None else [best]
-    return with_hints(claim.signals, hints)
+    best = measuring.best(offered_of(claim.signals, hints, may_leak=option.may_hold_answer))
+    return with_hints(claim.signals, [] if best is None else [best])
 
 
 def measured(
-    option: axes.HindsightHint,
-    record: Record,
-    recalled: Recalled,
-    chooser: Chooser | None,
-    corrected: Sequence[int],
-) -> Recalled:
-    """What like requests brought, or the record's own hint where it is the more useful one; equally good: its own."""
+    record: Record, recalled: Recalled, measuring: Measuring, *, has_failed: bool
+) -> Recalled | None:
+    """What like requests brought, or the record's own hint where it is the more useful one; equally good: its own. None
+    where neither may be shown.
+
+    Args:
+        has_failed: whether the record's episode is known to have failed; its own hint is not in question then.
+    """
     own = hint_of(record.signals)
-    if option.choose == "trusted" or chooser is None or own in (None, recalled.hint):
+    if own == recalled.hint:  # it was chosen
         return recalled
-    assert own is not None
-    best = chooser.best(
-        record.turn, [own, recalled.hint], option.position, measure=option.choose, corrected=corrected
-    )
-    return Recalled(hint=own, turn_id=record.turn.id) if best == own else recalled
+    best = measuring.best([recalled.hint] if own is None or has_failed else [own, recalled.hint])
+    if best is None or best == recalled.hint:
+        return recalled if best else None
+    return Recalled(hint=best, turn_id=record.turn.id)
 
 
 def leaks(text: str, signals: Sequence[Signal]) -> bool:
     """Whether a text holds the literal answer that a signal would have preferred."""
     candidate = Candidate(text=text, origin="judge", trusted=True)
     return not leak(candidate, Case(answer=preferred_of(signals))).accepted
+
+
+def leaking(recipe: Recipe, claims: Sequence[Claim]) -> list[tuple[str, str]]:
+    """(turn id, text) of the hints that give the answer of their own turn away, where the recipe forbids that."""
+    option = hint_option(recipe)
+    if option is None or option.may_hold_answer:
+        return []
+    return [
+        (claim.turn.id, text)
+        for claim in claims
+        for text in hints_of(claim.signals, may_leak=True)
+        if leaks(text, claim.signals)
+    ]
 
 
 def hints_of(signals: Sequence[Signal], *, may_leak: bool) -> list[str]:

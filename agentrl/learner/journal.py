@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import IO, Any
 
 from agentrl.closing import Closing
+from agentrl.errors import UserError
 
 HEARTBEAT_S = 2.0
 """A learner without a line for much longer than this and its slowest step hangs."""
@@ -46,6 +48,18 @@ class Journal(Closing):
                 self._stream.flush()
             except BrokenPipeError:
                 self._stream = None  # the supervisor is gone; the file still tells the story
+
+    def failed(self, error: Exception, *, again: bool) -> None:
+        """Writes why the learner ends into the file alone. Who watches stdout is told in a sentence; what is no
+        UserError is raised and says so itself.
+
+        Args:
+            again: whether starting the learner again may help.
+        """
+        is_watched, self._stream = self._stream is not None, None
+        self.event("failed", error=type(error).__name__, message=str(error), again=again)
+        if is_watched and isinstance(error, UserError):
+            sys.stderr.write(f"agentrl: {error}\n")
 
     def stage(self, name: str) -> None:
         """Marks what the learner is about to do; written when nothing else was for a while."""

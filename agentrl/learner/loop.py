@@ -39,7 +39,7 @@ from agentrl.learner.remembering import Remembering
 from agentrl.learner.replay import Beside
 from agentrl.learner.taught import taught_by
 from agentrl.learner.trainer import Trainer
-from agentrl.signals.lessons import gather
+from agentrl.signals.lessons import gather, without_refused
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
@@ -129,7 +129,7 @@ class LearnLoop:
                 guards=guards,
             )
         if guards is not None and builder.skills is not None:
-            builder.skills.heed(guards.doubts)
+            builder.skills.heed(guards.doubts, guards.listened)
         self._clock = clock
         self._held_out = HeldOut(
             run_dir,
@@ -285,6 +285,7 @@ class LearnLoop:
             policy=self._policy,
             group_size=self._recipe.group_size,
             group_timeout_s=getattr(self._recipe.rollout, "group_timeout_s", 600.0),
+            ended=self._recipe.waits_for_outcome,
             places=None if self._guards is None else self._guards.places(self._hand, self._recipe.num_live),
         )
         kept = self._held_out.sift(self._believed(claimed), self._log)
@@ -303,7 +304,8 @@ class LearnLoop:
             self._memory.add(self._log.records(freed))
 
     def _believed(self, claims: list[Claimed]) -> list[Claimed]:
-        """What the guards let through; the hints of the others are shown to nobody."""
+        """What the guards let through; the hints of the others are shown to nobody, nor what was turned down."""
+        claims = without_refused(self._log, claims, self._policy)
         if self._guards is None:
             return claims
         sifted = self._guards.sift(claims)
@@ -351,7 +353,7 @@ class LearnLoop:
         own: Sequence[TrainingSample] = built.samples
         shares: dict[str, float] = {}
         if self._guards is not None:
-            weighed = self._guards.weigh(own, claims)
+            weighed = self._guards.weigh(own, claims, built.useful)
             own, shares = weighed.samples, weighed.metrics
         samples = (*own, *drawn.samples)
         if not samples:
@@ -379,7 +381,7 @@ class LearnLoop:
                 metrics={**metrics, "hints_from": built.recalled} | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,
-                taught=taught_by(result, claims, self._redactor),
+                taught=taught_by(result, claims, self._redactor, built.useful),
                 keep_taught=self._learn.explained_turns,
             )
         except StoreError as error:
@@ -486,9 +488,8 @@ class LearnLoop:
         if self._probes is None or not self._probes.due():
             return
         self._journal.stage("probe")
-        found = self._probes.run(number)
-        if found:
-            lost = sorted(lesson for lesson, held in found.items() if not held)
+        if found := self._probes.run(number):
+            lost = sorted(lesson for lesson, held in found.items() if held is False)
             self._journal.event("lessons", version=number, num_asked=len(found), not_held=lost)
 
     def _housekeep(self) -> None:

@@ -111,6 +111,8 @@ class Group:
     """Where the transform needs the second stage."""
     traces: Callable[[Claim], Sequence[Trace]] = lambda _: ()
     """Answers from elsewhere to the turn's prompt, best first."""
+    later: Callable[[Claim], Turn | None] = lambda _: None
+    """The turn that its conversation went on with after it had been told what to do instead."""
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property

@@ -1,22 +1,22 @@
 """Does a version still answer as a language model? Asked where too few held-out turns can be compared.
 
-    recent trained prompts ─┬─version─> replies ─┐
-                            └─version 0─> replies ┴─version 0─> −log p an id;  excess = mean of the differences
+    recent trained prompts ─┬─version─> replies ─┐            ┌─prompt───────────┐
+                            └─version 0─> replies ┴─version 0─┤                  ├─> −max log p an id
+                                                              └─prompt + lesson──┘   excess = mean of the differences
 
-Version 0 needs no probe to tell noise from language: what it finds far less likely than its own replies to the same
-prompts is not what anybody taught. A lesson changes some ids of a reply, and version 0 finds the ids behind them about
-as likely as ever; weights that a step has garbled change all of them. With nano a taught word costs .3 to 2 nats an id,
-garbled replies 4 to 7.
+Version 0 needs no probe to tell noise from language. Every id of a reply is scored twice, on the plain prompt and with
+what the teacher was shown inserted, and the larger counts: what was there before is likely on the one, what was taught
+on the other, and noise on neither. So a lesson costs nothing, however rare the name that it teaches.
 
 The prompts are those of trained turns, one of them replaced with each step: nothing else is there in a run's first
 minutes. That they were trained does no harm, for no target is compared: the version answers by itself, and training
-moves only which replies it prefers. What it cannot see: damage to a few prompts of many, and garbling that version 0
-finds as likely as its own replies, as one word again and again. `watch` and lessons' probes see these later.
+moves only which replies it prefers. One word again and again is likely to version 0 as well, so ids of a loop count as
+noise. What it cannot see: damage to a few prompts of many. `watch` and lessons' probes see that later.
 
 Statistics: the mean of `NUM_REPLIES` paired differences, sampled at temperature 1 with fixed seeds, and its standard
-error, .2 to .6 with nano. The mean alone decides: a bound of 3 stands two errors above the dearest lesson, and who
-allowed garbled weights their error would let them pass, for they err more. With fewer prompts than replies each prompt
-is answered several times: the error is then that of the sampling alone.
+error, .2 to .6 with nano. With nano a lesson that is learned costs 0, one that is half learned up to 2, garbled replies
+4 to 7. The mean alone decides: who allowed garbled weights their error would let them pass, for they err more. With
+fewer prompts than replies each prompt is answered several times: the error is then that of the sampling alone.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ MAX_PROMPT: Final = 1024
 """Ids: a longer one costs more than what it tells."""
 MAX_REPLY: Final = 32
 """Sampled ids of a reply: noise shows in its first words."""
+NOISE: Final = 6.0
+"""Nats that an id of a loop counts: to repeat itself is likely to any model, once it has begun."""
+MAX_PERIOD: Final = 4
+MIN_LOOP: Final = 8
 SHORT: Final = 8
 """A shorter reply counts as one of so many ids: one taught word may be all of it."""
 
@@ -69,17 +73,20 @@ class OwnReplies:
     def __init__(self, stop_ids: Iterable[int], *, most: float) -> None:
         self._stop_ids = frozenset(stop_ids)
         self._most = most
-        self._prompts: dict[Ids, None] = {}
+        self._prompts: dict[Ids, Ids] = {}
+        """With what the teacher was shown, or as they are."""
         self._base: dict[tuple[Ids, int], float] = {}
 
     def add(self, samples: Sequence[TrainingSample]) -> None:
-        """Remembers what stood before the first trained id of each: as many as fit, then `MAX_NEW` in the place of the
-        oldest."""
+        """Remembers what stood before the first trained id of each turn: as many as fit, then `MAX_NEW` in the place of
+        the oldest."""
         room = max(NUM_REPLIES - len(self._prompts), MAX_NEW)
-        for sample in samples:
-            prompt = sample.token_ids[: trained_positions(sample)[0]]
+        for sample in (sample for sample in samples if sample.turn_ids):
+            first = trained_positions(sample)[0]
+            prompt = sample.token_ids[:first]
             if room and 0 < len(prompt) <= MAX_PROMPT and prompt not in self._prompts:
-                self._prompts[prompt] = None
+                shown = sample.token_ids if sample.teacher is None else sample.teacher.token_ids
+                self._prompts[prompt] = shown[: len(shown) - len(sample.token_ids) + first]
                 room -= 1
         while len(self._prompts) > NUM_REPLIES:
             del self._prompts[next(iter(self._prompts))]
@@ -117,7 +124,8 @@ class OwnReplies:
     def _surprise(
         self, weights: Weights, base: Weights, trainer: Trainer, asked: Sequence[tuple[Ids, int]]
     ) -> list[float]:
-        """For each prompt and seed the mean −log p an id under version 0 of the reply that `weights` give."""
+        """For each prompt and seed the mean −log p an id under version 0, with the lesson in view or without it, of the
+        reply that `weights` give."""
         if not asked:
             return []
         most = trainer.recipe.batch.micro_tokens
@@ -130,13 +138,31 @@ class OwnReplies:
             max_tokens=most,
             max_len=trainer.max_len,
         )
-        rows = [
-            Row(
-                token_ids=prompt + reply.token_ids,
-                positions=tuple(range(len(prompt), len(prompt) + len(reply.token_ids))),
+        plain, shown = (
+            base.logprobs(
+                [Row.behind(prompt, reply.token_ids) for prompt, reply in zip(prompts, replies, strict=True)],
+                max_tokens=most,
             )
-            for (prompt, _), reply in zip(asked, replies, strict=True)
-        ]
-        return [
-            -float(found.sum()) / max(len(found), SHORT) for found in base.logprobs(rows, max_tokens=most)
-        ]
+            for prompts in ([prompt for prompt, _ in asked], [self._prompts[prompt] for prompt, _ in asked])
+        )
+        costs = []
+        for reply, *both in zip(replies, plain, shown, strict=True):
+            own = -torch.maximum(*both)
+            for at in looping(reply.token_ids):
+                own[at] = NOISE
+            costs.append(float(own.sum()) / max(len(own), SHORT))
+        return costs
+
+
+def looping(ids: Sequence[int]) -> set[int]:
+    """Places of a reply at which it only repeats the `MAX_PERIOD` ids before, or fewer, for at least `MIN_LOOP` ids."""
+    found: set[int] = set()
+    for period in range(1, MAX_PERIOD + 1):
+        run: list[int] = []
+        for at in range(period, len(ids) + 1):
+            if at < len(ids) and ids[at] == ids[at - period]:
+                run.append(at)
+            else:
+                found.update(run if len(run) >= MIN_LOOP else ())
+                run = []
+    return found

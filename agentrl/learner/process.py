@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from pydantic import ValidationError
-
-from agentrl.config import Config, LearnConfig, explain
+from agentrl.config import Config, LearnConfig, read_config
 from agentrl.errors import ConfigError, StoreError, UserError
 from agentrl.learner.journal import Journal
 from agentrl.learner.verifier import Verifier, same_answer
@@ -86,20 +84,18 @@ def learn(
         return REFUSED
     with journal:
         try:
-            config = read_config(run_dir)
+            config = read_config(run_dir / "config.json")
             lower_priority(config.learn)
             begun = threading.Event()
             with contextlib.suppress(Ended), _ending(stop or threading.Event(), begun) as ended:
                 _learn(run_dir, config, journal, skills, skill_lessons, verifier, ended, begun)
-        except StillRunning as error:
-            journal.event("failed", error=type(error).__name__, message=str(error), again=True)
-            return FAILED
         except UserError as error:
-            journal.event("failed", error=type(error).__name__, message=str(error), again=False)
-            return REFUSED
+            may_heal = isinstance(error, StillRunning)
+            journal.failed(error, again=may_heal)
+            return FAILED if may_heal else REFUSED
         except Exception as error:
             # Written where the supervisor looks; the traceback goes to stderr with the exit status.
-            journal.event("failed", error=type(error).__name__, message=str(error), again=True)
+            journal.failed(error, again=True)
             raise
         journal.event("stopped")
     return STOPPED
@@ -108,19 +104,6 @@ def learn(
 def lower_priority(settings: LearnConfig) -> None:
     """Gives the process the priority of a learner; one that has a lower one keeps it."""
     os.setpriority(os.PRIO_PROCESS, 0, max(settings.nice, os.getpriority(os.PRIO_PROCESS, 0)))
-
-
-def read_config(run_dir: Path) -> Config:
-    """The settings as `agentrl.config.write_config` wrote them."""
-    path = run_dir / "config.json"
-    try:
-        return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error}; start the run once, it writes the file"
-        ) from error
 
 
 def _learn(
@@ -142,7 +125,9 @@ def _learn(
     from agentrl.learner.guards import Guards
     from agentrl.learner.lesson_probes import LessonProbes
     from agentrl.learner.loop import LearnLoop
+    from agentrl.learner.next_answers import next_answers
     from agentrl.learner.own_replies import OwnReplies
+    from agentrl.learner.rehearsal import Rehearsal
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
     from agentrl.learner.trainer import Trainer
@@ -194,6 +179,8 @@ def _learn(
             skills=skills,
             memory=HintMemory(),
             stage=SecondStage.of(trainer, renderer, verifier=verifier),
+            later=partial(next_answers, log),
+            rehearsal=Rehearsal.of(trainer, renderer),
             usefulness=Usefulness.of(trainer, renderer),
         )
         guards = stack.enter_context(Guards(run_dir, config, recipe, log=log, journal=journal))

@@ -153,6 +153,7 @@ class Remembering:
 
     def _could_be_shown(self, turn: Turn) -> bool:
         """Whether a hint that waits for a decision would be a context for a turn."""
-        if self._withheld.standing(turn, None, self._num_standing):
+        # A rule concerns every turn: they do not all wait for it, its approval frees them.
+        if self._num_standing and self._withheld.standing(turn, None, self._num_standing):
             return True
         return bool(self._similarity) and self._withheld.recall(turn, None, self._similarity) is not None

@@ -18,6 +18,7 @@ from agentrl.learner.build import Builder, reward_of
 from agentrl.learner.offline import Drawn, OfflineFile, PromptWriter
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
+from agentrl.signals.lessons import without_refused
 from agentrl.store.claims import Claimed
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import TrainingSample
@@ -82,6 +83,7 @@ class OwnAnswers:
 
     def _replayed(self, claims: list[Claimed]) -> list[TrainingSample]:
         # Their age was judged by the rollout's own bound, so that the limit for live turns does not apply.
+        claims = without_refused(self._log, claims, self._policy)
         built = self._builder.build(claims, newest_version=0, beside=True)
         return [replace(sample, source="replay") for sample in built.samples]
 

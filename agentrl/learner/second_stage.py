@@ -222,8 +222,7 @@ class SecondStage:
         for turn in answers:
             ends = turn.completion.token_ids[-1] in self.text.stop_ids
             read = turn.prompt_ids + turn.completion.token_ids[: -1 if ends else None]
-            ids = (*read, *self.text.encode_plain("\n" + reference))
-            rows.append(Row(token_ids=ids, positions=tuple(range(len(read), len(ids)))))
+            rows.append(Row.behind(read, self.text.encode_plain("\n" + reference)))
         fitting = [row for row in rows if len(row.token_ids) <= self._max_len]
         scores = iter(self._policy().logprobs(fitting, max_tokens=self._recipe.batch.micro_tokens))
         return [float(next(scores).exp().mean()) if row in fitting else 0.0 for row in rows]

@@ -5,7 +5,7 @@ what was sampled, so that the asking of all groups goes through the model togeth
 
     drop_constant, subset_max_var    choose among what was sampled          log-probs stay valid
     retry, rewrite, replace          other ids, sampled elsewhere           their own log-probs, of the prompt shown
-    second_turn                      more samples of one turn               likewise
+    next_answer, second_turn         more samples of one turn               likewise
     confidence_rewrite               a span of the ids is written anew      none
 
 A new answer stands in the place of its turn's own; the sample names that turn. Only here, inside the learner, is
@@ -119,6 +119,22 @@ def rewrite(group: Group, *, verify: bool, temperature: float, max_tokens: int) 
         else:
             kept.append(item)
     return Edited(members=tuple(kept), dropped=tuple(dropped))
+
+
+def next_answer(group: Group) -> Steps:
+    """Beside each turn the answer that its conversation got once it was told what to do instead. Its log-probs are of
+    the prompt that it was sampled on."""
+    yield from ()
+    members: list[Member] = []
+    for item in group.members:
+        members.append(item)
+        later = group.later(item.claim)
+        if later is not None:
+            said = Answer(
+                completion=later.completion, reply=later.reply, sampling=later.sampling, reward=None
+            )
+            members.append(replace(item, turn=answered(item.turn, said), source="next_answer", only="kd"))
+    return Edited(members=tuple(members))
 
 
 def confidence_rewrite(group: Group, *, threshold: float) -> Steps:
@@ -315,6 +331,7 @@ TRANSFORMS: dict[str, Transform] = {
     "subset_max_var": subset_max_var,
     "retry": retry,
     "rewrite": rewrite,
+    "next_answer": next_answer,
     "second_turn": second_turn,
     "confidence_rewrite": confidence_rewrite,
     "replace": replaced,

@@ -42,6 +42,12 @@ class Row:
         """[positions[-1]] the ids up to the last hidden state that is looked at."""
         return self.token_ids[: self.positions[-1]]
 
+    @classmethod
+    def behind(cls, prompt: Sequence[int], ids: Sequence[int]) -> Row:
+        """All of `ids` behind a prompt; the first id of a sequence has nothing before it to be scored on."""
+        whole = (*prompt, *ids)
+        return cls(token_ids=whole, positions=tuple(range(max(1, len(prompt)), len(whole))))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:

@@ -8,8 +8,7 @@ much more than before a teacher who reads the hint would do the corrected action
 to know one. The overlap needs none: a teacher whose likely ids are the policy's own can be followed by it. After the
 hints selected by overlap of OpenClaw-RL, arXiv 2603.10165.
 
-A turn with several hints is taught by the best of them, of those that were offered and of the reference
-(`agentrl.learner.hints`). Equally good ones: the first, that is the most trusted.
+What is made of the numbers says `agentrl.learner.hints.Measuring`.
 """
 
 from __future__ import annotations
@@ -61,37 +60,26 @@ class Usefulness:
             max_tokens=trainer.recipe.batch.micro_tokens,
         )
 
-    def best(
-        self,
-        turn: Turn,
-        hints: Sequence[str],
-        position: str,
-        *,
-        measure: Measure,
-        corrected: Sequence[int] = (),
-    ) -> str | None:
-        """The most useful hint; None where no hint finds a place.
+    def values(
+        self, turn: Turn, hints: Sequence[str], position: str, measure: Measure, corrected: Sequence[int]
+    ) -> dict[str, float]:
+        """By hint how useful it is; those that find no place are left out.
 
         Args:
-            corrected: ids of the action that would have been right, with what ends a reply; without them "lift" is
-                measured by overlap.
+            corrected: ids of the action that would have been right, with what ends a reply; only the lift asks for it.
         """
         views = {hint: view for hint in hints if (view := self._view(turn, hint, position)) is not None}
-        if len(views) < 2:
-            return next(iter(views), None)
-        found = (
-            self.lift(turn, list(views.values()), corrected)
-            if measure == "lift" and corrected
-            else self.overlap(turn, list(views.values()))
-        )
-        # max keeps the first of equals
-        return max(zip(found, views, strict=True), key=lambda item: item[0])[1]
+        if not views:
+            return {}
+        seen = list(views.values())
+        found = self.lift(turn, seen, corrected) if measure == "lift" else self.overlap(turn, seen)
+        return dict(zip(views, found, strict=True))
 
     def lift(self, turn: Turn, views: Sequence[TeacherView], corrected: Sequence[int]) -> list[float]:
         """[views] in nats an id; teacher views of the served prompt alone."""
         prompts = [turn.prompt_ids, *(view.token_ids for view in views)]
         actions = (tuple(corrected), turn.completion.token_ids)
-        rows = [_behind(prompt, action) for prompt in prompts for action in actions]
+        rows = [Row.behind(prompt, action) for prompt in prompts for action in actions]
         means = [float(item.mean()) for item in self.teacher().logprobs(rows, max_tokens=self.max_tokens)]
         gaps = [right - wrong for right, wrong in zip(means[::2], means[1::2], strict=True)]
         return [gap - gaps[0] for gap in gaps[1:]]
@@ -100,8 +88,8 @@ class Usefulness:
     def overlap(self, turn: Turn, views: Sequence[TeacherView]) -> list[float]:
         """[views] in [0, 1]; teacher views of the served prompt alone."""
         done = turn.completion.token_ids
-        own = self._top(self.policy(), [_behind(turn.prompt_ids, done)])[0]
-        seen = self._top(self.teacher(), [_behind(view.token_ids, done) for view in views])
+        own = self._top(self.policy(), [Row.behind(turn.prompt_ids, done)])[0]
+        seen = self._top(self.teacher(), [Row.behind(view.token_ids, done) for view in views])
         return [_common(own, theirs) for theirs in seen]
 
     def _top(self, weights: Weights, rows: Sequence[Row]) -> list[Tensor]:
@@ -126,11 +114,6 @@ class Usefulness:
             return None
         fits = len(view.token_ids) + len(turn.completion.token_ids) <= self.max_len
         return view if fits and turn.completion.token_ids else None
-
-
-def _behind(prompt: Sequence[int], action: Sequence[int]) -> Row:
-    ids = (*prompt, *action)
-    return Row(token_ids=ids, positions=tuple(range(max(1, len(prompt)), len(ids))))
 
 
 def _common(own: Tensor, theirs: Tensor) -> float:

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agentrl.signals.outputs import failed
+from agentrl.signals.commands import failures, made_calls
 from agentrl.store.behaviour import Behaviour
 
 TIMES = 3.0
@@ -32,7 +32,9 @@ MORE = 0.2
 Z = 4.0
 
 RATES: dict[str, Callable[[Behaviour], bool | None]] = {
-    "tool_errors": lambda turn: any(failed(output) for output in turn.outputs) if turn.outputs else None,
+    "tool_errors": lambda turn: (
+        bool(failures(made_calls(turn.calls), turn.outputs)) if turn.outputs else None
+    ),
     "questions": lambda turn: turn.asks,
     "edits": lambda turn: turn.edited,
 }

@@ -51,9 +51,17 @@ def none(rewards: Rewards, steps: Steps) -> Advantages:
     return [None] * len(rewards)
 
 
-def raw(rewards: Rewards, steps: Steps) -> Advantages:
-    """A = r."""
-    del steps
+def raw(
+    rewards: Rewards, steps: Steps, *, outcome: float | None = None, process: float | None = None
+) -> Advantages:
+    """A = r.
+
+    Args:
+        rewards: with weights from `step_reward`.
+        steps: not used.
+        outcome, process: not used: the rewards hold them.
+    """
+    del steps, outcome, process
     return list(rewards)
 
 

@@ -129,9 +129,8 @@ class Recipe(_Section):
         """A live stream steps at `STREAM_TURNS` turns unless the recipe says otherwise."""
         if not isinstance(data, dict):
             return data
-        rollout, batch = data.get("rollout", "stream"), data.get("batch", {})
-        name = rollout.get("name") if isinstance(rollout, dict) else rollout
-        if (name == "stream" or isinstance(name, axes.Stream)) and isinstance(batch, dict):
+        batch = data.get("batch", {})
+        if _rollout(data) == "stream" and isinstance(batch, dict):
             return data | {"batch": {"turns_per_step": STREAM_TURNS} | batch}
         return data
 
@@ -139,6 +138,18 @@ class Recipe(_Section):
     def group_size(self) -> int:
         """Turns that are claimed together; 1 on live traffic."""
         return self.rollout.group_size if isinstance(self.rollout, axes.Student) else 1
+
+    @property
+    def reward_weights(self) -> tuple[float, float] | None:
+        """Of how an episode ended and of how its turn was judged; None where a turn has one reward."""
+        first = self.advantage.parts[0]
+        return first.weights if isinstance(first, axes.Raw | axes.StepIndexGroup) else None
+
+    @property
+    def waits_for_outcome(self) -> bool:
+        """Whether a turn of a live stream is claimed only when its episode has ended: how it ended was asked for."""
+        weights = self.reward_weights
+        return self.group_size == 1 and self.uses_rl and weights is not None and weights[0] > 0
 
     @property
     def num_beside(self) -> int:
@@ -283,6 +294,12 @@ class Recipe(_Section):
         return max(bounds, default=0.0)
 
     @property
+    def num_rehearsed(self) -> int:
+        """The teacher's own answers to everyday requests that each step holds."""
+        rows = [part.rehearsed for part in self.route.parts if isinstance(part, axes.ContextOrHeld)]
+        return max(rows, default=0) if self.uses_kd and self.holds and self.sync.name == "fixed" else 0
+
+    @property
     def shows_skills(self) -> bool:
         """Whether its teacher reads skills, so that a learner needs a source of them."""
         return any(part.name == "skill" for part in self.context.parts)
@@ -366,7 +383,7 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     parent = data.pop("extends", None)
     # What is known of the method that a recipe begins with is not known of the recipe.
     known = {} if parent is None else {k: v for k, v in _read(parent).items() if k not in OWN_WORDS}
-    merged = _merged(known, data)
+    merged = _streamed(known, _merged(known, data), is_said="turns_per_step" in str(data.get("batch")))
     return {"name": path.stem} | merged | ({"name": path.stem} if "name" not in data else {})
 
 
@@ -377,13 +394,30 @@ def _option(key: str, value: Any) -> Any:
 
 def _with(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`data` with values put at dotted names, in order; naming an option replaces it with its parameters."""
+    before = {"rollout": data.get("rollout")}
     for name, value in values.items():
         head, _, rest = name.partition(".")
         if head == "regularisers" and rest:
             _put_in_list(data, name, value)
         else:
             put(data, name.split("."), _option(name, value))
-    return data
+    is_said = "batch.turns_per_step" in values or "turns_per_step" in str(values.get("batch"))
+    return _streamed(before, data, is_said=is_said)
+
+
+def _streamed(before: Mapping[str, Any], after: dict[str, Any], *, is_said: bool) -> dict[str, Any]:
+    """`after`, without how many turns of groups made a step where groups gave way to a live stream; what was said of it
+    there stays."""
+    batch = after.get("batch")
+    if is_said or not isinstance(batch, dict) or _rollout(before) == "stream" or _rollout(after) != "stream":
+        return after
+    return after | {"batch": {key: value for key, value in batch.items() if key != "turns_per_step"}}
+
+
+def _rollout(data: Mapping[str, Any]) -> Any:
+    """The name of a recipe's rollout; a live stream where nothing is said."""
+    option = axes.named(data.get("rollout") or "stream")
+    return option.get("name") if isinstance(option, Mapping) else getattr(option, "name", None)
 
 
 def _put_in_list(data: dict[str, Any], name: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from agentrl.recipes.routes import BY_CONTEXT
 
 LESSONS = ("hindsight_hint", "skill")
 """The contexts whose texts are lessons."""
-PRESETS = ("hint_opsd", "openclaw_rl_hint")
+PRESETS = ("hint_opsd", "openclaw_rl_hint", "personal")
 """Those that learn from lessons alone."""
 
 
@@ -30,7 +30,7 @@ def _found(recipe: Recipe) -> Iterator[str]:
         yield f"preferred answers (mix {recipe.mix.name!r})"
     if recipe.rollout.beside > 0:
         yield f"answers from elsewhere (rollout {recipe.rollout.name!r})"
-    if not isinstance(recipe.transform, axes.NoTransform):
+    if not isinstance(recipe.transform, axes.NoTransform | axes.NextAnswer):
         yield f"answers that it makes itself (transform {recipe.transform.name!r})"
     if recipe.uses_kd:
         yield from _of_the_teacher(recipe)

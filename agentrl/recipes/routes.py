@@ -129,10 +129,13 @@ def has_context(case: Case) -> RouteWeights:
     return RouteWeights(kd=float(case.has_context), rl=case.rl)
 
 
-def context_or_held(case: Case, *, weight: float, threshold: float, min_logprob: float) -> RouteWeights:
+def context_or_held(
+    case: Case, *, weight: float, threshold: float, min_logprob: float, rehearsed: int
+) -> RouteWeights:
     """κ = 1 where the teacher sees more than the policy, `weight` where it does not and the turn itself was right;
-    α = 1 where there is an advantage. `min_logprob` is read with the loss (`agentrl.losses.positions`)."""
-    del min_logprob
+    α = 1 where there is an advantage. `min_logprob` is read with the loss (`agentrl.losses.positions`), `rehearsed` by
+    the learner."""
+    del min_logprob, rehearsed
     is_right = case.own_reward is not None and case.own_reward >= threshold
     if case.has_context or not is_right:
         return has_context(case)

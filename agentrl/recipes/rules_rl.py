@@ -163,15 +163,15 @@ def steps_are_compared_where_there_are_steps(recipe: Recipe) -> Iterator[str]:
             f"advantage 'first_turn' compares second answers with first ones, but transform {recipe.transform.name!r} "
             "asks for no second: set transform = 'second_turn', or advantage = 'group'"
         )
-    step = recipe.advantage if isinstance(recipe.advantage, axes.StepIndexGroup) else None
-    if step is not None and step.outcome == step.process == 0:
+    name = recipe.advantage.parts[0].name
+    if recipe.reward_weights == (0, 0):
         yield (
-            "advantage 'step_index_group' has outcome = 0 and process = 0, so that no turn has a reward: set one of "
+            f"advantage {name!r} has outcome = 0 and process = 0, so that no turn has a reward: set one of "
             "them above 0"
         )
-    if step is not None and recipe.transform.needs_stage:
+    if recipe.reward_weights and recipe.group_size > 1 and recipe.transform.needs_stage:
         yield (
-            "advantage 'step_index_group' counts the turns of an episode, but transform "
+            f"advantage {name!r} counts the turns of an episode, but transform "
             f"{recipe.transform.name!r} makes new ones: set transform = 'none', or advantage = 'group'"
         )
 

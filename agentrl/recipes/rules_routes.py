@@ -28,10 +28,11 @@ def siblings_need_groups(recipe: Recipe) -> Iterator[str]:
 
 def an_own_attempt_needs_more_beside_it(recipe: Recipe) -> Iterator[str]:
     alone = all(isinstance(part, axes.OwnAttempt) for part in recipe.context.parts)
-    if alone and isinstance(recipe.transform, axes.NoTransform):
+    if alone and isinstance(recipe.transform, axes.NoTransform | axes.NextAnswer):
         yield (
-            "context 'own_attempt' with transform 'none' shows the teacher the very answer that it scores and nothing "
-            "else, so it only repeats it: set context = ['own_attempt', 'solution'] or ['own_attempt', 'env_feedback']"
+            f"context 'own_attempt' with transform {recipe.transform.name!r} shows the teacher the very answer that it "
+            "scores and nothing else, so it only repeats it: set context = ['own_attempt', 'solution'] or "
+            "['own_attempt', 'env_feedback']"
         )
 
 

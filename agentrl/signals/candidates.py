@@ -190,8 +190,8 @@ def _said(messages: Sequence[JSON], role: str, origin: Origin) -> list[Candidate
 
 
 def references(signals: Iterable[Signal]) -> list[Candidate]:
-    """The answers that signals would rather have had."""
-    trusted = (SignalSource.USER, SignalSource.ENVIRONMENT)
+    """The answers that signals would rather have had. A rule's is what the user wrote in the place of the reply."""
+    trusted = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.RULE)
     return [
         Candidate(text=signal.preferred, origin="reference", trusted=signal.source in trusted)
         for signal in signals

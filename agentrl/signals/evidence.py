@@ -1,5 +1,5 @@
-"""Files of text evidence: transcripts of agents in JSON, comments and lists of rules. Reading only; what becomes of it
-says `agentrl.signals.transcripts`.
+"""Files of text evidence: transcripts of agents in JSON (`agentrl.signals.dialects` knows the forms), comments and
+lists of rules. Reading only; what becomes of it says `agentrl.signals.transcripts`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentrl.errors import UserError
+from agentrl.signals.dialects import as_chat, chat_tools, entry, is_item, is_record
 from agentrl.types import JSON
 
 SUFFIXES: Final = (".jsonl", ".json", ".md", ".txt")
+FORMATS: Final = (
+    '{"messages": [...]} with messages as OpenAI\'s chat API or Anthropic\'s takes them, {"input": [...]} with items '
+    "of OpenAI's Responses, or the session files of Claude Code and Codex as they are"
+)
+"""Transcripts that can be read."""
 _BULLET = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
-_ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,7 @@ class Comment:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
     messages: tuple[JSON, ...]
+    """As OpenAI's chat API has them."""
     tools: tuple[JSON, ...] = ()
 
 
@@ -74,14 +80,20 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
     if file.suffix in (".md", ".txt"):
         yield from (Comment(text=line) for line in _paragraphs(text))
         return
-    loose: list[JSON] = []
-    for where, value in _values(file, text):
-        if isinstance(value, dict) and _is_conversation([value]):
-            loose.append(value)
-        else:
+    values = list(_values(file, text))
+    entries = [entry(value) for _, value in values]
+    has_loose = any(is_item(value) for _, value in values)
+    threads: dict[str, list[JSON]] = {}
+    for (where, value), line in zip(values, entries, strict=True):
+        if line is not None:
+            threads.setdefault(line.thread, []).extend([] if line.item is None else [line.item])
+        elif is_item(value):
+            threads.setdefault("", []).append(value)
+        elif not (is_record(value) and (has_loose or any(entries))):
             yield from _read(where, value)
-    if loose:
-        yield Transcript(messages=tuple(loose))
+    for items in threads.values():
+        if items:
+            yield Transcript(messages=tuple(as_chat(items, joined=any(entries))))
 
 
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -107,37 +119,31 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _read(where: str, value: Any) -> Iterator[Transcript | Comment]:
     if isinstance(value, list) and _is_conversation(value):
-        yield Transcript(messages=tuple(value))
+        yield Transcript(messages=tuple(as_chat(value)))
         return
     if isinstance(value, str):
         yield Comment(text=value)
         return
     if isinstance(value, dict):
-        messages, said = value.get("messages"), value.get("body") or value.get("comment") or value.get("text")
-        if isinstance(messages, list) and _is_conversation(messages):
-            tools = value.get("tools")
-            yield Transcript(messages=tuple(messages), tools=tuple(tools) if isinstance(tools, list) else ())
+        said = value.get("body") or value.get("comment") or value.get("text")
+        items = value.get("messages") or value.get("input")
+        if isinstance(items, list) and _is_conversation(items):
+            system = value.get("system") or value.get("instructions")
+            first = [{"role": "system", "content": system}] if isinstance(system, str | list) else []
+            tools = chat_tools(value.get("tools"))
+            yield Transcript(messages=tuple(as_chat([*first, *items])), tools=tuple(tools))
             return
         if isinstance(said, str):
             yield Comment(text=said, request=str(value.get("request") or ""))
             return
     raise UserError(
-        f'{where} is neither a transcript nor a comment: write {{"messages": [...]}} with messages as OpenAI\'s chat '
-        'API takes them, or {"body": "what should be done", "request": "what was asked for"}'
+        f"{where} is neither a transcript nor a comment: write {FORMATS}; "
+        'or {"body": "what should be done", "request": "what was asked for"}'
     )
 
 
 def _is_conversation(value: list[Any]) -> bool:
-    return bool(value) and all(
-        isinstance(item, dict) and item.get("role") in _ROLES and _has_calls(item.get("tool_calls") or [])
-        for item in value
-    )
-
-
-def _has_calls(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in value
-    )
+    return bool(value) and all(map(is_item, value))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

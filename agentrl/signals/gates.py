@@ -133,6 +133,13 @@ GATES: dict[str, Gate] = {
 }
 
 
+def asked(case: Case) -> list[str]:
+    """The gates that have something to ask of a candidate: a leak where the answer is known, which as hints are made
+    it is not (the learner asks where a recipe forbids it), agreement where there are votes."""
+    idle = {"leak": case.answer is None, "agreement": case.reward is None or len(case.votes) < 2}
+    return [name for name in GATES if not idle.get(name, False)]
+
+
 def admit(candidates: Iterable[Candidate], case: Case) -> Passage:
     """The candidates that pass every gate, in their order; of equal texts the first."""
     accepted: dict[str, Candidate] = {}

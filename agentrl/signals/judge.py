@@ -17,6 +17,8 @@ class Judgement:
     """In [-1, 1]; None = not judged, 0.0 = judged neutral."""
     hint: str | None = None
     """What should have been done, in words that a teacher can be shown."""
+    preferred: str | None = None
+    """The answer that the user wrote in the place of the turn's."""
     votes: tuple[float, ...] = ()
     evidence: str = ""
     """The text that the judgement rests on."""

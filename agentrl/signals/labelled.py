@@ -1,7 +1,8 @@
 """Labelled turns: what a judge should say of a turn, with the reason, to score any judge by.
 
-The set has two halves without a sentence in common. `dev` may be read by whoever improves a judge; `test` only gives
-figures. A turn is labelled by what its next state proves, not by what its author hoped for:
+The set has two halves and a sealed part without a sentence in common. `dev` may be read by whoever improves a judge;
+`test` and `sealed` only give figures, and `sealed` was written later, without sight of the rules. A turn is
+labelled by what its next state proves, not by what its author hoped for:
 
 - reward -1: refused, failed or corrected through the agent's own fault, or bought by gaming; 1: shown to have worked or
   approved for a reason; 0: looked at and neither (half right; a needless question; praise for nothing);
@@ -36,7 +37,7 @@ from agentrl.types import (
 )
 
 Domain = Literal["terminal", "tools", "chat", "code", "gui"]
-Half = Literal["dev", "test"]
+Half = Literal["dev", "test", "sealed"]
 Fault = Literal["agent", "infrastructure", "none"]
 Kind = Literal[
     "correction", "new_task", "progress", "error", "praise", "regenerated", "edited", "none", "gamed"

@@ -1,4 +1,4 @@
-"""Lessons from hints: which hints are one lesson, and how one sees that a lesson has been learned.
+"""Lessons from hints: which hints are one lesson, and in which situation one asks whether it was learned.
 
     hint + turn -> form, situation, names -> a lesson that is there (same form, or like request and same names)
                                              or a new one
@@ -9,8 +9,8 @@ name the same and differ in nothing but the command that failed ("cat: not here;
 zorp" are one rule). Texts that only look alike are two: "use a" and "use b" differ in one word. Lessons never cross
 scopes (law 10).
 
-A lesson's check asks for what its text names: the greedy answer to a situation, without the lesson in view, holds it.
-A text that names nothing that could be looked for has no check, and its lesson no probe.
+A lesson is asked for where it was learned (`agentrl.learner.lesson_probes`); one from elsewhere that comes with no
+request has no such place and no probe. What its text names stands with the probe.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from agentrl.signals.candidates import action
+from agentrl.store.claims import Claimed
 from agentrl.store.lesson_log import Approve, LessonLog
 from agentrl.store.lesson_rows import NewHint
 from agentrl.teacher.recall import alike, request_words
@@ -110,6 +112,33 @@ def gather(log: LessonLog, policy: str, approve: Approve) -> None:
         log.add_lessons(found, links, policy)
 
 
+def without_refused(log: LessonLog, claims: Iterable[Claimed], policy: str) -> list[Claimed]:
+    """The claims without the offers that say, in whatever words, what somebody rejected or retired."""
+    claims = list(claims)
+    if not any(signal.offered for claim in claims for signal in claim.signals):
+        return claims
+    down = (LessonState.REJECTED, LessonState.RETIRED)
+    known = Known(lesson for lesson in log.bare_lessons(policy) if lesson.state in down)
+
+    def may_stay(turn: Turn, offered: str) -> bool:
+        item = NewHint(signal=0, hint=offered, turn=turn, next_state=None)
+        lesson = lesson_of(item, LessonState.PROPOSED)
+        return known.same(lesson, done=done_in(turn), in_other_words=True) is None
+
+    return [
+        replace(
+            claim,
+            signals=tuple(
+                signal
+                if signal.offered is None or may_stay(claim.turn, signal.offered)
+                else replace(signal, offered=None)
+                for signal in claim.signals
+            ),
+        )
+        for claim in claims
+    ]
+
+
 class Known:
     """Lessons, filed by what two that say the same have in common: a judge that is a model words every hint anew, and
     only what could be the same is compared."""
@@ -144,7 +173,6 @@ def lesson_of(item: NewHint, state: LessonState) -> Lesson:
     """A hint as a lesson of its own, with the request of its turn as the situation of its probe."""
     text, turn = item.hint.strip(), item.turn
     form = form_of(text, turn)
-    check = check_of(text, turn)
     return Lesson(
         id=lesson_id(turn.scope, form),
         text=text,
@@ -153,7 +181,7 @@ def lesson_of(item: NewHint, state: LessonState) -> Lesson:
         scope=turn.scope,
         form=form,
         situation=tuple(sorted(request_words(turn))),
-        probe=None if check is None else _probe(turn, check),
+        probe=_probe(turn, text),
     )
 
 
@@ -165,7 +193,6 @@ def of_skill(scope: str, name: str, text: str, turn: Turn | None) -> Lesson:
         turn: the first of the episode that it was written from, whose request is its situation; None where it came
             from elsewhere and has no probe.
     """
-    check = None if turn is None else check_of(text, turn)
     return Lesson(
         id=f"{SKILL}{name}" if scope == "default" else f"{SKILL}{scope}/{name}",
         text=text,
@@ -174,12 +201,12 @@ def of_skill(scope: str, name: str, text: str, turn: Turn | None) -> Lesson:
         scope=scope,
         origin="skill",
         situation=() if turn is None else tuple(sorted(request_words(turn))),
-        probe=None if check is None or turn is None else _probe(turn, check),
+        probe=None if turn is None else _probe(turn, text),
     )
 
 
-def _probe(turn: Turn, check: JSON) -> JSON:
-    return {"turn_id": turn.id, "held_out": False, "check": check}
+def _probe(turn: Turn, text: str) -> JSON:
+    return {"turn_id": turn.id, "held_out": False, "names": names_of(text, turn)}
 
 
 def lesson_id(scope: str, form: str) -> str:
@@ -240,7 +267,7 @@ def form_of(text: str, turn: Requested) -> str:
         for word in _WORD.findall(action(call))[1:]
         if not word.startswith("-")
     }
-    named = set(check["contains"]) if (check := check_of(text, turn)) is not None else set()
+    named = names_of(text, turn)
 
     def masked(match: re.Match[str]) -> str:
         word = match[0]
@@ -250,14 +277,14 @@ def form_of(text: str, turn: Requested) -> str:
     return _WORD.sub(masked, plain).casefold().rstrip(".! ")
 
 
-def check_of(text: str, turn: Requested) -> JSON | None:
-    """{"contains": what an answer must hold, "lacks": what it may not hold}; None where the text names nothing."""
+def names_of(text: str, turn: Requested) -> list[str]:
+    """What a text names as right; nothing where it only wishes."""
     plain = unquoted(text).strip()
     if match := _PROGRAMS.match(plain):
-        return _check([match["new"]], [match["old"]])
+        return _short([match["new"]])
     if match := _ACTIONS.match(plain):
         old, new = match["old"].split(), match["new"].split()
-        return _check([word for word in new if word not in old] or [match["new"]], [])
+        return _short([word for word in new if word not in old] or [match["new"]])
     done = " ".join(action(call) for call in turn.reply.tool_calls)
     found = [match["name"] or match["only"] or match["first"] for match in _WORKS.finditer(plain)]
     for match in _OFFERS.finditer(plain):
@@ -265,33 +292,23 @@ def check_of(text: str, turn: Requested) -> JSON | None:
         bare = (match["bare"] or "").strip(".:!?()")
         if marked:
             found.append(marked.strip())
-        # in words to an answer of text, "use metric units" names no word that the answer would have
+        # said of an answer of text, "use metric units" names no thing
         elif bare.casefold() not in _ORDINARY and (turn.reply.tool_calls or _CODELIKE.search(bare)):
             found.append(bare)
     if turn.reply.tool_calls:
         named = [match["bare"].strip(".:!?()") for match in _IS.finditer(plain)]
         found += [name for name in named if name.casefold() not in _ORDINARY]
     # a name that the failed action held already tells nothing
-    return _check([name for name in found if len(name) > 1 and not stands_in(name, done)][:1], [])
+    return _short([name for name in found if len(name) > 1 and not stands_in(name, done)][:1])
 
 
-def _check(contains: Sequence[str], lacks: Sequence[str]) -> JSON | None:
-    if not contains or any(len(name) > MAX_NAME_CHARS for name in contains):
-        return None
-    return {"contains": list(contains), "lacks": list(lacks)}
+def _short(names: list[str]) -> list[str]:
+    return [] if any(len(name) > MAX_NAME_CHARS for name in names) else names
 
 
 def names_in(probe: JSON | None) -> list[str]:
-    """What a probe's check asks for."""
-    return [] if probe is None else list(probe["check"]["contains"])
-
-
-def holds(check: JSON, reply: Reply) -> bool:
-    """Whether an answer does what a lesson says."""
-    said = "\n".join((reply.text, *map(action, reply.tool_calls)))
-    return all(stands_in(name, said) for name in check["contains"]) and not any(
-        stands_in(name, said) for name in check.get("lacks", ())
-    )
+    """What the text of a probe's lesson names."""
+    return [] if probe is None else list(probe["names"])
 
 
 def stands_in(name: str, text: str) -> bool:

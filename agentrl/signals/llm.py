@@ -4,7 +4,7 @@
       question         the request, the history and the tools in view, everything quoted as data
       Asker.ask        m votes, one request where the endpoint takes it
       read_vote        strictly; what cannot be read is no vote
-      aggregated       the mean of the votes where enough agree, else an abstention
+      aggregated       the reward that most votes give where enough agree, else an abstention
 
 Bounded in everything: the time of a question, the number of times it is asked, the calls and tokens of an hour, the
 questions at the same time. What goes wrong is counted and raised as JudgeError, and is never a reward (law 6).

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from agentrl.errors import JudgeError
 from agentrl.signals.candidates import Candidate, WayOut, action, candidates, from_judge, ways_out, worked
-from agentrl.signals.gates import GATES, admit, as_hint, case_of
+from agentrl.signals.gates import Case, admit, as_hint, asked, case_of
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 
@@ -146,12 +146,12 @@ class SignalLoop:
             detail = refusal or judgement.evidence[:MAX_DETAIL]
             await self._log.mark_judged(turn.id, "abstained", detail, ways)
             return
-        signals = [self._signal(turn, judgement), *(_offered(turn, other) for other in others), *ways]
+        signals = [self._signal(turn, judgement), *others, *ways]
         await self._log.mark_judged(turn.id, "judged", refusal, signals)
 
     def _gated(
         self, turn: Turn, state: NextState, judgement: Judgement
-    ) -> tuple[Judgement, str, list[Candidate]]:
+    ) -> tuple[Judgement, str, list[Signal]]:
         """The judgement with its hint as a teacher may be shown it, or without; what was refused and why; and what may
         be offered beside the hint.
 
@@ -162,9 +162,8 @@ class SignalLoop:
             return judgement, "", []
         first = from_judge(judgement.hint, state)
         others = [other for other in candidates(state) if other.text != first.text.strip()]
-        passage = admit(
-            [first, *others], case_of(turn, state, reward=judgement.reward, votes=judgement.votes)
-        )
+        case = case_of(turn, state, reward=judgement.reward, votes=judgement.votes)
+        passage = admit([first, *others], case)
         is_refused = any(item.candidate is first for item in passage.refused)
         left = () if is_refused and first.origin != "judge" else passage.accepted[:MAX_HINTS]
         for refused in passage.refused:
@@ -173,8 +172,8 @@ class SignalLoop:
             self._counted(OFFERED if place else ACCEPTED)
         hint = as_hint(left[0]) if left else None
         said = [f"hint refused by {item.gate}: {item.reason}" for item in passage.refused]
-        said += [f"hint passed {', '.join(GATES)}"] * (hint is not None)
-        return replace(judgement, hint=hint), "; ".join(said), list(left[1:])
+        said += [f"hint passed {', '.join(asked(case))}"] * (hint is not None)
+        return replace(judgement, hint=hint), "; ".join(said), [_offered(turn, one, case) for one in left[1:]]
 
     async def _ways_out(self, turn: Turn, *, is_shown: bool) -> list[Signal]:
         """A turn that worked is the way out for those before it that failed. Offered beside the hint of those that were
@@ -193,14 +192,15 @@ class SignalLoop:
         return found
 
     def _way_out(self, turn: Turn, way: WayOut, success: Turn) -> list[Signal]:
-        passage = admit([way.candidate], case_of(turn))
+        case = case_of(turn)
+        passage = admit([way.candidate], case)
         if not passage.accepted:
             self._counted(passage.refused[0].gate)
             return []
         self._counted(OFFERED if way.is_told else ACCEPTED)
         evidence = f"turn {success.id} did the same in another way, and it worked"
         if way.is_told:
-            return [_offered(turn, way.candidate, evidence)]
+            return [_offered(turn, way.candidate, case, evidence)]
         return [
             Signal(
                 turn_id=turn.id,
@@ -232,15 +232,16 @@ class SignalLoop:
             source=judgement.source or self._judge.source,
             reward=judgement.reward,
             hint=judgement.hint,
+            preferred=judgement.preferred,
             votes=judgement.votes,
             evidence=judgement.evidence,
             created_at=time.time(),
         )
 
 
-def _offered(turn: Turn, candidate: Candidate, evidence: str = "") -> Signal:
+def _offered(turn: Turn, candidate: Candidate, case: Case, evidence: str = "") -> Signal:
     """A candidate that passed, as a signal of its own."""
-    passed = f"{candidate.origin}; passed {', '.join(GATES)}"
+    passed = f"{candidate.origin}; passed {', '.join(asked(case))}"
     return Signal(
         turn_id=turn.id,
         source=SignalSource.RULE,
@@ -264,7 +265,8 @@ def checked(judgement: Judgement) -> Judgement:
             )
     if judgement.reward is not None and not -1 <= judgement.reward <= 1:
         raise JudgeError(f"reward {judgement.reward:g} lies outside -1 to 1")
-    for text in (judgement.evidence, "" if judgement.hint is None else judgement.hint):
+    said = [text for text in (judgement.hint, judgement.preferred) if text is not None]
+    for text in (judgement.evidence, *said):
         if not isinstance(text, str):
-            raise JudgeError(f"hint and evidence are texts, not a {type(text).__name__}")
+            raise JudgeError(f"hint, preferred and evidence are texts, not a {type(text).__name__}")
     return judgement

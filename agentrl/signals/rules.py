@@ -7,39 +7,15 @@ whatever its output says.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from agentrl.signals.commands import Call, earlier_calls, gaming, made_calls, only_shows, repaired
+from agentrl.signals.commands import Call, earlier_calls, failures, gaming, made_calls, only_shows, repaired
 from agentrl.signals.hints import directive, wish
 from agentrl.signals.judge import Judgement
-from agentrl.signals.outputs import confirms, failed, is_outage, passes, text_of
+from agentrl.signals.outputs import confirms, is_outage, passes, text_of
+from agentrl.signals.wording import approves, consents, corrects, is_kind, praises
 from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
-
-_CORRECTION = re.compile(
-    r"""(?ix)
-    ^\W*(?: no(?=\s*[,.!;:\u2014-]|\s+(?:that|it|this|you|i|not)\b|$)(?!\W+(?:problem|worries|rush))
-        | wrong\b | nope\b | not\ what\ i | (?:that|this)(?:'s|\ is)\ (?:wrong|not\b|incorrect|off\b)
-        | you\ (?:should|were\ supposed|forgot|missed|ignored|wrote\b.*\bagain)
-        | i\ (?:said|asked|meant|told)\b | incorrect\b
-        | please\ (?:don'?t|use|redo|correct|rewrite|write\ it\ again)\b | don'?t\b(?!\ (?:forget|worry|we|you)\b)
-        | stop\ (?:\w+ing|that|this|it)\b | undo\b | actually,?\  | can\ you\ stick\ to
-        | (?:thanks|thank\ you|great|ok|okay|good|nice)\b[^.!?]*\bbut\b | \w+,\ not\ \w+\W*$
-    )
-    | \b(?:please\ re(?:calculate|do|write)|as\ i\ (?:said|told)|you\ (?:should|have\ to|need\ to)\ have\b)
-    """
-)
-_PRAISE = re.compile(
-    r"""(?ix)
-    ^\W*(?: thanks?\b | thank\ you | perfect\b | great\b | exactly\b | that\ works | works\ (?:now|for\ me) | well\ done
-        | nice\b | brilliant\b | excellent\b | lovely\b | love\ it | you\ nailed )
-    | \b(?:so\ much\ better|now\ i\ get\ it|how\ i\ wanted|is\ correct\b|matches\ my)
-    """
-)
-_CONSENT = re.compile(
-    r"(?i)^\W*(?:yes|yep|yeah|sure|right|exactly|correct|ok|okay|go on|go ahead|please|just|thanks?)\b"
-)
 
 MAX_EVIDENCE_CHARS = 2000
 ALWAYS = 2
@@ -65,13 +41,19 @@ class RuleJudge:
 
 
 def judge_end(state: NextState) -> Judgement:
-    """Another answer, asked for or written by the user, is preferred to this one; a changed request says nothing."""
+    """Another answer, asked for or written by the user, is preferred to this one; a changed request says nothing.
+
+    What the user wrote is the answer that he would rather have had, in his own words.
+    """
     if state.end is End.REGENERATED:
         return Judgement(reward=-1.0, evidence="the user asked for another answer", settled=True)
     written = [message_text(message) for message in state.messages if message.get("role") == "assistant"]
     if state.end is End.EDITED and written:
         return Judgement(
-            reward=-1.0, evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS], settled=True
+            reward=-1.0,
+            preferred=written[0].strip() or None,
+            evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS],
+            settled=True,
         )
     return Judgement(evidence=f"nothing to judge by ({state.end})", settled=True)
 
@@ -86,11 +68,11 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     trick = gaming(calls, before, _asked(turn))
     if trick is not None:
         return Judgement(reward=-1.0, evidence=f"the call {trick}", settled=True)
-    reads = calls[0].reads if len(calls) == 1 else None
-    if any(failed(output, reads=reads) for output in outputs):
+    bad = failures(calls, outputs)
+    if bad:
         if only_shows(calls[-1], before, outputs):
             return Judgement(evidence="the check fails, and nothing had been changed yet")
-        return judge_tool_output(outputs, reads=reads)
+        return judge_failure(bad[0])
     if not all(call.is_valid for call in calls):
         return Judgement(reward=-1.0, evidence="the arguments of the call are no JSON object")
     proof = _proof(calls, before, outputs[-1], _asked(turn))
@@ -99,20 +81,13 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     return Judgement(evidence="the tools reported no failure")
 
 
-def judge_tool_output(outputs: Iterable[str], *, reads: str | None = None) -> Judgement:
-    """A failed call is -1 with the directing sentence as the hint; an outage, or no sign of failure, is None.
-
-    Several calls in one turn are judged by the first that failed. `reads` as in `outputs.failed`.
-    """
-    for output in outputs:
-        if not failed(output, reads=reads):
-            continue
-        if is_outage(output):
-            return Judgement(
-                evidence=f"the machine failed, not the agent: {output}"[:MAX_EVIDENCE_CHARS], settled=True
-            )
-        return Judgement(reward=-1.0, hint=directive(text_of(output)), evidence=output[:MAX_EVIDENCE_CHARS])
-    return Judgement(evidence="the tools reported no failure")
+def judge_failure(output: str) -> Judgement:
+    """A failed call is -1 with the directing sentence as the hint; an outage says nothing of the agent."""
+    if is_outage(output):
+        return Judgement(
+            evidence=f"the machine failed, not the agent: {output}"[:MAX_EVIDENCE_CHARS], settled=True
+        )
+    return Judgement(reward=-1.0, hint=directive(text_of(output)), evidence=output[:MAX_EVIDENCE_CHARS])
 
 
 def judge_answer(turn: Turn, text: str) -> Judgement:
@@ -121,21 +96,25 @@ def judge_answer(turn: Turn, text: str) -> Judgement:
     An approval says nothing (0) where the turn only asked for consent, or where this user approves of everything.
     """
     asks = turn.reply.text.rstrip().endswith("?") and not turn.reply.tool_calls
-    if asks and _CONSENT.search(text):
+    if asks and consents(text):
         return Judgement(
             reward=0.0, evidence=f"the turn asked, the user consented: {text}"[:MAX_EVIDENCE_CHARS]
         )
-    judgement = judge_user_text(text)
+    judgement = judge_user_text(text, reply=turn.reply.text, asked=(_said(turn) or [""])[-1])
     if judgement.reward == 1 and (asks or _always_approves(turn)):
         return Judgement(reward=0.0, evidence=f"an approval that says nothing: {text}"[:MAX_EVIDENCE_CHARS])
     return judgement
 
 
-def judge_user_text(text: str) -> Judgement:
-    """A correction is -1 with the user's own words as the hint, plain praise is +1, all else is None."""
-    if _CORRECTION.search(text):
-        return Judgement(reward=-1.0, hint=wish(text), evidence=text[:MAX_EVIDENCE_CHARS])
-    if _PRAISE.search(text) and directive(text) is None:
+def judge_user_text(text: str, *, reply: str = "", asked: str = "") -> Judgement:
+    """A correction is -1 with the user's own words as the hint, beside praise of the rest 0; praise is +1, else None.
+
+    `reply` and `asked` as in `wording.corrects`.
+    """
+    if corrects(text, reply=reply, asked=asked):
+        reward = 0.0 if praises(text) else -1.0
+        return Judgement(reward=reward, hint=wish(text), evidence=text[:MAX_EVIDENCE_CHARS])
+    if approves(text):
         return Judgement(reward=1.0, evidence=text[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the user neither corrected nor approved")
 
@@ -156,10 +135,13 @@ def _proof(
 
 def _always_approves(turn: Turn) -> bool:
     """Whether every word of this user since the task was an approval."""
-    said = [message_text(message) for message in turn.messages if message.get("role") == "user"][1:]
-    return len(said) >= ALWAYS and all(_PRAISE.search(text) for text in said)
+    said = _said(turn)[1:]
+    return len(said) >= ALWAYS and all(approves(text) or is_kind(text) for text in said)
 
 
 def _asked(turn: Turn) -> str:
-    users = (message_text(message) for message in turn.messages if message.get("role") == "user")
-    return "\n".join(users)[-2000:]
+    return "\n".join(_said(turn))[-2000:]
+
+
+def _said(turn: Turn) -> list[str]:
+    return [message_text(message) for message in turn.messages if message.get("role") == "user"]

@@ -4,8 +4,9 @@
     comment    ─> its directing words            ─gates─> lessons
 
 Nothing of it was sampled by a policy of ours: it becomes lessons and never turns, so that no loss ever sees its ids. A
-lesson from a transcript is shown to the teacher of like requests; one from a comment that names no request is kept and
-exported. Secrets are blanked before anything else reads the text (law 10).
+lesson from a transcript is shown to the teacher of like requests; one from a comment that names no request stands, once
+somebody has approved it, for all requests of its scope. Secrets are blanked before anything else reads the text (law
+10).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from agentrl.signals.candidates import Candidate
+from agentrl.signals.dialects import num_calls
 from agentrl.signals.evidence import Evidence
 from agentrl.signals.gates import Case, admit, as_hint
 from agentrl.signals.hints import wish
@@ -68,6 +71,8 @@ class Taken:
     num_known: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """Hints by "accepted", or by the gate that refused them."""
+    num_without_calls: int = 0
+    """Transcripts in which no call of a tool was read."""
 
 
 async def lessons_from(
@@ -87,14 +92,17 @@ async def lessons_from(
     redactor = redactor or Redactor()
     for number, transcript in enumerate(evidence.transcripts):
         heard, offered = list(transcript.messages), list(transcript.tools)
+        taken.num_without_calls += not num_calls(heard)
         # Later a secret may come without what gave it away.
         secrets = redactor.secrets([heard, offered])
         messages, _ = redactor.messages(heard, known=secrets)
         tools, _ = redactor.tree(offered, known=secrets)
         steps = list(_steps(messages, tools, scope, f"import-{number}"))
         for hint, (turn, next_state) in await _hints(steps, taken.outcomes):
-            item = NewHint(signal=0, hint=hint, turn=turn, next_state=next_state)
-            _add(taken, lesson_of(item, state), turn, known)
+            lesson = lesson_of(NewHint(signal=0, hint=hint, turn=turn, next_state=next_state), state)
+            # Without a request it would stand for all of them: somebody is to read that first.
+            first = lesson if lesson.situation else replace(lesson, state=LessonState.PROPOSED)
+            _add(taken, first, turn, known)
     for comment in evidence.comments:
         secrets = redactor.secrets([comment.request, comment.text])
         text, spans = redactor.text(comment.text, known=secrets)
@@ -121,7 +129,7 @@ def _add(taken: Taken, lesson: Lesson, turn: Turn, known: Sequence[Lesson]) -> N
     probe = None
     if lesson.probe is not None and turn.messages:
         situation = {"messages": list(turn.messages), "tools": list(turn.tools)}
-        probe = situation | {"held_out": True, "check": lesson.probe["check"]}
+        probe = situation | {"held_out": True, "names": lesson.probe["names"]}
     taken.lessons.append(replace(lesson, origin="import", turn_ids=(), probe=probe))
 
 
@@ -182,7 +190,7 @@ def _steps(
     """The assistant's turns that something followed."""
     at = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     parent = None
-    for index, end in zip(at, (*at[1:], len(messages)), strict=True):
+    for index, end in pairwise((*at, len(messages))):
         reply = Reply(text=message_text(messages[index]), tool_calls=_calls(messages[index]))
         turn = _turn(f"{name}-{index}", tuple(messages[:index]), tuple(tools), scope, parent, reply)
         parent = turn.id

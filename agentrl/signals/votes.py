@@ -140,7 +140,10 @@ def is_quote(quote: str, texts: Collection[str]) -> bool:
 
 
 def aggregated(votes: Sequence[Vote], *, num_lost: int, min_agreement: float) -> Judgement:
-    """One judgement of all votes: the mean of those with a reward, where enough agree on its class.
+    """One judgement of all votes: the reward that most of them give, where enough agree on it.
+
+    It is not the mean: of [0, 0, 1] that would be 1/3, a reward for what most votes called neutral, and of no class
+    that anybody's agreement, or its calibration, was measured on. How sure the votes are is told by the agreement.
 
     Args:
         votes: those that could be read, at least one.
@@ -161,7 +164,7 @@ def aggregated(votes: Sequence[Vote], *, num_lost: int, min_agreement: float) ->
         found = Judgement(votes=rewards, evidence=evidence, agreement=agreement)
         return found if winner is None and not ties else _undecided(found, votes)
     return Judgement(
-        reward=sum(rewards) / len(rewards),
+        reward=float(winner),
         hint=_hint(winning),
         votes=rewards,
         evidence=evidence,

@@ -5,6 +5,7 @@
     approval     its hints wait for approval, or those of like turns do
     group        the recipe compares groups, and too few episodes of this one have ended with a reward
     partner      the recipe compares answers, and there is no other to the same prompt
+    episode      the recipe weighs how an episode ends, and this one has not ended
     step         may be claimed as it is: the learner has not taken it yet
     hand         the learner has it, and its step is not made yet
     version      it is in a step whose version does not serve yet
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from agentrl.store import claims, pairs
 from agentrl.store.claims import Needs
 
-REASONS = ("next_state", "judge", "approval", "group", "partner", "step", "hand", "version")
+REASONS = ("next_state", "judge", "approval", "group", "partner", "episode", "step", "hand", "version")
 """In the order that a turn goes through them."""
 _OF_KIND = {"open": "next_state", "unjudged": "judge", "review": "approval", "claimed": "version"}
 _ALL = 2**62
@@ -49,6 +50,7 @@ def backlog(
     oldest: float,
     uses: int,
     now: float,
+    ended: bool = False,
 ) -> Backlog:
     """Why the pending turns of a line of versions are pending.
 
@@ -57,6 +59,7 @@ def backlog(
         oldest: turns received before cannot be claimed any more.
         uses: how often a turn may be in a step that counts.
         now: Unix seconds.
+        ended: whether turns are claimed only of episodes that have ended.
     """
     ready: set[str] = set()
     lacking = "step"
@@ -70,6 +73,9 @@ def backlog(
             connection, policy, oldest, uses, _ALL, group_size, silent_since=0.0, hand_out=False
         )
         ready = set(whole)
+    elif ended:
+        lacking = "episode"
+        ready = set(claims.select(connection, policy, oldest, uses, _ALL, ended=True))
     times: dict[str, list[float]] = {}
     for row in connection.execute(
         """SELECT f.id, f.fate, f.received_at, c.claimed_at FROM fates f LEFT JOIN claims c ON c.turn_id = f.id

@@ -3,6 +3,9 @@
 Places go round: first to the API key (its scope) that has fewest in the update so far, within it to the session that
 has fewest, within it to the source of signals that has fewest, and then to the newest turn. Beyond its places nobody
 gets more while others are active; the rest waits for the next update. Turns never used come before those used once.
+
+Groups take their places whole: as many as they have turns, the oldest first, and the part of a session's name before
+its group stands for the session.
 """
 
 from __future__ import annotations
@@ -51,12 +54,12 @@ class Places:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A turn that may be claimed."""
+    """A turn that may be claimed, or the turns of a group."""
 
-    turn_id: str
+    turn_ids: tuple[str, ...]
     used: int
     owners: Mapping[str, object]
-    """By kind: the scope, (scope, session), the source of its most trusted signal."""
+    """By kind, KEY first: the scope, (scope, session), of a turn also the source of its most trusted signal."""
 
 
 def select(
@@ -82,27 +85,31 @@ def select(
     ).fetchall()
     if not rows:
         return []
-    window = {"policy": policy, "active_s": places.active_s}
-    active = connection.execute(_ACTIVE, window).fetchone()
-    sources = connection.execute(_SOURCES, window).fetchone()[0]
-    most = {
-        KEY: places.most(KEY, active["keys"]),
-        SESSION: places.most(SESSION, active["sessions"]),
-        SIGNAL: places.most(SIGNAL, sources),
-    }
     waiting = [
         Waiting(
-            turn_id=row["id"],
+            turn_ids=(row["id"],),
             used=row["used"],
             owners={KEY: row["scope"], SESSION: (row["scope"], row["session"]), SIGNAL: row["source"]},
         )
         for row in rows
     ]
-    return choose(waiting, places, most, limit)
+    return choose(waiting, places, most_of(connection, policy, places), limit)
+
+
+def most_of(connection: sqlite3.Connection, policy: str, places: Places) -> dict[str, int]:
+    """By kind the places of an update that one owner may have, as many as are active now."""
+    window = {"policy": policy, "active_s": places.active_s}
+    active = connection.execute(_ACTIVE, window).fetchone()
+    sources = connection.execute(_SOURCES, window).fetchone()[0]
+    return {
+        KEY: places.most(KEY, active["keys"]),
+        SESSION: places.most(SESSION, active["sessions"]),
+        SIGNAL: places.most(SIGNAL, sources),
+    }
 
 
 def choose(waiting: Iterable[Waiting], places: Places, most: Mapping[str, int], limit: int) -> list[str]:
-    """The turns that get the next `limit` places.
+    """The turns that get the next `limit` places. A group is not cut, and the first may exceed the limit on its own.
 
     Args:
         waiting: the best first.
@@ -123,18 +130,25 @@ def choose(waiting: Iterable[Waiting], places: Places, most: Mapping[str, int], 
         if not heads:
             break
         name, _, turn = min(heads, key=lambda head: (*_rank(head[2], taken, places.balance), head[1]))
+        if chosen and len(chosen) + len(turn.turn_ids) > limit:
+            break
         queues[name].popleft()
         if not queues[name]:
             del queues[name]
-        chosen.append(turn.turn_id)
+        chosen.extend(turn.turn_ids)
         for kind, owner in turn.owners.items():
-            taken[kind][owner] += 1
+            taken[kind][owner] += len(turn.turn_ids)
     return chosen
 
 
 def _rank(turn: Waiting, taken: Mapping[str, Counter[object]], balance: Sequence[str]) -> tuple[int, ...]:
-    own = (_places(turn, taken, kind) for kind in (KEY, SESSION, SIGNAL) if kind in balance)
+    own = (_places(turn, taken, kind) for kind in turn.owners if kind in balance)
     return turn.used, *own
+
+
+def player_of(group: str) -> str:
+    """Who plays a group: the part of its name that other groups have too."""
+    return group.rpartition("~g")[0]
 
 
 def _places(turn: Waiting, taken: Mapping[str, Counter[object]], kind: str) -> int:

@@ -13,8 +13,9 @@ from agentrl.store.conversations import read_content
 from agentrl.store.database import reading
 from agentrl.store.log_reader import LogReader
 from agentrl.store.packing import SAME
+from agentrl.store.records import reply_of
 from agentrl.text.content import message_text
-from agentrl.types import Arm, End
+from agentrl.types import Arm, End, ToolCall
 
 _ANSWERED = """FROM turns t JOIN next_states n ON n.turn = t.seq
     WHERE t.policy = :policy AND t.purpose = 'train' AND t.kind = 'main' AND t.error IS NULL AND t.num_sampled > 0
@@ -33,6 +34,7 @@ class Behaviour:
     """Mean of -log-prob over its sampled ids, in nats: on the mean of many turns the entropy. None without raw ones."""
     asks: bool
     """It ends in a question to the user and calls no tool."""
+    calls: tuple[ToolCall, ...]
     outputs: tuple[str, ...]
     """What its tools returned."""
     edited: bool
@@ -78,7 +80,7 @@ class BehaviourLog(LogReader):
 
 
 def _behaviour(connection: sqlite3.Connection, row: sqlite3.Row) -> Behaviour:
-    text, _, calls = codec.unpack_json(row["reply"])
+    reply = reply_of(row)
     raw = row["logprobs"] if row["raw_logprobs"] == SAME else row["raw_logprobs"]
     logprobs = None if raw is None else codec.unpack_floats(raw)
     messages = [read_content(connection, content) for content in json.loads(row["messages"])]
@@ -87,7 +89,9 @@ def _behaviour(connection: sqlite3.Connection, row: sqlite3.Row) -> Behaviour:
         version=row["version"],
         num_sampled=row["num_sampled"],
         surprise=-sum(logprobs) / len(logprobs) if logprobs else None,
-        asks=not calls and text.rstrip().endswith("?"),
+        asks=not reply.tool_calls and reply.text.rstrip().endswith("?"),
+        calls=reply.tool_calls,
         outputs=tuple(message_text(message) for message in messages if message.get("role") == "tool"),
-        edited=row["ending"] in (End.EDITED, End.REGENERATED),
+        # An end by an edited question has no message: it says nothing about the answer.
+        edited=row["ending"] == End.REGENERATED or (row["ending"] == End.EDITED and bool(messages)),
     )

@@ -16,7 +16,7 @@ from typing import Literal
 from agentrl.errors import StoreError
 from agentrl.store import balance, records
 from agentrl.store.account import REVOCABLE, Reason
-from agentrl.store.balance import Places
+from agentrl.store.balance import KEY, SESSION, Places
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import taught_signals
 from agentrl.store.lines import unsettle
@@ -63,6 +63,13 @@ _ENDED = """EXISTS (SELECT 1 FROM signals e INDEXED BY episode_rewards WHERE e.s
         AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train'))
     AND NOT EXISTS (SELECT 1 FROM open_turns o WHERE o.scope = {t}.scope AND o.session = {t}.session)"""
 """Whether a turn's session has ended with a reward from the environment."""
+_OVER = """EXISTS (SELECT 1 FROM next_states n WHERE n.ending IS NOT NULL AND n.turn = (SELECT q.seq FROM turns q
+        WHERE q.scope = {t}.scope AND q.session = {t}.session ORDER BY q.received_at DESC, q.seq DESC LIMIT 1))
+    AND NOT EXISTS (SELECT 1 FROM open_turns o WHERE o.scope = {t}.scope AND o.session = {t}.session)"""
+"""Whether it has ended at all: its newest turn has a typed end, and none is open."""
+IN_ENDED = f"""SELECT * FROM ({CLAIMABLE}) t
+    WHERE ({_ENDED.format(t="t")}) OR ({_OVER.format(t="t")}) ORDER BY used, seq DESC"""  # noqa: S608
+"""Those whose episodes have ended."""
 
 
 def select(
@@ -72,12 +79,19 @@ def select(
     uses: int,
     limit: int,
     places: Places | None = None,
+    *,
+    ended: bool = False,
 ) -> list[str]:
-    """Ids of up to `limit` turns to claim, for recipes that take turns one by one; the first ones, or by `places`."""
+    """Ids of up to `limit` turns to claim, for recipes that take turns one by one; the first ones, or by `places`.
+
+    Args:
+        ended: only of episodes that have ended.
+    """
     values = {"policy": policy, "oldest": oldest, "uses": uses}
+    claimable = IN_ENDED if ended else CLAIMABLE
     if places is not None:
-        return balance.select(connection, policy, CLAIMABLE, values, places, limit)
-    rows = connection.execute(CLAIMABLE + " LIMIT :limit", values | {"limit": limit})
+        return balance.select(connection, policy, claimable, values, places, limit)
+    rows = connection.execute(claimable + " LIMIT :limit", values | {"limit": limit})
     return [row["id"] for row in rows]
 
 
@@ -91,6 +105,7 @@ def select_groups(
     *,
     silent_since: float,
     hand_out: bool,
+    places: Places | None = None,
 ) -> tuple[list[str], list[str]]:
     """Which turns to claim and which to give up, for recipes that compare the turns of a group.
 
@@ -99,8 +114,8 @@ def select_groups(
     out as they are or given up, and so are sessions of any late group that never ended.
 
     Returns:
-        (ids to claim, ids to give up). Groups are claimed whole, the oldest first, up to `limit` turns; the first may
-        exceed it on its own.
+        (ids to claim, ids to give up). Groups are claimed whole, the oldest first or by `places`, up to `limit` turns;
+        the first may exceed it on its own.
     """
     rows = connection.execute(
         f"SELECT * FROM ({CLAIMABLE}) t WHERE group_key IS NOT NULL AND {_ENDED.format(t='t')}",  # noqa: S608
@@ -122,17 +137,27 @@ def select_groups(
         {"policy": policy},
     ).fetchall()
     late = [row["id"] for row in unended if (row["scope"], row["group_key"]) in silent]
-    chosen: list[str] = []
-    full = False
+    whole: list[balance.Waiting] = []
     for group in _oldest_first(rows):
-        ids = [row["id"] for row in group]
         is_late = (group[0]["scope"], group[0]["group_key"]) in silent
         if len({row["session"] for row in group}) >= size or (is_late and hand_out):
-            full = full or bool(chosen and len(chosen) + len(ids) > limit)
-            chosen += [] if full else ids
+            whole.append(_as_one(group))
         elif is_late:
             late += [row["id"] for row in group if row["used"] == 0]
-    return chosen, late
+    if places is None:
+        places, most = Places(size=limit, balance=()), dict.fromkeys((KEY, SESSION), limit)
+    else:
+        most = balance.most_of(connection, policy, places)
+    return balance.choose(whole, places, most, limit), late
+
+
+def _as_one(group: Sequence[sqlite3.Row]) -> balance.Waiting:
+    scope, player = group[0]["scope"], balance.player_of(group[0]["group_key"])
+    return balance.Waiting(
+        turn_ids=tuple(row["id"] for row in group),
+        used=group[0]["used"],
+        owners={KEY: scope, SESSION: (scope, player)},
+    )
 
 
 def _oldest_first(rows: Sequence[sqlite3.Row]) -> list[list[sqlite3.Row]]:
@@ -170,6 +195,36 @@ def successes(connection: sqlite3.Connection, policy: str, oldest: int, newest: 
     values = {"policy": policy, "oldest": oldest, "newest": newest, "limit": limit}
     rows = connection.execute(_SUCCESSES, values | {"expired": Reason.EXPIRED})
     return [row["id"] for row in rows]
+
+
+_NOT_FOLLOWED = (
+    # not to be believed
+    Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK, Reason.AMBIGUOUS, Reason.NOT_CHOSEN, Reason.CLIENT_GONE,
+    "untrusted",
+    # a hint of its own that is not to be taught: it was corrected
+    Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, "hint holds the answer",
+    # its ids cannot be used, or are kept for a measurement
+    Reason.ERROR, Reason.EMPTY, Reason.SIDE, Reason.LESSON_SHOWN, Reason.OPERATOR_BLOCK,
+    "redacted sample", "teacher's ids differ", "gradient not finite", "held_out",
+)  # fmt: skip
+"""Reasons of answers that are not learned for the turn before them either. With any other, `no context` above all, an
+answer taught nothing by itself and is none the worse for it."""
+
+_NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON t.scope = p.scope AND t.session = p.session AND t.parent = p.id
+    WHERE p.id = ? AND t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
+    AND t.policy = p.policy AND t.error IS NULL AND t.num_sampled > 0 AND t.finish_reason IN ('stop', 'tool_calls')
+    AND t.block_spans IS NULL AND t.redacted_spans IS NULL
+    AND NOT EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq
+        AND (s.reward < 0 OR s.hint <> '' OR s.preferred <> ''))
+    AND NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
+        AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))
+    ORDER BY t.received_at DESC, t.seq DESC LIMIT 1"""  # noqa: S608
+
+
+def answered_next(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
+    """See `LearningLog.next_turns`."""
+    row = connection.execute(_NEXT, (turn_id, *_NOT_FOLLOWED)).fetchone()
+    return None if row is None else records.read_turn(connection, row["id"])
 
 
 def take(
@@ -276,14 +331,14 @@ def readmit(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: Rea
     return len(freed)
 
 
-def quarantined(connection: sqlite3.Connection, policy: str, limit: int) -> list[str]:
-    """Ids of the newest turns in quarantine."""
+def quarantined(connection: sqlite3.Connection, policy: str, limit: int) -> dict[str, tuple[str, str | None]]:
+    """The newest turns in quarantine by id, each with its scope and group."""
     rows = connection.execute(
-        """SELECT r.turn_id FROM rejections r JOIN turns t ON t.id = r.turn_id
+        """SELECT r.turn_id, t.scope, t.group_key FROM rejections r JOIN turns t ON t.id = r.turn_id
            WHERE r.reason = ? AND t.policy = ? ORDER BY t.seq DESC LIMIT ?""",
         (Reason.CONTRADICTED, policy, limit),
     )
-    return [row["turn_id"] for row in rows]
+    return {row["turn_id"]: (row["scope"], row["group_key"]) for row in rows}
 
 
 def settle(connection: sqlite3.Connection, policy: str, oldest: float) -> tuple[dict[str, str], int]:

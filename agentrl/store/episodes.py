@@ -9,7 +9,7 @@ ended without an error.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from agentrl.errors import StoreError
 from agentrl.store import records
 from agentrl.store.database import reading, scalar
 from agentrl.store.log_reader import LogReader
-from agentrl.types import NextState, Turn
+from agentrl.types import NextState, Signal, Turn
 
 IDLE_S = 24 * 3600.0
 """Between the newest turn of a session and that of the log: a session that nobody ended keeps no place for ever."""
@@ -75,6 +75,11 @@ _REWARD = """SELECT reward FROM signals e INDEXED BY episode_rewards WHERE scope
     AND source = 'environment' AND reward IS NOT NULL
     AND EXISTS (SELECT 1 FROM turns q WHERE q.seq = e.turn AND q.purpose = 'train') ORDER BY id DESC LIMIT 1"""
 
+_SAID = f"""SELECT t.id FROM turns t JOIN signals s ON s.turn = t.seq
+    WHERE t.scope = :scope AND t.session = :session AND {_LEARNABLE} AND t.block_spans IS NULL
+    AND s.source <> 'environment' AND (s.reward IS NOT NULL OR s.hint <> '' OR s.preferred <> '')
+    GROUP BY t.id ORDER BY max(s.id) DESC LIMIT {MAX_TURNS}"""  # noqa: S608
+
 
 class Episodes(LogReader):
     """Reads on from where the last call ended."""
@@ -122,6 +127,19 @@ class Episodes(LogReader):
         except sqlite3.Error as error:
             raise StoreError(f"the log cannot be read: {error}") from error
         return None if found is None else float(found)
+
+    def said(self, scope: str, session: str) -> Iterator[tuple[Turn, list[Signal]]]:
+        """The turns of an episode of which anybody but the environment said something, with all that was said of each;
+        first the one that was spoken of last. None that a lesson was shown to: that is no deed of the weights."""
+        values = {"scope": scope, "session": session, "policy": self._policy}
+        try:
+            with reading(self._open()) as connection:
+                for row in connection.execute(_SAID, values).fetchall():
+                    turn = records.read_turn(connection, row["id"])
+                    assert turn is not None, "the snapshot holds the row"
+                    yield turn, records.read_signals(connection, row["id"])
+        except sqlite3.Error as error:
+            raise StoreError(f"the log cannot be read: {error}") from error
 
     @staticmethod
     def _is_in(found: list[Episode], row: sqlite3.Row) -> bool:

@@ -145,6 +145,7 @@ def _taught(record: taught.Taught, turn: Turn) -> dict[str, Any]:
         "source": record.source,
         "num_tokens": record.num_tokens,
         "shown": None if record.shown is None else plain(record.shown),
+        "measured": plain(record.measured),
         "token_ids": list(ids),
     } | {
         name: None if stream is None else [None if value != value else value for value in stream.tolist()]

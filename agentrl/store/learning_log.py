@@ -24,7 +24,7 @@ from agentrl.store.database import scalar
 from agentrl.store.lesson_log import Approve, LessonLog
 from agentrl.store.taught import Taught
 from agentrl.store.taught import write as write_taught
-from agentrl.types import JSON
+from agentrl.types import JSON, Turn
 
 __all__ = ["Account", "Claimed", "LearningLog", "Needs", "Reason", "Step"]
 
@@ -93,6 +93,7 @@ class LearningLog(LessonLog):
         group_size: int = 1,
         group_timeout_s: float = 600.0,
         on_group_timeout: Literal["reject", "hand_out"] = "reject",
+        ended: bool = False,
         places: Places | None = None,
     ) -> list[Claimed]:
         """Hands out turns, those never used first, then the newest. They stay claimed until a step, a rejection,
@@ -110,7 +111,9 @@ class LearningLog(LessonLog):
             group_timeout_s: a group without a request for this long is decided as it is:
             on_group_timeout: "reject" sets its turns aside as group_incomplete; "hand_out" claims those of its
                 ended sessions and sets the others aside.
-            places: how they are shared out among users, where turns are handed out one by one; None = in order.
+            ended: only turns of episodes that have ended, with a reward from the environment or with a typed end,
+                where turns are handed out one by one; the others wait.
+            places: how they are shared out among users, where no pairs are handed out; None = in order.
         """
         self._follow(policy, needs, group_size)
         now = self._clock()
@@ -119,7 +122,7 @@ class LearningLog(LessonLog):
         late: list[str] = []
         with self._reading() as connection:
             if group_size == 1:
-                chosen = claims.select(connection, policy, now - max_age_s, uses, limit, places)
+                chosen = claims.select(connection, policy, now - max_age_s, uses, limit, places, ended=ended)
             else:
                 chosen, late = claims.select_groups(
                     connection,
@@ -130,6 +133,7 @@ class LearningLog(LessonLog):
                     group_size,
                     silent_since=now - group_timeout_s,
                     hand_out=on_group_timeout == "hand_out",
+                    places=places,
                 )
         if not chosen and not late:
             return []
@@ -172,6 +176,13 @@ class LearningLog(LessonLog):
         with self._reading() as connection:
             return claims.load(connection, dict.fromkeys(turn_ids, 0))
 
+    def next_turns(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
+        """By turn id the whole answer that its conversation got next, nobody's lesson in view; of several the newest.
+        Nothing where that was set aside or has secrets."""
+        with self._reading() as connection:
+            found = {turn_id: claims.answered_next(connection, turn_id) for turn_id in turn_ids}
+        return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
+
     def release(self, turn_ids: Sequence[str]) -> int:
         """Gives claimed turns back unused; returns how many were claimed."""
         with self._writing() as connection:
@@ -199,8 +210,8 @@ class LearningLog(LessonLog):
         with self._writing() as connection:
             return claims.readmit(connection, turn_ids, reason)
 
-    def quarantined(self, policy: str = "default", *, limit: int) -> list[str]:
-        """Ids of the newest turns that are quarantined."""
+    def quarantined(self, policy: str = "default", *, limit: int) -> dict[str, tuple[str, str | None]]:
+        """The newest turns in quarantine by id, the newest first, each with its scope and group."""
         with self._reading() as connection:
             return claims.quarantined(connection, policy, limit)
 
@@ -239,7 +250,14 @@ class LearningLog(LessonLog):
             return account(connection, policy, counted)
 
     def backlog(
-        self, policy: str = "default", *, needs: Needs, group_size: int, max_age_s: float, uses: int = 1
+        self,
+        policy: str = "default",
+        *,
+        needs: Needs,
+        group_size: int,
+        max_age_s: float,
+        uses: int = 1,
+        ended: bool = False,
     ) -> Backlog:
         """What the pending turns wait for; the arguments are those of `claim`."""
         now = self._clock()
@@ -251,6 +269,7 @@ class LearningLog(LessonLog):
                 group_size=group_size,
                 oldest=now - max_age_s,
                 uses=uses,
+                ended=ended,
                 now=now,
             )
 

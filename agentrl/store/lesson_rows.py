@@ -14,6 +14,9 @@ from agentrl.types import Lesson, LessonState, NextState, Signal, SignalSource, 
 
 PROBE = "lesson "
 """Before a lesson's id, the name of its probe in the table of probes."""
+BROKEN = 0.5
+"""A version that keeps less of a lesson than this has broken it. It takes more to be held: between both a lesson stands
+as it stood, or every other version would break some and the next one mend them."""
 _LEARNABLE = """t.policy = :policy AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.error IS NULL AND t.num_sampled > 0"""
 
@@ -46,11 +49,10 @@ class Given:
 
 def taught_signals(connection: sqlite3.Connection, turn: Turn) -> tuple[Signal, ...]:
     """The signals of a turn, without the hints whose lesson is not to be taught. What is offered beside a hint goes
-    with it, and so does what somebody rejected elsewhere; in review nobody has approved it."""
+    with it; in review nobody has approved it."""
     rows = connection.execute(
-        f"""SELECT {TAUGHT.format(turn="t.id", approve="g.approve")} AS taught, g.approve IS 'review' AS reviewed,
-            EXISTS (SELECT 1 FROM lessons l WHERE l.policy = t.policy AND l.scope = t.scope AND l.text = s.offered
-                AND l.state IN ('rejected', 'retired')) AS refused FROM signals s
+        f"""SELECT {TAUGHT.format(turn="t.id", approve="g.approve")} AS taught, g.approve IS 'review' AS reviewed
+            FROM signals s
             JOIN turns t ON t.seq = s.turn LEFT JOIN settings g ON g.policy = t.policy
             WHERE t.id = ? ORDER BY s.id""",  # noqa: S608
         (turn.id,),
@@ -63,7 +65,7 @@ def taught_signals(connection: sqlite3.Connection, turn: Turn) -> tuple[Signal, 
         replace(
             signal,
             hint=signal.hint if row["taught"] else None,
-            offered=signal.offered if may_offer and not row["refused"] else None,
+            offered=signal.offered if may_offer else None,
         )
         for signal, row in both
     )
@@ -214,23 +216,37 @@ def bare_lessons(
 
 def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[Lesson]) -> list[Lesson]:
     """The lessons with the served versions that hold them and those that broke them."""
-    results: dict[str, list[tuple[int, bool]]] = {}
+    results: dict[str, list[sqlite3.Row]] = {}
     # Of several results of one version the newest stands; rejected versions never were what users met.
     for row in connection.execute(
-        """SELECT p.name, p.number, p.passed FROM probes p
+        """SELECT p.name, p.number, p.passed, p.score, p.held_out FROM probes p
            JOIN versions v ON v.policy = p.policy AND v.number = p.number
            WHERE p.policy = ? AND p.name LIKE ? AND v.state IN ('serving', 'retired')
            AND p.id IN (SELECT max(id) FROM probes GROUP BY policy, number, name) ORDER BY p.number""",
         (policy, f"{PROBE}%"),
     ):
-        results.setdefault(row["name"], []).append((row["number"], bool(row["passed"])))
-    found = []
-    for lesson in lessons:
-        own = results.get(PROBE + lesson.id, [])
-        held = tuple(number for number, passed in own if passed)
-        broken = tuple(number for number, passed in own if not passed and held and number > held[0])
-        found.append(replace(lesson, held_by=held, broken_by=broken))
-    return found
+        results.setdefault(row["name"], []).append(row)
+    return [_with(lesson, results.get(PROBE + lesson.id, ())) for lesson in lessons]
+
+
+def _with(lesson: Lesson, results: Sequence[sqlite3.Row]) -> Lesson:
+    first = min((row["number"] for row in results if row["passed"] != 0), default=None)
+    return replace(
+        lesson,
+        held_by=tuple(row["number"] for row in results if row["passed"]),
+        broken_by=tuple(
+            row["number"]
+            for row in results
+            if row["passed"] == 0 and first is not None and row["number"] > first and _is_lost(row)
+        ),
+        without_effect=tuple(row["number"] for row in results if row["passed"] is None),
+        is_apart=bool(results and results[-1]["held_out"]),
+    )
+
+
+def _is_lost(row: sqlite3.Row) -> bool:
+    # Earlier releases gave no score.
+    return row["score"] is None or row["score"] < BROKEN
 
 
 def _lesson(row: sqlite3.Row) -> Lesson:

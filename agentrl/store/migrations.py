@@ -418,6 +418,31 @@ def m006_taught(connection: sqlite3.Connection) -> None:
     )
 
 
+def m007_probes_without_names(connection: sqlite3.Connection) -> None:
+    """What is asked of versions names no word any more.
+
+    probes    `passed` is NULL where there was nothing to find; `held_out`: asked where nothing is trained
+    lessons   the probe holds what the text names, and every lesson of a hint has one
+    """
+    run(
+        connection,
+        "ALTER TABLE probes RENAME TO old_probes",
+        """CREATE TABLE probes (
+            id INTEGER PRIMARY KEY, policy TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,
+            passed INTEGER, score REAL, detail TEXT NOT NULL, held_out INTEGER NOT NULL DEFAULT 0,
+            created_at REAL NOT NULL)""",
+        """INSERT INTO probes (id, policy, number, name, passed, score, detail, created_at)
+            SELECT id, policy, number, name, passed, score, detail, created_at FROM old_probes""",
+        "DROP TABLE old_probes",
+        "CREATE INDEX probes_by_version ON probes (policy, number)",
+        """UPDATE lessons SET probe = json_set(json_remove(probe, '$.check'), '$.names',
+            json_extract(probe, '$.check.contains')) WHERE json_type(probe, '$.check') = 'object'""",
+        """UPDATE lessons SET probe = json_object('turn_id', (SELECT turn_id FROM lesson_hints h
+                WHERE h.lesson = lessons.id ORDER BY h.signal LIMIT 1), 'held_out', json('false'), 'names', json('[]'))
+            WHERE probe IS NULL AND EXISTS (SELECT 1 FROM lesson_hints h WHERE h.lesson = lessons.id)""",
+    )
+
+
 LEARNING: tuple[Migration, ...] = (
     m001_learning,
     m002_versions,
@@ -425,4 +450,5 @@ LEARNING: tuple[Migration, ...] = (
     m004_lessons_that_came_later,
     m005_unsettled,
     m006_taught,
+    m007_probes_without_names,
 )

@@ -2,7 +2,8 @@
 
 A live stream says so by itself, in three ways, the most trusted first:
 
-    corrected    a signal of the turn holds a `preferred` text: the turn is rejected, the text preferred
+    corrected    a signal of the turn holds a `preferred` text, from feedback or because the user rewrote the answer:
+                 the turn is rejected, the text preferred
     superseded   the user had it answered again (regenerated, edited): every such turn is rejected, the answer with
                  which the conversation went on is preferred, unless that was a failure as well
     outcome      two turns of one task key, one rewarded and one that failed
@@ -183,10 +184,14 @@ class _Finder:
                 (request, row["scope"]),
             ).fetchall()
             again = [turn["answered_by"] for turn in turns if turn["ending"] in ASKED_AGAIN]
-            kept = [
-                turn for turn in turns if turn["followed"] is not None and turn["ending"] not in ASKED_AGAIN
+            found = [
+                self._free[turn["id"]]
+                for turn in turns
+                if turn["id"] in self._free
+                and turn["followed"] is not None
+                # one that was rewritten lends its place to what was written
+                and (turn["ending"] not in ASKED_AGAIN or _is_rewritten(self._free[turn["id"]]))
             ]
-            found = [self._free[turn["id"]] for turn in kept if turn["id"] in self._free]
             better = [turn for turn in found if _may_be_preferred(turn)]
             if better:
                 return better[0]
@@ -200,6 +205,11 @@ class _Finder:
         if row["seq"] not in self._prompts:
             self._prompts[row["seq"]] = records.prompt_bytes(self._connection, row["seq"])
         return self._prompts[row["seq"]]
+
+
+def _is_rewritten(row: sqlite3.Row) -> bool:
+    """Whether the user went on from an answer that he had written anew."""
+    return bool(row["ending"] == End.EDITED and row["corrected"])
 
 
 def _may_be_preferred(row: sqlite3.Row) -> bool:

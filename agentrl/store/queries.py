@@ -90,9 +90,13 @@ def turn_ids(connection: sqlite3.Connection, turn_id: str) -> TurnIds | None:
     )
 
 
-def find_turn(connection: sqlite3.Connection, name: str) -> str | None:
+_LEARNABLE = "WHERE purpose = 'train' AND arm = 'learning' AND kind = 'main'"
+
+
+def find_turn(connection: sqlite3.Connection, name: str, *, of_any_kind: bool) -> str | None:
     if name == "last":
-        row = connection.execute("SELECT id FROM turns ORDER BY seq DESC LIMIT 1").fetchone()
+        which = "" if of_any_kind else _LEARNABLE
+        row = connection.execute(f"SELECT id FROM turns {which} ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608
         return None if row is None else str(row[0])
     # "chatcmpl-ID": a dialect's prefix stands before the request's id.
     for candidate in (name, name.partition("-")[2], name.partition("_")[2]):

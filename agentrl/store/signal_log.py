@@ -213,9 +213,10 @@ class SignalLog:
         )
         return await self._lookups.run(find)
 
-    async def find_turn(self, name: str) -> str | None:
-        """The turn that an operator names, in any scope: its id, a response id, or "last" for the newest."""
-        return await self._reports.run(partial(queries.find_turn, name=name))
+    async def find_turn(self, name: str, *, of_any_kind: bool = False) -> str | None:
+        """The turn that an operator names, in any scope: its id, a response id, or "last" for the newest that may be
+        learned from (no evaluation, no side or control turn), or for the newest `of_any_kind`."""
+        return await self._reports.run(partial(queries.find_turn, name=name, of_any_kind=of_any_kind))
 
     # reading: records
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,23 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """How useful the hints of a turn are (`agentrl.learner.usefulness`)."""
+
+    measure: str
+    """"lift", in nats an id, or "overlap", in [0, 1]."""
+    values: tuple[tuple[str, float], ...]
+    """Each hint, redacted, and its value, the most trusted first."""
+    chosen: str | None
+    """The hint of these that the teacher was shown."""
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether no hint was shown because none makes the teacher do what was right."""
+        return self.measure == "lift" and not any(value > 0 for _, value in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taught:
     """What one step taught of one turn. A turn that gave a step several samples has several records."""
 
@@ -46,6 +63,8 @@ class Taught:
     """Trained ids of the step: the sum of `loss` over all of its ids, divided by this, is the step's loss."""
     shown: tuple[Shown, ...] | None
     """None where the teacher read the plain prompt, or where there was none."""
+    measured: Measured | None = None
+    """None where no hint was measured."""
     token_ids: tuple[int, ...] | None
     """[T] from the first trained id to the last; None where they are the turn's own sampled ids."""
     loss: NDArray[np.float16]
@@ -64,9 +83,11 @@ def write(connection: sqlite3.Connection, step: int, records: Sequence[Taught], 
     """Adds the records of a step, then deletes all but the newest `keep`."""
     for record in records:
         streams = [getattr(record, name) for name in STREAMS]
-        shown = (
+        shown: Any = (
             None if record.shown is None else [[getattr(s, f.name) for f in fields(s)] for s in record.shown]
         )
+        if record.measured is not None:
+            shown = {"blocks": shown, "measured": asdict(record.measured)}
         connection.execute(
             f"INSERT INTO taught (step, turn_id, source, num_tokens, shown, token_ids, {', '.join(STREAMS)}) "  # noqa: S608
             f"VALUES (?, ?, ?, ?, ?, ?, {', '.join('?' * len(STREAMS))})",
@@ -99,6 +120,11 @@ def read(connection: sqlite3.Connection, turn_id: str, step: int | None = None) 
 
 def _record(row: sqlite3.Row) -> Taught:
     shown = None if row["shown"] is None else codec.unpack_json(row["shown"])
+    measured = None
+    if isinstance(shown, dict):  # a list where no hint was measured
+        found = shown["measured"]
+        measured = Measured(**found | {"values": tuple((text, value) for text, value in found["values"])})
+        shown = shown["blocks"]
     names = [field.name for field in fields(Shown)]
     streams: dict[str, Any] = {
         name: None if row[name] is None else codec.unpack_halves(row[name]) for name in STREAMS
@@ -110,6 +136,7 @@ def _record(row: sqlite3.Row) -> Taught:
         shown=None
         if shown is None
         else tuple(Shown(**dict(zip(names, item, strict=True))) for item in shown),
+        measured=measured,
         token_ids=None if row["token_ids"] is None else codec.unpack_ids(row["token_ids"]),
         **streams,
     )

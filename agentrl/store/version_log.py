@@ -23,9 +23,12 @@ class Probe:
     """What a check of a version found."""
 
     name: str
-    passed: bool
+    passed: bool | None
+    """None: there was nothing to find."""
     score: float | None = None
     detail: str = ""
+    held_out: bool = False
+    """Whether it was asked in a situation that nothing is trained on."""
     created_at: float = 0.0
 
 
@@ -202,10 +205,10 @@ class VersionLog(LearningFile):
         with self._writing() as connection:
             lines.state_of(connection, policy, number)
             connection.execute(
-                "INSERT INTO probes (policy, number, name, passed, score, detail, created_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO probes (policy, number, name, passed, score, detail, held_out, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(policy, number, probe.name, probe.passed, probe.score, probe.detail),
+                    *(policy, number, probe.name, probe.passed, probe.score, probe.detail, probe.held_out),
                     probe.created_at or self._clock(),
                 ),
             )
@@ -218,9 +221,10 @@ class VersionLog(LearningFile):
         return [
             Probe(
                 name=row["name"],
-                passed=bool(row["passed"]),
+                passed=None if row["passed"] is None else bool(row["passed"]),
                 score=row["score"],
                 detail=row["detail"],
+                held_out=bool(row["held_out"]),
                 created_at=row["created_at"],
             )
             for row in rows

@@ -62,8 +62,13 @@ class Beyond:
 class SkillSource(Protocol):
     """Where a learner gets the skills of a turn's task; the composition root fills it in."""
 
-    def heed(self, is_doubted: Callable[[str], bool]) -> None:
-        """Shows from now on no skill that only turns stand behind of which `is_doubted` says so, by id."""
+    def heed(
+        self,
+        is_doubted: Callable[[str], bool],
+        listened: Callable[[Turn, Sequence[Signal]], Sequence[Signal]],
+    ) -> None:
+        """Shows from now on no skill that only turns stand behind of which `is_doubted` says so, by id; and of what is
+        said of a turn only what `listened` leaves counts."""
         ...
 
     def begin(self) -> None:
@@ -121,19 +126,19 @@ def chosen_hint(
 def standing_hints(
     context: Named, record: Record, memory: HintMemory | None, hint: Recalled | None
 ) -> list[Recalled]:
-    """What users said before this turn that the teacher is shown beside its hint; none unless the context asks for it.
+    """What the teacher is shown beside a turn's hint: rules, and as many of the users' words from before as the context
+    asks for; nothing where it shows no hints.
 
     Args:
         hint: from `chosen_hint`.
     """
-    most = num_standing(context)
-    if not most or memory is None:
+    if memory is None or not any("standing" in part.params for part in context.parts):
         return []
-    return memory.standing(record.turn, None if hint is None else hint.hint, most)
+    return memory.standing(record.turn, None if hint is None else hint.hint, num_standing(context))
 
 
 def num_standing(context: Named) -> int:
-    """How many standing hints a context shows, at most."""
+    """How many of the users' words from before a context shows, at most."""
     return max(int(part.params.get("standing", 0)) for part in context.parts)
 
 
@@ -182,9 +187,9 @@ def hindsight_hint(
     Which hint that is says `chosen_hint`; what it chooses from was sifted by whoever can measure. Standing hints are
     blocks before it.
     """
-    del choose, may_hold_answer
+    del standing, choose, may_hold_answer
     own = beyond.hint if recall > 0 else hint_of(record.signals)
-    texts = [*(beyond.standing if standing else ()), *([] if own is None else [own])]
+    texts = [*beyond.standing, *([] if own is None else [own])]
     return [hint_block(text, position) for text in texts]
 
 
@@ -196,10 +201,12 @@ def hint_block(text: str, position: str) -> Block:
 def skill(record: Record, beyond: Beyond, *, position: str) -> list[Block]:
     """`Skill: NAME`, a line break and the body, one block a skill in the order given. Skill-SD, arXiv 2604.10674."""
     del record
-    return [
-        Block(position=position, text=f"Skill: {item.name}\n{item.body.strip()}", origin=f"skill {item.name}")
-        for item in beyond.skills
-    ]
+    return [skill_block(item.name, item.body, position) for item in beyond.skills]
+
+
+def skill_block(name: str, body: str, position: str) -> Block:
+    """`Skill: NAME`, a line break and the body."""
+    return Block(position=position, text=f"Skill: {name}\n{body.strip()}", origin=f"skill {name}")
 
 
 def env_feedback(record: Record, beyond: Beyond, *, position: str, max_chars: int) -> list[Block]:

@@ -7,13 +7,16 @@ file b.md" are one request when the commands name a.txt and b.md. Only what came
 only within its scope. Which turn a recalled hint came from is recorded with the step that used it.
 
 What a user said in words may also stand for all that is asked in its scope (`standing`): a teacher who is shown one
-wish alone says of everything else that it is free, and so un-teaches the wishes before it.
+wish alone says of everything else that it is free, and so un-teaches the wishes before it. An imported lesson that
+names no request (a reviewer's "always use metric units") is a rule: it stands for all of them, whatever a recipe says
+of wishes.
 
 Retrieval of earlier experience as the teacher's context: Skill-SD, arXiv 2604.10674, with hints in place of skills.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -26,6 +29,8 @@ from agentrl.types import JSON, Lesson, ToolCall, Turn
 
 MAX_REMEMBERED = 2000
 """Hints of one scope; older ones are forgotten."""
+MAX_RULES = 8
+"""Rules in one turn's context; of more each turn gets others, so that all are taught in time."""
 MAX_FAILED = 20_000
 """Episodes without success that are kept in mind."""
 MAX_VOTES = 15
@@ -64,6 +69,8 @@ class _Remembered:
     """What the hint names that neither the request nor the action had."""
     by_user: bool = False
     """Whether a user said it in words."""
+    is_rule: bool = False
+    """Whether it is of no request and stands for all."""
 
 
 class HintMemory:
@@ -131,11 +138,17 @@ class HintMemory:
 
     def learn(self, lesson: Lesson) -> None:
         """Remembers a lesson from elsewhere, which no turn of the log brought; its id stands in the turn's place. It
-        counts as older than every turn."""
+        counts as older than every turn, and is a rule where it names no request."""
         remembered = self._scopes.setdefault(lesson.scope, {})
         remembered.setdefault(
             lesson.id,
-            _Remembered(received_at=0.0, session="", words=frozenset(lesson.situation), hint=lesson.text),
+            _Remembered(
+                received_at=0.0,
+                session="",
+                words=frozenset(lesson.situation),
+                hint=lesson.text,
+                is_rule=not lesson.situation,
+            ),
         )
 
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
@@ -166,28 +179,37 @@ class HintMemory:
         return Recalled(hint=hint, turn_id=source[hint])
 
     def standing(self, turn: Turn, own: str | None, most: int) -> list[Recalled]:
-        """The newest hints of users from before a turn, whatever was asked, the oldest first. Of those on the same
-        matter the newest stands, and none on the matter of the turn's own.
+        """What stands for a turn whatever was asked: rules, then the newest hints of users from before it, the oldest
+        first. Of those on the same matter the newest stands, and none on the matter of the turn's own.
 
         Args:
             own: the hint that the turn is shown anyway.
-            most: how many, at most.
+            most: how many hints of users, at most.
         """
+        known = self._scopes.get(turn.scope, {})
+        wishes = [
+            (name, item)
+            for name, item in known.items()
+            if item.by_user and item.received_at < turn.received_at and name != turn.id
+        ]
+        rules = [(name, item) for name, item in known.items() if item.is_rule]
         found: list[Recalled] = []
         matters = [] if own is None else [matter(own)]
-        newest_first = sorted(
-            self._scopes.get(turn.scope, {}).items(), key=lambda item: item[1].received_at, reverse=True
-        )
-        for turn_id, item in newest_first:
+
+        def stands(name: str, item: _Remembered) -> bool:
+            about = matter(item.hint)
+            return not any(same_matter(about, other) for other in matters) and self._may(name, turn)
+
+        for name, item in sorted(wishes, key=lambda wish: wish[1].received_at, reverse=True):
             if len(found) == most:
                 break
-            if not item.by_user or item.received_at >= turn.received_at or turn_id == turn.id:
-                continue
-            about = matter(item.hint)
-            if not any(same_matter(about, other) for other in matters) and self._may(turn_id, turn):
-                found.append(Recalled(hint=item.hint, turn_id=turn_id))
-                matters.append(about)
-        return found[::-1]
+            if stands(name, item):
+                found.append(Recalled(hint=item.hint, turn_id=name))
+                matters.append(matter(item.hint))
+        # Rules are not compared with each other: each was read and approved beside the others.
+        standing = [Recalled(hint=item.hint, turn_id=name) for name, item in rules if stands(name, item)]
+        drawn = sorted(standing, key=lambda rule: _drawn(turn.id, rule.turn_id))[:MAX_RULES]
+        return [rule for rule in standing if rule in drawn] + found[::-1]
 
 
 def request_words(turn: Turn) -> frozenset[str]:
@@ -231,6 +253,11 @@ def alike_unanswered(asked: frozenset[str], known: frozenset[str], num_taken: in
     own = len(asked - known)
     common = len(asked & known) + (own > 0)
     return common / (len(known) + max(0, own - num_taken)) if asked else 0.0
+
+
+def _drawn(turn_id: str, lesson: str) -> bytes:
+    """The place of a rule in the order in which a turn gets them, the same at every look."""
+    return hashlib.sha256(f"{turn_id}\0{lesson}".encode()).digest()
 
 
 def _request(messages: Sequence[JSON]) -> str:

@@ -4,30 +4,39 @@ Two questions, both answered by structure; None means that nothing was found. `h
 
 - `hides`: characters that nobody sees or that look like others, terminal escapes, encoded blocks, marks of chat
   templates. Refused from anybody.
-- `directs_elsewhere`: text that no user wrote may say that the action failed and what stands in its place. It may not
-  speak to the agent or of its user, reach beyond this action in time, tell of a second step, carry an address, a secret
-  or a command that destroys, ask to weaken a check, or direct with any verb but those of advice.
+- `directs_elsewhere`: text that no user wrote is read by a closed grammar of what may be said. Each of its clauses is
+
+  - a statement, made of the words in which programs speak of failures (`KNOWN`), of words of the action, and of code;
+    where it tells of a failure, one word more may be new, or
+  - an offer ("use X", "did you mean X", "X works"); all offers together may bring one new name, or a list of them,
+
+  and everything else is refused, some honest text too: a list of what orders look like has no end, this one has. What a
+  false name may do is bounded later, by trust and by the share of an update that one source may have.
+
+What is judged may be a line of any length from anybody, so every pattern takes a time linear in it: runs are bounded,
+or so written that no second search begins inside a run that the first one has been through.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
 
 from agentrl.text.content import message_text
+from agentrl.text.injection_words import KNOWN, NEVER, STOP, TOOLS
 from agentrl.types import Turn
 
 _WORD = re.compile(r"[^\W_][\w.+-]*")
-_ALOOF = "is not about the action"
 _LEAST_WORD: Final = 2
 
 _MARKS = re.compile(
     r"""(?imx)
-    <\|[^|>]{1,40}\|> | \[/?INST\] | <</?SYS>> | </?(?:system|developer|assistant|user|tool_\w+|function\w*|s)> | <!--
+    <\|[^|>]{1,40}\|> | \[/?INST\] | <</?SYS>> | <!--
+    | </?(?:system|developer|assistant|user|human|tool_\w+|function\w*|invoke|parameter
+        |(?:start|end)_of_\w+|s)\b[^<>]{0,40}>
     | ^[ \t]*(?:system|assistant|human|user|developer)[ \t]*:
     | ^[ \t]*\#{1,6}[ \t]*(?:system|instruction|assistant|user)\b
     | ["']role["']\s*:\s*["'](?:system|developer|assistant|user|tool)["']
@@ -36,167 +45,87 @@ _MARKS = re.compile(
 _RUN = re.compile(r"[A-Za-z0-9+]{12,}")
 _LEAST_BLOB: Final = 24
 _HEX = re.compile(r"\b(?:[0-9a-fA-F]{32,})\b|(?:\\x[0-9a-fA-F]{2}){3,}|(?:\\u[0-9a-fA-F]{4}){3,}")
+_HEX_OF_LETTERS = re.compile(r"\b(?=\d*[a-fA-F])(?:[2-7][0-9a-fA-F]){6,}\b")
+"""Twelve digits of which each pair is a plain character: of random ones less than one in 300."""
+_ESCAPED = re.compile(
+    r"(?i)(?:%(?:4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])|&#(?:x[46][1-9a-f]|x[57][0-9a]|6[5-9]|[78]\d|9[07-9]|1[01]\d|12[0-2]);)"
+)
+"""A letter in the escapes of an address or a page, which escape none."""
+_SYMBOLS: Final = frozenset("™℠℡№ℓªº℃℉")
+"""Signs made of letters that stand for no word."""
 
-_ADDRESSES = re.compile(
+_MARK = r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f]"
+_LOADED = re.compile(rf"[A-Za-z]{_MARK}|{_MARK}{{2}}")
+"""A plain letter with a mark that makes no letter with it, or marks above marks."""
+_OUT = re.compile(
     r"""(?ix)
-    \b(?: A\.?I\.?s? | LLMs? | assistants? | agents? | chat\s?bots? | bots? | robots? | language\ models?
-        | automated\ (?:visitors?|readers?) | humans? | the\ users? | users?' | user's | operators? | supervisors?
-        | (?<!-)admin(?:istrator)?s? | owners? | developers | creators? | maintainers? | company\ polic(?:y|ies)
-        | the\ person | sponsors?
-        | authori[sz]ed? | approved?\ (?:the|by) | permission\ granted | without\ asking | compliance
-        | emergency | urgent
-        | instructions? | guidelines? | guidance | persona | prompts? | your\ (?:rules?|task|job|context|memory
-            |safety|(?:future\ |next\ |later\ )?(?:repl(?:y|ies)|answers?|messages?|summary|profile|account
-            |supervisor|operator))
-        | the\ (?:request|conversation|chat|session|sandbox) | this\ (?:chat|conversation|message|note)
-        | (?:comply|obey|disregard|forget|ignore|pretend|override\ your|never\ mind|set\ aside|do\ the\ opposite)
-        | you\ are\ now | tell\ (?:the|nobody|no\ one|me|us|them|you) | (?:for|to|with)\ us
-    )\b
+    [a-z][a-z0-9+.-]{0,30}:// | \bjavascript: | \bwww\. | \b\d{1,3}(?:\.\d{1,3}){3}\b
+    | \S@(?:[^\s@]+|[^\s@]*@)\.\w
+    | (?:\b[a-z0-9-]{1,63}|[a-z0-9-]{63})
+        \.(?:com|net|org|io|example|dev|app|xyz|ru|cn|info|co|ai|site|online|top|me|test|tools|host|evil|sh)\b(?!\()
+    | <\s*(?:div|span|img|script|a|iframe|p|meta)\b | \]\( | (?:^|\s)\|\|?\s | \s&\s | && | \\[xu\d]
+    | (?<!\w)[`']\w[^`'"\n]{0,60};\s | \w;\w | \$ | <\( | (?<![-=<\s])>\s*[~/.\w]+/ | :\(\)
+    | ~/ | (?<![\w/])\.(?:env|ssh|netrc|aws|pgpass|git/|bash\w*|zsh\w*|profile)\b
+    | (?<!\S)-(?=[a-z]*r)(?=[a-z]*f)[a-z]++(?![\w-]) | \bpush\ (?:\S+\ ){0,20}-f\b
     """
 )
-_REACHES = re.compile(
+"""An address, a second command or a file of secrets."""
+_TOKEN = re.compile(r"(?<!\w)[`'\"]((?:[^`'\"\n.;:,!?]|[.;:,!?](?!\s)){1,80})[`'\"](?!\w)|\S+")
+_ENDS = re.compile(r"([.;:!?)\]])[.;:!?)\]*]*$")
+_BRACES = re.compile(r"[{}\[\]\"]+")
+_CODE = re.compile(r"^-|^\w+-\w+$|[\d_./<>(){}\[\]=&*@#]|[a-z][A-Z]")
+_FAILURE = re.compile(
     r"""(?ix)
-    \b(?: from\ now | in\ (?:the\ )?future | (?:all|each|every|any)\ (?:of\ your\ )?(?:later|future|other|next)
-        | later\ (?:tasks?|conversations?|sessions?) | always
-        | never\ (?!\w+ed\b) | every\ time | whenever | forever | permanent(?:ly)?
-        | remember | memory | memori[sz]e | keep\ this | until\ told | (?:next|other|new)\ tasks? | all\ \w+\ questions
-        | for\ every(?:thing|\ \w+)? | anything | everything | whatever | as\ the\ default | when\ you\ write
-        | (?:AGENTS|CLAUDE|GEMINI|MEMORY)\.md | at\ once | immediately
-    )\b
+    \b(?: \w*errors? | fatal | fail(?:s|ed|ure)? | not | no | cannot | unable | invalid | illegal | missing | expected
+        | denied | refused | already | mismatch(?:ed)? | \w*warning | \w*exception | bad | ambiguous | un\w+ed
+        | un(?:known|met) | does | did | help | hint | tip | required | available | must | deprecated
+    )\b | n't\b
     """
 )
-_SECOND_STEP = re.compile(
-    r"""(?ix)
-    \b(?: and\ then | ,\ then | after(?:wards|\ that) | once\ (?:that|it|done) | but\ first | while\ you
-        | before\ (?:you|it|continuing|proceeding) | on\ every
-        | and\ (?!try\b|use\b|run\b|not\b|don't\b|do\b)(?:[a-z]+\ )(?:the|my|our|it|a|your|this|that|everyone)\b )
-    | [;,]\ *(?:also|then)\b
-    """
-)
-_SHELL = re.compile(
-    r"""(?ix)
-    \|\|? | && | \$\(? | <\( | (?<![-=<])>\s*[~/.\w]+/ | ^\s*> | `\s*> | :\(\) | \beval\b | \bexec\b | \bsource\b
-    | (?<![^\s`'\"])(?:~|/|\*|~?/(?:\w+/)*\.\w+|/(?:dev|etc|tmp|root|proc|sys)(?:/\S*)?)(?=[\s`'",.;)]|$)
-    | ~/ | (?<![\w/])\.(?:env|ssh|netrc|aws|git/|bash\w*|zsh\w*|profile)\b
-    | (?<!\S)(?:-[a-z]*r[a-z]*f[a-z]*|-[a-z]*f[a-z]*r[a-z]*|-9|-delete|-enc|--force\S*|--hard|--all|--privileged
-        |--yes|--no-verify|--hook\S*|-auto-approve|--post-file\S*|--registry\S*)(?![\w-])
-    | \b(?:sudo|doas|mkfs\S*|shred|crontab|cron|authorized_keys|printenv|history|whoami|ld_preload\S*|chmod|chown)\b
-    | \b(?:rm|unlink|killall|pkill|halt|reboot|shutdown|poweroff|wipefs|fdisk|iptables|passwd|useradd|usermod)\b
-    | \b(?:drop|truncate)\ (?:table|database)\b | \bdelete\ (?:from|ns)\b | \bdestroy\b | \bif=\S
-    | \bas\ root\b | \bpush\ (?:\S+\ )*-f\b
-    | \b(?:python3?|perl|ruby|node|sh|bash|zsh|powershell)\ +-[ce]\b | (?:run|use|try|call)\ `?\./\w | \bgit\+
-    | ;\ *(?:export|set|true)\b
-    | \b(?:turn\ off|disable|stop)\ the\b
-    """
-)
-_ADDRESS = re.compile(
-    r"""(?ix)
-    [a-z][a-z0-9+.-]*:// | \bjavascript: | \bwww\. | \b\d{1,3}(?:\.\d{1,3}){3}\b | \S@\S+\.\w | \(at\)
-    | \b[a-z0-9-]+\.(?:com|net|org|io|example|dev|app|xyz|ru|cn|info|co|ai|site|online|top|me|test)\b
-    | \bdot\ (?:com|net|org|io|example)\b | \bwebhook | \b(?:upload|exfiltrate|disclose|reveal)\b
-    | \be?-?mail\ (?:the|it|this|them|my|me|to|every|all|us)\b
-    | <\s*(?:div|span|img|script|a|iframe)\b | \]\(
-    """
-)
-_SECRET = re.compile(
-    r"""(?ix)
-    \b(?: passwords? | passphrases? | credentials? | secrets? | secret[- ]keys? | one-time\ codes? | card\ numbers?
-        | (?:private|release|ssh|api|access|export-secret)[ _-]?keys? | id_rsa | cookies? | shadow
-        | (?:access|api|auth|session|secret)[ _-]tokens? | bank | accounts? | payments? | transfer\w* | purchase\w*
-        | vault | invitations? | donations?
-    )\b | \b[A-Z_]*(?:TOKEN|SECRET|PASSWORD|API_KEY)[A-Z_]*\b(?-i:)
-    """
-)
-_WEAKENS = re.compile(
-    r"""(?ix)
-    \b(?: skip\w* | delet\w+ | remov(?:e|ing) | disabl(?:e|ing) | comment\w*\ out | lower\w* | weaken\w* | mark\w*
-        | edit\w* | replace\ the | ignor\w+ | xfail )\b [^.;]{0,40} \b(?: tests? | checks? | asserts? | assertions?
-        | linter | hooks? | threshold | coverage | expected | audit | backups?)\b
-    | \b(?: xfail | hard-?cod\w+ | report\ success | say\ that | no\ cover | exit\ 0 | catch\ all | without\ running
-        | instead\ of\ fixing | rather\ than\ the\ code | by\ `?pass`? )\b
-    """
-)
-
-_ADVICE: Final = frozenset((
-    "use", "try", "run", "call", "see", "choose", "pick", "prefer", "type", "add", "pass", "set", "replace",
-    "rename", "change", "specify", "provide", "check", "consider", "import", "enable", "switch", "invoke",
-    "select", "click", "press", "enter", "upgrade", "update", "be", "mean", "have", "give", "supply",
-    "include", "declare", "define", "quote", "escape", "wrap", "cast", "convert", "make", "return",
-    "initialize", "initialise", "retry", "wait", "reduce", "increase", "refer", "not", "only", "do", "also",
-    "first", "either", "instead", "it", "that", "to", "match", "contain", "start", "end", "begin", "prefix",
-    "append", "insert", "restart", "rerun",
+_LEADS: Final = frozenset((
+    "use", "try", "run", "see", "call", "type", "choose", "enter", "prefer", "mean", "meant", "need", "needs", "has",
+    "is", "available", "allowed", "expected", "name", "command", "argument", "as", "called", ":", "moved to",
+    "renamed to", "replaced by", "asks for",
 ))  # fmt: skip
-_DIRECTED = re.compile(
-    r"(?i)\b(?:please|must|should|need to|needs to|have to|has to|may|might|can|could|want to|try to|tries to)\s+"
-    r"(?:not\s+|also\s+|only\s+|now\s+|rather\s+)?([a-z'-]+)"
+"""What stands before the name that an offer brings."""
+_OFFERS: Final = _LEADS | {
+    "consider", "instead", "replaced", "renamed", "moved", "now", "asks", "works", "exists", "only", "such", "but",
+    "provide", "specify", "add", "pass", "set", "place", "same",
+}  # fmt: skip
+"""What makes a clause an offer."""
+_FOLLOWS: Final = frozenset(("is", "can", "does", "works"))
+"""What stands behind a name that is offered first."""
+_ARTICLES: Final = frozenset(
+    ("a", "an", "the", "any", "all", "every", "each", "some", "this", "these", "those")
 )
-_TRYING = re.compile(
-    r"(?i)\b(?:try|consider)\s+(?!(?:us|runn|add|sett|import|call|pass|borrow|clon|chang|convert|box|prefix|wrap|mov"
-    r"|specify|annotat|dereferenc|restrict|str)ing\b)([a-z]+ing)\b"
+_DENIES = re.compile(r"\b(?:not|cannot|unable to|failed to|no|without)$|n't$")
+"""Behind what any word is denied."""
+_BEGINS: Final = frozenset(
+    ("use", "try", "run", "see", "did", "but", "please", "maybe", "perhaps", "only", "such")
 )
-_ORDERS = re.compile(
-    r"(?i)(?:^|[.;:,]\s+|\band\s+)(move|copy|delete|send|put|commit|push|install|download|post|share|publish|grant|merge"
-    r"|replace|write|submit|accept|approve|transfer)\s"
-)
-_ASKS = re.compile(
-    r"""(?ix)
-    \b(?: please | must | should | shall | needs?\ to | ha(?:s|ve)\ to | you(?!'re|\ are|\ have) | use | try | run
-        | call(?=\ (?:the|an?|it)\b|\ \w+_) | prefer | choose | pick | invoke | instead | rather | paste | fill | click
-        | tell | let | do\ not | don't | never(?!\ \w+ed\b) | always | allow(?:ed)?(?!\ list) | approved?
-        | require[sd]? )\b | -> | =>
-    """
-)
-"""What a line has that asks for anything, with `_ORDERS`."""
-_PLACED = re.compile(
-    r"(?i)\b(?:use|try|run|call|invoke|prefer|choose|pick|switch to|need|needs|with|enter|open)\s+"
-    r"((?:the|a|an|our|my|this|any|some|its)\s+)((?:[\w'-]+\s*){1,4})"
-)
-_GENERIC: Final = frozenset((
-    "command", "commands", "option", "options", "flag", "flags", "syntax", "method", "methods", "function",
-    "functions", "keyword", "keywords", "parameter", "parameters", "format", "field", "fields", "header",
-    "headers", "endpoint", "endpoints", "argument", "arguments", "module", "class", "type", "types",
-    "operator", "value", "values", "name", "names", "button", "menu", "tab", "path", "version",
-    "subcommand", "attribute", "property", "variable", "key", "qualified", "absolute", "relative", "one",
-    "same", "equivalent", "list", "tuple", "string", "integer", "number", "dict", "file", "directory",
-    "column", "index", "dot", "colon", "comma", "semicolon", "space", "spaces", "tabs", "equals",
-    "lifetime", "reference", "branch", "tag",
+"""What begins a clause behind a comma."""
+_GOES_ON: Final = frozenset((
+    "mean", "meant", "available", "allowed", "expected", "exists", "run", "one", "with", "consider",
 ))  # fmt: skip
-_CODELIKE = re.compile(r"[`'\"./_<>(){}\[\]=&*\d-]|[a-z][A-Z]")
-_SHORT = re.compile(
-    r"""(?ix)^\W*
-    (?:(?:help|hint|note|error|warning|suggestion|tip)\b[^:]{0,40}:\s*)?
-    (?:did\ you\ mean | use | try | consider | expected | perhaps | maybe | replaced\ by
-        | (?:\[\d+\]\ \w+\W+)? (?: (?:this|the)\ (?:field|input|value)\ (?:must|should)\ (?:be|contain|match|have)
-            | please\ enter | (?:invalid|missing)\ (?:input|value) )
-    )\b
-    """
+"""What leads on to the clause behind a colon, a question mark or the end of the line."""
+_ADVICE: Final = frozenset(
+    ("use", "try", "consider", "prefer", "mean", "meant", "instead", "replaced", "renamed", "please")
 )
-_OFFER = re.compile(
-    r"(?i)\b(?:did you mean|meant|use|try|available|expected|replaced by|renamed to|instead|is now)\b"
-)
-_BLAMELESS = re.compile(
-    r"""(?ix)
-    ^to\ [^,;.:]{0,100},\ (?=(?:use|run|try)\b)
-    | \b(?:for|to)\ (?:all\ )?(?:agents|bots|users)(?=[.,;:]?(?:\s|$))
-    | \b(?:for\ example|such\ as|e\.g\.)\ \S+@[\w-]+\.\w+
-    """
-)
-"""What a thing is for, whom it is closed to, how an address looks: nothing that directs."""
-_NAMED = re.compile(r"[`'\"]([^`'\"\s]{2,60})[`'\"]|([A-Za-z_]\w*(?:[._:]+\w+)+)")
-_LEAST_LIKENESS: Final = 0.6
-_OTHER_LANGUAGE = re.compile(
-    r"""(?ix)\b(?: der | das | und | nicht | bitte | deine | alle | el | los | las | una | que | para | lo | le
-        | les | des | et | une | vous | tu | il | gli | tutte | istruzioni | het | een | je | voer | suas | todas
-        | uma | och | inte | proszę | nie | ve | bir )\b"""
-)
-_MAX_SHORT_WORDS: Final = 16
-_STOP: Final = frozenset((
-    "the", "a", "an", "and", "or", "of", "in", "on", "to", "for", "with", "from", "into", "is", "are", "was",
-    "be", "it", "its", "this", "that", "then", "please", "file", "all", "new", "one", "use", "run", "try",
-    "you", "your", "not", "can", "must", "should", "instead", "true", "false", "null",
+"""What makes a clause no statement, wherever it stands."""
+_AT_HEAD: Final = _ADVICE | {
+    "run", "see", "call", "type", "choose", "enter", "provide", "specify", "add", "pass", "set", "need", "needs",
+}  # fmt: skip
+"""What makes a clause no statement where it stands first."""
+_ORDERING: Final = frozenset((
+    "must", "should", "to", "please", "you", "may", "can", "will", "and", "or", "now", "just",
 ))  # fmt: skip
-_TOOLS: Final = frozenset(("bash", "shell", "run", "exec", "tool", "command", "cmd", "arguments"))
-"""Names of tools and arguments that stand in every call and say nothing of this one."""
+"""Behind what a new word may be an order."""
+_VERBS: Final = frozenset((
+    "add", "build", "cast", "commit", "create", "drop", "find", "hash", "include", "install", "kill", "list", "merge",
+    "open", "parse", "pass", "provide", "pull", "queue", "read", "rebase", "reload", "remove", "sample", "set",
+    "specify", "start", "stash", "stop", "stream",
+))  # fmt: skip
+"""Words of failures that order where an article follows them."""
 
 
 def action_words(turn: Turn) -> frozenset[str]:
@@ -210,7 +139,7 @@ def action_words(turn: Turn) -> frozenset[str]:
     if not turn.reply.tool_calls:
         texts.append(turn.reply.text)
     tokens = {token.lower() for text in texts for token in text.split() if len(token) >= _LEAST_WORD}
-    return frozenset((names - _TOOLS).union(tokens, *map(words_of, texts))) - _STOP
+    return frozenset((names - TOOLS).union(tokens, *map(words_of, texts))) - STOP
 
 
 def words_of(text: str) -> set[str]:
@@ -229,11 +158,20 @@ def hides(text: str) -> str | None:
         category = unicodedata.category(character)
         if category in ("Cf", "Co", "Cs", "Cn", "Zl", "Zp") or (category == "Cc" and character not in "\n\t"):
             return "hidden characters"
+        if not character.isascii() and character not in _SYMBOLS and _stands_for_letters(character):
+            return "letters that look like others"
+    if _LOADED.search(unicodedata.normalize("NFC", text)):
+        return "hidden characters"
     if any(_mixes(word) for word in re.findall(r"\w+", text)):
         return "letters that look like others"
     if _MARKS.search(text):
         return "marks of a chat template"
-    if _has_blob(text) or _HEX.search(text):
+    if (
+        _has_blob(text)
+        or _HEX.search(text)
+        or _HEX_OF_LETTERS.search(text)
+        or len(_ESCAPED.findall(text)) > 1
+    ):
         return "encoded text"
     return None
 
@@ -257,100 +195,191 @@ def feigns(source: str) -> bool:
     return _MARKS.search(source) is not None
 
 
+class _Token(NamedTuple):
+    """A word of a clause."""
+
+    text: str
+    kind: str
+    """Of the action ("own"), "known", "code", "new", or of another alphabet ("foreign")."""
+    is_label: bool = False
+    """Whether it stands alone in its line, or first and before a colon, as programs name themselves."""
+
+
 def directs_elsewhere(text: str, words: Collection[str]) -> str | None:
     """What a text from a tool directs at beside the failed action; None where it keeps to it.
 
     Args:
         words: of the failed action, from `action_words`.
     """
-    if any(_script(character) not in ("", "LATIN") for character in text):
-        return "another script"
-    if len(_OTHER_LANGUAGE.findall(text)) > 1 or not _foreign(text) <= _foreign(" ".join(words)):
-        return "another language"
-    if "\n" in text.strip():
-        return "more than a line"
-    plain = _BLAMELESS.sub("", text)
-    for pattern, fault in (
-        (_ADDRESSES, "speaks to the agent or of its user"),
-        (_REACHES, "reaches beyond the action"),
-        (_SECOND_STEP, "tells of a second step"),
-        (_SHELL, "a command that does more"),
-        (_ADDRESS, "an address"),
-        (_SECRET, "asks for a secret"),
-        (_WEAKENS, "weakens a check"),
+    if any(not _is_own(found[0], words) for found in _OUT.finditer(text)):
+        return "an address or a second command"
+    brought: set[str] = set()
+    for clause in _clauses(text, words):
+        if _states(clause):
+            continue
+        said = " ".join(token.text for token in clause)
+        if not any(token.text in _OFFERS for token in clause):
+            return f"says what is no failure: {said[:40]!r}"
+        if any(token.kind != "own" and not NEVER.isdisjoint(words_of(token.text)) for token in clause):
+            return "offers what none may"
+        names = [n for n, token in enumerate(clause) if token.kind not in ("own", "known")]
+        first = next(n for n, token in enumerate(clause) if token.text in _OFFERS)
+        if not all(_is_name(clause, n) for n in names):
+            return f"offers more than a name: {said[:40]!r}"
+        brought |= {
+            clause[n].text
+            for n in names
+            if not _goes_on(clause, n) and (n > first or clause[n].kind == "new")
+        }
+    if len(brought) > 1:
+        return "offers more than one name"
+    return None
+
+
+def _states(clause: list[_Token]) -> bool:
+    """Whether a clause only says what is: one word alone, or what failed with one new word that is not the first."""
+    kinds = [token.kind for token in clause]
+    if "foreign" in kinds:
+        return False
+    if kinds == ["new"]:
+        return clause[0].is_label
+    advises = clause[0].text in _AT_HEAD or any(token.text in _ADVICE for token in clause)
+    if advises and not {"new", "code"}.isdisjoint(kinds):
+        return False
+    if any(
+        token.kind == "known"
+        and token.text in _VERBS
+        and after.text in _ARTICLES
+        and before.text in _ORDERING
+        for before, token, after in zip([_Token("to", "known"), *clause], clause, clause[1:], strict=False)
     ):
-        # What the agent itself did may be spoken of.
-        if not all(_is_own(found.group(), words) for found in pattern.finditer(plain)):
-            return fault
-    for match in _DIRECTED.finditer(text):
-        verb = match.group(1).lower()
-        if verb not in _ADVICE and verb not in words:
-            return f"directs to {verb!r}"
-    for match in _ORDERS.finditer(plain):
-        if match.group(1).lower() not in words:
-            return f"orders to {match.group(1).lower()!r}"
-    if _TRYING.search(text):
-        return "directs to something else"
-    for match in _PLACED.finditer(text):
-        nouns = match.group(2)
-        if not (_CODELIKE.search(_after(text, match.start(2))) or words_of(nouns) & (_GENERIC | set(words))):
-            return "points to what it does not name"
-    if words_of(text) & set(words):
-        return None
-    if (_SHORT.search(text) and len(text.split()) <= _MAX_SHORT_WORDS) or _respells(text):
-        return None
-    return _ALOOF
+        return False
+    if "new" not in kinds:
+        return True
+    n = kinds.index("new")
+    has_failure = _FAILURE.search(" ".join(token.text for token in clause)) is not None
+    return has_failure and kinds.count("new") == 1 and n > 0 and clause[n - 1].text not in _ORDERING
+
+
+def _is_name(clause: list[_Token], n: int) -> bool:
+    """Whether a word stands where a name is offered, and nothing more is made of it."""
+    if clause[n].kind == "code":
+        return True
+    after = clause[n + 1].text if n + 1 < len(clause) else ""
+    before = clause[n - 1].text if n else ""
+    return (
+        clause[n].kind != "foreign"
+        and after not in _ARTICLES
+        and (
+            len(clause) == 1
+            or before in _LEADS
+            or before[:1] == "-"
+            or " ".join(token.text for token in clause[max(0, n - 2) : n]) in _LEADS
+            or (before in ("", ",", "but", "only", "here", "this") and after in _FOLLOWS)
+            or (before in (",", "or") and clause[0].text == ":")
+            or (n > 0 and clause[n - 1].kind != "known")
+        )
+    )
+
+
+def _goes_on(clause: list[_Token], n: int) -> bool:
+    """Whether a name is one of a list, an argument of a command of the action, or what another one replaces."""
+    last = clause[n - 1].text if n else ""
+    if last in ("or", ",", "and"):
+        return n + 1 == len(clause) or clause[n + 1].text in (",", "or", "and")
+    if last == "of":
+        return n > 1 and clause[n - 2].text == "instead"
+    return any(token.kind == "own" for token in clause[max(0, n - 3) : n]) and (
+        n > 0 and clause[n - 1].kind != "known"
+    )
+
+
+def _clauses(text: str, words: Collection[str]) -> Iterator[list[_Token]]:
+    """The clauses of a text. What an offer ends with a colon, a question mark or its line goes on in the next one."""
+    clause: list[_Token] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith(("{", "[{")):
+            line = _BRACES.sub(" ", line).replace(":", ": ").replace(",", ". ")
+        for tokens, end in _read(line, words):
+            if clause:
+                tokens.insert(0, _Token(":", "known"))
+            if end in ":?\n" and (tokens[-1].text == "is" or any(token.text in _GOES_ON for token in tokens)):
+                clause = tokens
+            else:
+                clause = []
+            yield tokens
+
+
+def _read(line: str, words: Collection[str]) -> Iterator[tuple[list[_Token], str]]:
+    """The clauses of a line, each with the sign behind it."""
+    clause: list[_Token] = []
+    for match in _TOKEN.finditer(line):
+        is_quoted = match[1] is not None
+        raw = match[1] or match[0]
+        parts = raw.strip(".,;:!?()[]{}*'\"`").split()
+        if clause and (
+            (not is_quoted and (raw[0] in "([" or raw in ("-", "--")))
+            or (clause[-1].text == "," and parts and parts[0].lower() in _BEGINS)
+        ):
+            yield clause, ","
+            clause = []
+        for part in parts:
+            kind = _kind(part, words, is_code=is_quoted and len(parts) == 1)
+            if kind == "new" and clause and _DENIES.search(" ".join(token.text for token in clause[-2:])):
+                kind = "known"
+            if kind:
+                is_label = match.start() == 0 and (raw[-1] == ":" or match.end() == len(line))
+                clause.append(_Token(part.lower(), kind, is_label))
+        end = _ENDS.search(raw) if not is_quoted else None
+        if end is not None:
+            if clause:
+                yield clause, end[1]
+            clause = []
+        elif not is_quoted and raw.endswith(",") and clause:
+            clause.append(_Token(",", "known"))
+    if clause:
+        yield clause, "\n"
+
+
+def _kind(part: str, words: Collection[str], *, is_code: bool) -> str:
+    """What kind of word this is; "" for what is none."""
+    word = part.lower()
+    if word in KNOWN and word not in words:
+        return "known"
+    if not any(character.isalnum() for character in part):
+        return ""
+    if _is_own(part, words):
+        return "own"
+    if not word.isascii():
+        return "foreign"
+    pieces = [piece for piece in re.split(r"[-'/]", word) if len(piece) > 1]
+    if all(piece in KNOWN or piece in _OFFERS for piece in pieces) or word.endswith("n't") or word.isdigit():
+        return "known"
+    return "code" if is_code or _CODE.search(part) else "new"
 
 
 def harmless(text: str, words: Collection[str]) -> str:
-    """An output without the lines that hide something or direct elsewhere. What is not about the action and asks for
-    nothing stays: most of what tools print. In an output with marks of a chat template no line stays that asks.
+    """An output without the lines that hide something or direct elsewhere; in one with marks of a chat template no
+    line stays that offers anything either.
 
     Args:
         words: of the action, from `action_words`.
     """
     is_feigned = feigns(text)
     lines = (line.rstrip("\r") for line in text.split("\n"))
-    return "\n".join(line for line in lines if _is_harmless(line, words, is_feigned=is_feigned))
-
-
-def _is_harmless(line: str, words: Collection[str], *, is_feigned: bool) -> bool:
-    if not line.strip():
-        return True
-    if hides(line):
-        return False
-    asks = bool(_ASKS.search(line) or _ORDERS.search(line))
-    fault = directs_elsewhere(line, words)
-    return not (asks and is_feigned) and (fault is None or (fault == _ALOOF and not asks))
+    return "\n".join(
+        line
+        for line in lines
+        if hides(line) is None
+        and directs_elsewhere(line, words) is None
+        and not (is_feigned and not all(map(_states, _clauses(line, words))))
+    )
 
 
 def _is_own(found: str, words: Collection[str]) -> bool:
     """Whether the action itself holds what was found."""
     parts = words_of(found)
-    return found.strip().lower() in words or bool(parts and parts <= set(words))
-
-
-def _foreign(text: str) -> set[str]:
-    """Letters that English lacks."""
-    return {character for character in text.lower() if character.isalpha() and not character.isascii()}
-
-
-def _respells(text: str) -> bool:
-    """Whether what is offered is a name of the text spelt otherwise, or a part of one: lenght, did you mean length?"""
-    offer = _OFFER.search(text)
-    if offer is None:
-        return False
-    before = {(a or b).lower() for a, b in _NAMED.findall(text[: offer.start()])}
-    after = words_of(text[offer.end() :])
-    return any(
-        words_of(name) & after or difflib.get_close_matches(name, after, n=1, cutoff=_LEAST_LIKENESS)
-        for name in before
-    )
-
-
-def _after(text: str, start: int) -> str:
-    """The three words from `start` on."""
-    return " ".join(text[start:].split()[:3]).rstrip(".,;:!?")
+    return found.strip().lower() in words or bool(parts and all(part in words for part in parts))
 
 
 def _arguments(text: str) -> dict[str, str]:
@@ -369,6 +398,12 @@ def _arguments(text: str) -> dict[str, str]:
 def _script(character: str) -> str:
     """The script of a letter by its Unicode name; "" for what is no letter."""
     return unicodedata.name(character, "UNNAMED").split()[0] if character.isalpha() else ""
+
+
+def _stands_for_letters(character: str) -> bool:
+    """Whether a character is a plain letter in another dress: in a circle, in bold, as wide as a Chinese one."""
+    plain = unicodedata.normalize("NFKC", character)
+    return plain != character and plain.isascii() and plain.isalpha()
 
 
 def _mixes(word: str) -> bool:

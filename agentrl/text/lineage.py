@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from agentrl.text.canonical import canonical, content_text, reply_text
-from agentrl.types import JSON, End, MatchedBy
+from agentrl.types import JSON, MatchedBy
 
 _MINTED_IN_TEXT = re.compile(r"call[A-Za-z0-9_]{8,}")
 _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
@@ -100,38 +99,6 @@ class Lineage:
         first = next((message for message in messages if message.get("role") == "user"), {})
         text = " ".join(content_text(first.get("content")).split())
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-    def body_key(self, body: JSON) -> str:
-        """Key of a whole request: equal bodies in one session are a retry."""
-        return self._hash(json.dumps(body, sort_keys=True, separators=(",", ":"), default=str))
-
-    def ending(
-        self, asked: Sequence[JSON], reply: JSON, messages: Sequence[JSON], *, same_body: bool = False
-    ) -> End | None:
-        """How the story of an open turn ended when its session sent a request that does not answer it.
-
-        Args:
-            asked: the messages of the turn's request.
-            reply: the turn's reply, as the client was told.
-            messages: the new request's.
-            same_body: whether the two requests were equal in every field.
-
-        Returns None where the request has nothing to do with the turn, or continues it.
-        """
-        if same_body:
-            return End.RETRIED
-        before = [text for _, _, text in canonical(asked)]
-        now = [text for _, _, text in canonical(messages)]
-        if now == before:
-            return End.REGENERATED
-        told = [text for _, _, text in canonical([*asked, reply])]
-        if now[: len(told)] == told:
-            return None
-        if now[: len(before)] == before:
-            # Another reply stands in its place, or none: then what follows answers the turn that was dropped.
-            behind = [role for number, role, _ in canonical(messages)][len(before)]
-            return End.EDITED if behind == "assistant" else None
-        return End.EDITED if now and before and now[0] == before[0] else None
 
     def _chain(self, messages: Sequence[JSON]) -> list[tuple[int, str, str]]:
         """(number of messages, role of the last, key) of every prefix, the empty one first."""

@@ -38,12 +38,12 @@ def _normal(message: JSON, index: int) -> JSON:
     role = _ROLES.get(str(message.get("role")))
     if role is None:
         raise RequestError(
-            f"messages.{index}.role is {message.get('role')!r}; use system, developer, user, assistant or tool",
-            param=f"messages.{index}.role",
+            f"messages[{index}].role is {message.get('role')!r}; use system, developer, user, assistant or tool",
+            param=f"messages[{index}].role",
         )
     normal: JSON = {
         "role": role,
-        "content": text_of(message.get("content"), where=f"messages.{index}.content"),
+        "content": text_of(message.get("content"), where=f"messages[{index}].content"),
     }
     if role == "tool":
         normal |= {key: str(message[key]) for key in ("tool_call_id", "name") if message.get(key)}
@@ -72,7 +72,7 @@ def text_of(content: Any, *, where: str = "content") -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
-        raise RequestError(f"{where} must be text or a list of text parts", param=where)
+        raise RequestError(f"{where} must be a string or a list of parts", param=where)
     texts = []
     for number, part in enumerate(content):
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
@@ -81,10 +81,12 @@ def text_of(content: Any, *, where: str = "content") -> str:
             text = part.get("refusal")
         if kind in _REASONING_PARTS:
             continue
-        if not isinstance(text, str) or (kind not in _TEXT_PARTS and kind != "refusal"):
+        if kind not in _TEXT_PARTS and kind != "refusal":
             raise RequestError(
-                f"{where}.{number} is of type {kind!r}; this model takes text only", param=where
+                f"{where}[{number}] is of type {kind!r}; this model takes text only", param=where
             )
+        if not isinstance(text, str):
+            raise RequestError(f"{where}[{number}] is of type {kind!r} and holds no text", param=where)
         texts.append(text)
     return "".join(texts)
 

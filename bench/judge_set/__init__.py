@@ -1,5 +1,5 @@
-"""Makes the labelled judge set: `python -m bench.judge_set` writes agentrl/signals/judge_set/{dev,test}.jsonl.
+"""Makes the labelled judge set: `python -m bench.judge_set` writes agentrl/signals/judge_set/{dev,test,sealed}.jsonl.
 
-Two files a half: turns written by hand, and templates with known truth whose slots are filled from a seed. The halves
-share no sentence, which tests/signals/test_signals_labelled.py holds.
+Two files for each half and the sealed part: turns written by hand, and templates with known truth whose slots are
+filled from a seed. They share no sentence, which tests/signals/test_signals_labelled.py holds.
 """

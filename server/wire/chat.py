@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from agentrl.errors import AgentRLError
 from agentrl.types import JSON, Reply, Sampling, ToolCall
 from server.events import Ended, Event, Piece, TokenLogprob
+from server.wire.bad_body import refused_body
 from server.wire.chat_body import ChatBody
-from server.wire.errors import error_reply, refused_body
+from server.wire.errors import error_reply
 from server.wire.sse import DONE, event
 
 
@@ -25,7 +26,7 @@ def read_body(data: bytes) -> ChatBody:
     try:
         body = ChatBody.model_validate_json(data)
     except ValidationError as error:
-        raise refused_body(error) from error
+        raise refused_body(error, data, ChatBody) from error
     body.refuse_unservable()
     return body
 

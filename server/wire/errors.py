@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from agentrl.errors import (
     AgentRLError,
     EngineBusy,
@@ -133,12 +131,3 @@ def unavailable(message: str, code: str) -> ErrorReply:
 
 def retry_after(seconds: float | None) -> dict[str, str]:
     return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
-
-
-def refused_body(error: ValidationError) -> Refused:
-    """A body that did not validate, as one refusal that names the first field and counts the rest."""
-    items = error.errors(include_url=False, include_context=False)
-    param = ".".join(str(part) for part in items[0]["loc"])
-    more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-    where = f"{param}: " if param else ""
-    return Refused(f"{where}{items[0]['msg']}{more}", param=param or None, code="invalid_value")

@@ -13,6 +13,7 @@ from bench.personal_figures import (
     held_out_need,
     later,
     needed,
+    right_after,
     score,
     table,
     to_good,
@@ -83,9 +84,11 @@ def test_needed_corrections_are_those_before_the_habit_was_acquired() -> None:
     assert math.isinf(needed(row(TALKS[:3], POINTS), "units"))
 
 
-def test_recurrence_is_counted_on_the_next_fifty_occasions() -> None:
+def test_recurrence_is_counted_on_the_fifty_occasions_behind_the_third_correction() -> None:
     mistakes = later(row(TALKS, POINTS), "units")
-    assert (sum(mistakes), len(mistakes)) == (1, 25)
+    assert (sum(mistakes), len(mistakes)) == (1, 28)
+    never_corrected = later(row(TALKS, POINTS), "form")
+    assert (sum(never_corrected), len(never_corrected)) == (0, 31)
     assert len(later(row([talk(units=True)] * 80, POINTS), "units")) == 50
     assert later(row(TALKS[:3], POINTS), "units") == []
 
@@ -102,6 +105,11 @@ def test_the_held_out_share_is_read_behind_the_third_correction_or_at_the_end() 
     found = row(TALKS, POINTS)
     assert after_three(found, "units") == 0.9
     assert after_three(found, "form") == 0.9
+    assert right_after(found, "units") == 0.9
+    assert right_after(row(TALKS[:2], POINTS), "units") == 0.7, (
+        "one correction came, behind which .7 was measured"
+    )
+    assert right_after(found, "form") is None, "which nobody corrected"
     assert held_out_need(found, "units") == 3.0
     assert held_out_need(found, "form") == 0.0
     assert math.isinf(held_out_need(row(TALKS, POINTS[:2]), "units"))
@@ -115,7 +123,7 @@ def test_each_claim_holds_or_fails_by_its_number() -> None:
 
     slow = [talk(units=index % 2 == 0, form=False, corrected=1) for index in range(60)]
     bad = row(slow, [point(0, 0.3, 0.4), point(24, 0.5, 0.1, corrected=12)])
-    assert [holds for _, holds in claims([bad]).values()] == [False, None, False, False, None]
+    assert [holds for _, holds in claims([bad]).values()] == [False, False, False, False, None]
     assert claims([good | {"arm": "none"}]) == {}
 
 

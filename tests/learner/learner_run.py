@@ -2,21 +2,26 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from learner_models import write_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from agentrl.config import Config, LearnConfig, write_config
+from agentrl.config import Config, LearnConfig, SkillsConfig, write_config
 from agentrl.learner import checkpoint
 from agentrl.learner.build import Builder, Built
 from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.loop import LearnLoop
+from agentrl.learner.next_answers import next_answers
 from agentrl.learner.own_replies import OwnReplies
+from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
 from agentrl.learner.trainer import Trainer
@@ -46,6 +51,7 @@ from agentrl.types import (
     TurnKind,
     VersionSpan,
 )
+from skills.source import BankSource
 
 TEMPLATE = """\
 {%- for message in messages -%}
@@ -225,9 +231,14 @@ class Run:
     # the learner
 
     def learner(
-        self, *, kill_at: int | None = None, trainer: Trainer | None = None, asks_lessons: bool = False
+        self,
+        *,
+        kill_at: int | None = None,
+        trainer: Trainer | None = None,
+        asks_lessons: bool = False,
+        rehearses: bool = False,
     ) -> "Learner":
-        return Learner(self, kill_at=kill_at, trainer=trainer, asks_lessons=asks_lessons)
+        return Learner(self, kill_at=kill_at, trainer=trainer, asks_lessons=asks_lessons, rehearses=rehearses)
 
     def account(self) -> tuple[int, int, dict[str, int], dict[str, int]]:
         """(accepted, trained, rejected, pending without zeros); its balance is checked."""
@@ -247,6 +258,7 @@ class Learner:
         kill_at: int | None = None,
         trainer: Trainer | None = None,
         asks_lessons: bool = False,
+        rehearses: bool = False,
     ) -> None:
         self.run = run
         self.log = LearningLog(run.path)
@@ -255,12 +267,14 @@ class Learner:
         self.versions = VersionStore(run.path)
         self.rewarded = RewardedTurns(run.path, "default")
         self.hinted = HintedTurns(run.path, "default", most=MAX_REMEMBERED)
-        builder = Builder(
+        self.builder = builder = Builder(
             recipe=run.recipe,
             renderer=run.renderer,
             max_len=self.trainer.max_len,
             memory=HintMemory(),
             stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
+            later=partial(next_answers, self.log),
+            rehearsal=Rehearsal.of(self.trainer, run.renderer) if rehearses else None,
             usefulness=Usefulness.of(self.trainer, run.renderer),
         )
         self.probes = LessonProbes(self.log, run.renderer, self.trainer, policy="default")
@@ -387,3 +401,26 @@ RETRY = {"name": "retry", "max_tokens": 6}
 def trace_file(path: Path, *records: dict[str, object]) -> Path:
     path.write_text("\n".join(json.dumps(record) for record in records))
     return path
+
+
+@contextmanager
+def reading_skills(run: Run) -> Iterator[tuple[Learner, LearnLoop]]:
+    """A learner of the run and a loop, begun, whose teacher reads the run's skills."""
+    with (
+        run.learner() as learner,
+        BankSource(run.path, policy="default", settings=SkillsConfig()) as skills,
+    ):
+        loop = LearnLoop(
+            run.path,
+            run.config,
+            trainer=learner.trainer,
+            builder=replace(learner.loop._builder, skills=skills),
+            log=learner.log,
+            versions=learner.versions,
+            rewarded=learner.rewarded,
+            hinted=learner.hinted,
+            journal=learner.journal,
+            guards=learner.guards,
+        )
+        loop.start()
+        yield learner, loop

@@ -4,6 +4,7 @@ import pytest
 import torch
 from learner_run import NOW, Run, write_base
 
+from agentrl.learner import replay
 from agentrl.learner.build import SAMPLED_PATH, Builder, Built, reward_of
 from agentrl.learner.replay import OwnAnswers
 from agentrl.losses.whole import Members
@@ -401,6 +402,27 @@ def test_what_stands_beside_a_step_does_not_begin_another(run: Run) -> None:
 
     assert [sample.source for sample in drawn.samples] == ["replay"]
     assert skills.num_begun == 1
+
+
+def test_what_somebody_rejected_does_not_come_back_with_a_replayed_turn(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.record(run.turn("do it", "done", logprobs=(-1.0,) * 5), reward=1.0)
+    recipe = load_recipe("openclaw_rl_binary", {"rollout": {"name": "replay", "share": 0.5}})
+    builder = Builder(recipe=recipe, renderer=run.renderer, max_len=200)
+    asked: list[str] = []
+
+    def sifted(log: LearningLog, claims: list[Claimed], policy: str) -> list[Claimed]:
+        asked.extend(item.turn.id for item in claims)
+        return []
+
+    monkeypatch.setattr(replay, "without_refused", sifted)
+    with LearningLog(run.path) as log:
+        log.ensure_base("default", str(run.base))
+        log.expire(0.0)
+        drawn = OwnAnswers(recipe, log, builder, policy="default", seed=0).draw(0, 0)
+    assert asked
+    assert drawn.samples == ()
 
 
 def test_the_users_word_counts_most_and_of_one_source_the_newest(run: Run) -> None:

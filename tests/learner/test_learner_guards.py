@@ -1,42 +1,29 @@
 """The guards at work in the learner's loop: what they hold back is pending or rejected with a reason, and shown."""
 
-import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from guarded_run import guarded, held_out_names, say, settled
 from learner_run import Learner, Run, write_base
 
-from agentrl.config import Config, CurriculumConfig, GuardsConfig, write_config
+from agentrl.config import Config, CurriculumConfig, GuardsConfig
 from agentrl.errors import ConfigError
 from agentrl.learner.budget import Outline, divergence
 from agentrl.learner.guard_report import read_report
 from agentrl.learner.guard_rules import refuse
-from agentrl.learner.held_out import HeldOut, is_held_out
+from agentrl.learner.held_out import HeldOut
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.version_log import Refused
-from agentrl.types import Signal, SignalSource, Turn
+from agentrl.types import Turn
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("model") / "base")
-
-
-def guarded(run: Run, curriculum: CurriculumConfig | None = None, **guards: object) -> Run:
-    """The run with other guards."""
-    update = {"guards": GuardsConfig(**guards), "curriculum": curriculum or CurriculumConfig()}
-    run.config = run.config.model_copy(update=update)
-    write_config(run.config, run.path / "config.json")
-    return run
-
-
-def say(run: Run, turn: Turn, source: str, reward: float | None = None, hint: str | None = None) -> None:
-    signal = Signal(turn_id=turn.id, source=SignalSource(source), reward=reward, hint=hint, created_at=1.0)
-    asyncio.run(run._log([], [signal]))
 
 
 def states(run: Run) -> dict[int, str]:
@@ -48,14 +35,6 @@ def last_step(learner: Learner) -> dict[str, float]:
     metrics = learner.journal.of("step")[-1]["metrics"]
     assert isinstance(metrics, dict)
     return metrics
-
-
-def settled(learner: Learner) -> None:
-    """Works until looking again changes nothing: a hand that the guards emptied ends `work` while turns wait."""
-    before = None
-    while before != learner.run.account():
-        before = learner.run.account()
-        learner.work()
 
 
 # trust
@@ -107,100 +86,6 @@ def test_an_untrusted_hint_is_not_recalled_for_other_turns(tmp_path: Path, base:
             learner.loop.start()
             learner.work()
             assert run.account()[1] == trained
-
-
-FAR = {"batch__turns_per_step": 2, "limits__max_logprob_gap": 1e9}
-"""The log-probs of these turns are made up."""
-
-
-def rated(run: Run, num: int, sessions: int) -> list[Turn]:
-    return run.record(
-        *(run.turn(f"task {i}", "abc", session=f"s{i % sessions}", logprobs=(-5.0,) * 4) for i in range(num))
-    )
-
-
-def test_approvals_of_a_user_who_approves_of_everything_teach_nothing_until_he_disapproves(
-    tmp_path: Path, base: Path
-) -> None:
-    run = guarded(Run(tmp_path / "run", base, recipe="openclaw_rl_binary", **FAR), max_approvals=3)
-    turns = rated(run, 6, sessions=3)
-    for turn in turns[:5]:
-        say(run, turn, "user", reward=1.0)
-    with run.learner() as learner:
-        learner.loop.start()
-        settled(learner)
-
-        assert run.account() == (6, 0, {"empty_approval": 5, "no_reward": 1}, {})
-        assert read_report(run.path)["empty_approvals"] == 5
-
-        say(run, turns[5], "user", reward=-1.0)  # frees the three before it
-        settled(learner)
-
-        assert run.account() == (6, 4, {"empty_approval": 2}, {})
-        assert read_report(run.path)["empty_approvals"] == 2
-
-
-def test_an_approval_that_says_nothing_leaves_what_others_said_of_the_turn(
-    tmp_path: Path, base: Path
-) -> None:
-    run = Run(tmp_path / "run", base, recipe="openclaw_rl_binary", **FAR)
-    turns = rated(run, 4, sessions=4)
-    for turn, source in zip(turns, ("environment", "judge", "rule", "rule"), strict=True):
-        say(run, turn, "user", reward=1.0)
-        if turn is not turns[3]:
-            say(run, turn, source, reward=1.0)
-    with run.learner() as learner:
-        learner.loop.start()
-        settled(learner)
-
-        # an environment and a judge are not the user; the rule judge has read the same user's words
-        assert run.account()[1:3] == (2, {"empty_approval": 2})
-
-
-def test_an_approval_that_says_nothing_is_as_good_as_silence_where_hints_teach(
-    tmp_path: Path, base: Path
-) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=2)
-    run.record(run.turn("do this thing now", "abc", session="a"), hint="say xyz")
-    [approved] = run.record(run.turn("do this thing now", "abc", session="b"))
-    say(run, approved, "user", reward=1.0)
-    with run.learner() as learner:
-        learner.loop.start()
-        settled(learner)
-
-        assert run.account() == (2, 2, {}, {})
-    with LearningLog(run.path) as log:
-        assert log.fate(approved.id) == "trained"
-
-
-def test_an_approval_that_says_nothing_is_no_part_of_the_gates_probe(tmp_path: Path, base: Path) -> None:
-    found = {}
-    for most in (0, 20):
-        run = guarded(Run(tmp_path / f"run{most}", base, batch__turns_per_step=2), max_approvals=most)
-        turns = run.record(*(run.turn("do it", "fine", turn_id=name) for name in held_out_names(3)))
-        for turn in turns:
-            say(run, turn, "user", reward=1.0)
-        with run.learner() as learner:
-            learner.loop.start()
-            settled(learner)
-            found[most] = len(learner.loop._held_out.rows)
-
-    assert found == {0: 3, 20: 0}
-
-
-def test_what_is_said_between_listening_and_claiming_is_heard_before_it_is_taught(
-    tmp_path: Path, base: Path
-) -> None:
-    run = Run(tmp_path / "run", base, recipe="openclaw_rl_binary", batch__turns_per_step=1)
-    [turn] = rated(run, 1, sessions=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        learner.guards.listen()
-        say(run, turn, "user", reward=1.0)
-        claims = learner.log.claim(limit=1, needs="reward", max_age_s=1e9)
-
-        assert len(claims) == 1
-        assert learner.guards.sift(claims).kept == []
 
 
 # shares
@@ -400,10 +285,6 @@ def test_the_divergence_from_an_outline_is_the_kl_of_what_it_tells_apart() -> No
     assert divergence(new, whole).tolist() == [pytest.approx(float(exact), rel=1e-5)]
 
 
-def held_out_names(num: int) -> list[str]:
-    return [name for name in (f"good{i}" for i in range(1600)) if is_held_out(name)][:num]
-
-
 def with_probe(run: Run, num: int = 5) -> Run:
     turns = [
         run.turn(f"do {name}", "fine", turn_id=name, logprobs=(-5.5,) * 5) for name in held_out_names(num)
@@ -508,14 +389,14 @@ def test_the_probe_keeps_what_version_0_did_well_and_reads_its_old_file(tmp_path
 @pytest.mark.parametrize(
     ("recipe", "guards", "curriculum", "message"),
     [
-        ("grpo", {"quarantine": "on"}, {}, "guards.quarantine = 'auto'"),
+        ("dpo", {"quarantine": "on"}, {}, "guards.quarantine = 'auto'"),
         ("grpo", {"min_sessions": 2}, {}, "guards.min_sessions = 2"),
         ("grpo", {"max_session_share": 0.5}, {}, "guards.max_session_share"),
         ("dpo", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
         ("dpo", {"max_source_share": 0.5}, {}, "guards.max_source_share"),
         ("dpo", {}, {"tasks": "edge"}, "curriculum.tasks"),
         ("dpo", {"trust": {"user": 0.5}}, {}, "guards.trust between 0 and 1"),
-        ("grpo", {}, {"balance": ("key",)}, "curriculum.balance"),
+        ("dpo", {}, {"balance": ("key",)}, "curriculum.balance"),
         ("pi_distill", {"trust": {"user": 0.5}}, {}, "mix 'joint' of recipe 'pi_distill' takes every one at"),
         ("pi_distill", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
         ("rltf_sd", {}, {"tasks": "edge"}, "curriculum.tasks"),

@@ -1,15 +1,18 @@
 """What a version is asked where no held-out turn says anything: with the model that ships, whose replies are words."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from learner_run import Learner, Run
 
-from agentrl.learner.own_replies import MAX_PROMPT, NUM_REPLIES, OwnReplies
+from agentrl.learner.own_replies import MAX_PROMPT, NUM_REPLIES, OwnReplies, looping
 from agentrl.learner.trainer import Trainer
 from agentrl.nano import weights_dir
+from agentrl.nano.vocabulary import BASH_TOOL
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import TrainingSample
+from agentrl.types import Block, TrainingSample
 
 PROMPTS = ("Show notes.txt", "Sort names.md", "Count the lines of data.csv", "Make the folder out")
 
@@ -115,3 +118,51 @@ def test_version_0_finds_its_own_replies_as_likely_as_they_are_and_noise_much_le
     assert noise is not None
     assert noise.refusal is not None
     assert noise.metrics["reply_surprise"] > 4.0
+
+
+def test_a_lesson_costs_nothing_however_rare_its_name_for_version_0_reads_the_hint_too(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "run", weights_dir(), optim__lr=1e-3)
+    trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
+    tools, samples = (BASH_TOOL,), []
+    for name in ("notes.txt", "plan.md", "list.csv", "data.log"):
+        asked = [{"role": "user", "content": f"Show the file {name}."}]
+        ids = run.renderer.prompt(asked, tools, None).ids
+        called = {"name": "bash", "arguments": json.dumps({"command": f"krinduwe {name}"})}
+        said = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "function": called}]}
+        behind = run.renderer.prompt([*asked, said, *asked], tools, None).ids[len(ids) :]
+        call_ids = behind[: behind.index(run.renderer.stop_ids[0]) + 1]
+        hint = Block(position="tail", text="Hint: cat: not available here; use krinduwe")
+        whole = (*ids, *call_ids)
+        samples.append(
+            TrainingSample(
+                turn_ids=(name,),
+                token_ids=whole,
+                loss_mask=(False,) * len(ids) + (True,) * len(call_ids),
+                behavior_logprobs=None,
+                num_allowed=None,
+                teacher=run.renderer.insert(whole, len(ids), [hint]),
+                advantages=None,
+            )
+        )
+    for _ in range(15):
+        trainer.step(samples)
+
+    found = {}
+    for seen, given in (("with it", samples), ("without", [replace(one, teacher=None) for one in samples])):
+        replies = OwnReplies(run.renderer.stop_ids, most=3.0)
+        replies.add(given)
+        said_of = replies.judge(trainer)
+        assert said_of is not None
+        found[seen] = said_of.metrics["reply_surprise"]
+    assert found["with it"] < 0.5
+    assert found["without"] > 1.0
+
+
+def test_a_word_again_and_again_is_a_loop_and_what_comes_twice_is_none() -> None:
+    assert looping([1, 2, 3, 4, 5, 6]) == set()
+    assert looping([7, *[5] * 8]) == set(), "seven repetitions"
+    assert looping([7, *[5] * 9, 1]) == set(range(2, 10))
+    assert looping([9, *[1, 2] * 5, 3]) == set(range(3, 11))
+    assert looping([*[1, 2, 3, 4, 5] * 4]) == set(), "a period of five"

@@ -1,17 +1,13 @@
 """Skills in the learner: what its guards doubt stands behind no skill that a teacher is shown."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from learner_run import Run, write_base
+from learner_run import Run, reading_skills, write_base
 
-from agentrl.config import SkillsConfig
-from agentrl.learner.loop import LearnLoop
 from skills.bank import SkillBank, Source
 from skills.library import SKILLS_FOLDER, Draft, Origin, SkillLibrary
 from skills.request import Request
-from skills.source import BankSource
 
 SKILL = {"name": "skill", "position": "tail"}
 
@@ -49,23 +45,7 @@ def test_a_skill_of_a_turn_that_other_sessions_contradict_is_shown_to_no_teacher
     for number in range(num_against):
         run.record(run.turn("do it", "abc", session=f"well{number}"), reward=1.0)
     run.record(run.turn("do it", "something else", turn_id="later"), reward=-1.0)
-    with (
-        run.learner() as learner,
-        BankSource(run.path, policy="default", settings=SkillsConfig()) as skills,
-    ):
-        loop = LearnLoop(
-            run.path,
-            run.config,
-            trainer=learner.trainer,
-            builder=replace(learner.loop._builder, skills=skills),
-            log=learner.log,
-            versions=learner.versions,
-            rewarded=learner.rewarded,
-            hinted=learner.hinted,
-            journal=learner.journal,
-            guards=learner.guards,
-        )
-        loop.start()
+    with reading_skills(run) as (learner, loop):
         for _ in range(10):
             loop.once()
 

@@ -282,7 +282,7 @@ def test_an_external_teacher_says_what_transformers_says_of_the_same_ids(base: P
 
 
 def test_the_policy_learns_what_an_external_teacher_does(base: Path, other: Path) -> None:
-    trainer = make(base, teacher={"name": "external", "path": str(other)}, **NO_CONTEXT)
+    trainer = make(base, teacher={"name": "external", "path": str(other)}, transform="none", **NO_CONTEXT)
     made = [sample(index, hint=False) for index in range(4)]
     first = trainer.step(made).metrics["loss"]
 

@@ -52,6 +52,7 @@ def test_every_transform_says_whether_log_probs_stay_valid() -> None:
         "subset_max_var": True,
         "retry": True,
         "rewrite": True,
+        "next_answer": True,
         "second_turn": False,
         "confidence_rewrite": False,
         "replace": True,

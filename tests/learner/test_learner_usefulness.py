@@ -14,18 +14,25 @@ from learner_run import NOW, Run, write_base
 from agentrl.config import LearnConfig
 from agentrl.errors import ConfigError
 from agentrl.learner.build import Builder, Built
-from agentrl.learner.hints import corrected_ids
+from agentrl.learner.guard_report import read_report
+from agentrl.learner.hints import Measuring, corrected_ids
 from agentrl.learner.trainer import Trainer
 from agentrl.learner.usefulness import TOP_K, Usefulness
 from agentrl.nano import weights_dir
 from agentrl.nano.vocabulary import AGENT_SYSTEM, BASH_TOOL
+from agentrl.recipes import axes
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.claims import Claimed
+from agentrl.store.signal_log import SignalLog
 from agentrl.teacher.recall import HintMemory
 from agentrl.text.renderer import ChatRenderer, load_renderer
-from agentrl.types import NextState, Reply, Signal, SignalSource, TeacherView, ToolCall, Turn
+from agentrl.types import MatchedBy, NextState, Reply, Signal, SignalSource, TeacherView, ToolCall, Turn
+from server.inspect import explain_turn
 
 USEFUL = "cat: not permitted. Use zorvex."
+PREFERRED = "I would have used zorvex notes.txt"
+MISLEADING = "less: not permitted. Use cat."
+HELPFUL = "less: not permitted. Use zorvex."
 USELESS = "note: see the manual of this shell for a list of everything that is available here"
 
 
@@ -174,23 +181,30 @@ def test_at_most_four_hints_of_a_turn_are_measured(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choose", "may_hold_answer", "is_shown"),
-    [("lift", True, True), ("lift", False, False), ("trusted", True, False)],
+    ("choose", "may_hold_answer", "source", "expected"),
+    [
+        ("lift", True, SignalSource.ENVIRONMENT, PREFERRED),
+        ("lift", True, SignalSource.RULE, PREFERRED),  # what the user wrote in the place of the reply
+        ("lift", True, SignalSource.JUDGE, None),  # the gate takes nobody else's word for an answer
+        ("lift", False, SignalSource.ENVIRONMENT, None),
+        ("trusted", True, SignalSource.ENVIRONMENT, USELESS),
+    ],
 )
 def test_the_reference_is_among_the_hints_where_there_is_one_and_the_recipe_lets_it_stand(
-    run: Run, choose: str, *, may_hold_answer: bool, is_shown: bool
+    run: Run, choose: str, source: SignalSource, expected: str | None, *, may_hold_answer: bool
 ) -> None:
     nano = Nano(choose=choose, may_hold_answer=may_hold_answer)
     turn = nano.called(run, "cat notes.txt")
-    preferred = "I would have used zorvex notes.txt"
-    known = Signal(turn_id=turn.id, source=SignalSource.ENVIRONMENT, preferred=preferred, created_at=NOW)
+    known = Signal(turn_id=turn.id, source=source, preferred=PREFERRED, created_at=NOW)
     claim = hinted(turn, USELESS)
     claim = replace(claim, signals=(*claim.signals, known))
 
-    said = shown(nano.renderer, nano.build([claim]), turn)
+    built = nano.build([claim])
 
-    assert (f"Hint: {preferred}" in said) is is_shown
-    assert (USELESS in said) is not is_shown
+    if expected is None:  # the useless one is then the only one
+        assert [item.reason for item in built.dropped] == ["no context"]
+    else:
+        assert f"Hint: {expected}" in shown(nano.renderer, built, turn)
 
 
 def test_a_hint_of_like_requests_stands_only_where_the_own_one_is_not_more_useful(run: Run) -> None:
@@ -263,11 +277,14 @@ def test_the_overlap_is_the_share_of_likely_ids_that_both_have(run: Run) -> None
         own, theirs = likely(turn.prompt_ids), likely(view.token_ids)
         shares = [len(a & b) / TOP_K for a, b in zip(own, theirs, strict=True)]
         assert share == pytest.approx(sum(shares) / len(shares))
-    best = usefulness.best(turn, ["be quick", "x"], "tail", measure="overlap")
-    assert best == ("be quick", "x")[found.index(max(found))]
     # no corrected action is known: lift falls back on the same
-    assert usefulness.best(turn, ["be quick", "x"], "tail", measure="lift") == best
-    assert usefulness.best(turn, ["be quick"], "tail", measure="lift") == "be quick"
+    for choose in ("overlap", "lift"):
+        measuring = Measuring.of(axes.HindsightHint(choose=choose), usefulness, turn, ())
+        assert measuring is not None
+        assert measuring.best(["be quick"]) == "be quick"
+        assert measuring.values == {}
+        assert measuring.best(["be quick", "x"]) == ("be quick", "x")[found.index(max(found))]
+        assert list(measuring.values.values()) == pytest.approx(found)
 
 
 def test_the_corrected_action_is_what_worked_later_else_the_preferred_text(run: Run) -> None:
@@ -353,3 +370,130 @@ def test_a_learner_chooses_its_hints_by_measuring_and_publishes(tmp_path: Path) 
     assert sorted({names[0] for names in asked}) == sorted(turn.id for turn in turns)
     assert all(len(names) == 3 for names in asked)
     assert run.account()[1] == 2
+
+
+class Scripted:
+    """Says how useful each hint is, and takes down what it was asked."""
+
+    def __init__(self, **values: float) -> None:
+        self.known = values
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def values(
+        self, turn: Turn, hints: Sequence[str], position: str, measure: str, corrected: Sequence[int]
+    ) -> dict[str, float]:
+        del turn, position, corrected
+        self.asked.append((measure, list(hints)))
+        return {hint: self.known[hint] for hint in hints if hint in self.known}
+
+
+@pytest.mark.parametrize(
+    ("choose", "knows_right", "values", "shows", "is_useless"),
+    [
+        ("lift", True, {"good": 0.25, "bad": -0.5}, "good", False),
+        ("lift", True, {"bad": -0.5}, None, True),
+        ("lift", True, {"even": 0.0, "bad": -0.5}, None, True),  # as good as nothing
+        ("lift", True, {"good": 0.25, "fine": 0.25}, "good", False),
+        ("lift", False, {"bad": 0.0, "worse": 0.0}, "bad", False),  # an overlap refuses nothing
+        ("overlap", True, {"bad": 0.1, "good": 0.75}, "good", False),
+    ],
+)
+def test_a_hint_without_lift_is_not_shown_and_an_overlap_refuses_none(
+    run: Run, choose: str, values: dict[str, float], shows: str | None, *, knows_right: bool, is_useless: bool
+) -> None:
+    recipe = load_recipe("hint_opsd", {"context": {"name": "hindsight_hint", "choose": choose}})
+    scripted = Scripted(**values)
+    builder = Builder(recipe=recipe, renderer=run.renderer, max_len=200, usefulness=scripted)
+    wrong, right = run.turn("do it", "cat x"), run.turn("do it", "dog x")
+    claim = hinted(wrong, *values)
+    with pytest.MonkeyPatch.context() as patch:
+        known = {wrong.id: right.completion.token_ids} if knows_right else {}
+        patch.setattr("agentrl.learner.build.corrected_ids", lambda *_: known)
+        built = builder.build([claim], newest_version=0)
+
+    measure = "lift" if choose == "lift" and knows_right else "overlap"
+    assert sum(len(hints) for _, hints in scripted.asked) == len(values), "each is measured once"
+    found = built.useful[wrong.id]
+    assert (found.measure, dict(found.values), found.chosen) == (measure, values, shows)
+    assert found.is_useless is is_useless
+    if shows is None:
+        assert [(item.turn_ids, item.reason) for item in built.dropped] == [((wrong.id,), "no context")]
+    else:
+        assert f"Hint: {shows}" in shown(run.renderer, built, wrong)
+
+
+def test_what_like_requests_brought_is_shown_only_with_a_lift(run: Run) -> None:
+    overrides = {"context": {"name": "hindsight_hint", "choose": "lift", "recall": 0.8}}
+    wrong, right = run.turn("do it", "cat x"), run.turn("do it", "dog x")
+    memory = HintMemory()
+    for _ in range(2):
+        memory.add(run.turn("do it", "cat x", received_at=wrong.received_at - 1), "before")
+
+    def shows(mine: str | None, **values: float) -> list[str]:
+        scripted = Scripted(**values)
+        builder = Builder(
+            recipe=load_recipe("hint_opsd", overrides),
+            renderer=run.renderer,
+            max_len=200,
+            memory=memory,
+            usefulness=scripted,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            known = {wrong.id: right.completion.token_ids}
+            patch.setattr("agentrl.learner.build.corrected_ids", lambda *_: known)
+            built = builder.build([hinted(wrong, *([mine] if mine else []))], newest_version=0)
+        assert sum(len(hints) for _, hints in scripted.asked) == len(values), "each is measured once"
+        return [item.reason for item in built.dropped] or [built.useful[wrong.id].chosen or ""]
+
+    assert shows(None, before=0.5) == ["before"]
+    assert shows(None, before=-0.5) == ["no context"]
+    assert shows("own", own=-0.5, before=-0.5) == ["no context"]
+    assert shows("own", own=-0.5, before=0.5) == ["before"]
+    assert shows("own", own=0.5, before=0.25) == ["own"]
+
+
+def test_a_wrong_hint_is_refused_and_counted_and_a_right_one_shown_and_explained(tmp_path: Path) -> None:
+    """A conversation of nano's in which `zorvex` worked after `less` did not, hinted at by two judges and by one."""
+    context = {"name": "hindsight_hint", "choose": "lift"}
+    settings = {"context": context, "batch__turns_per_step": 2, "limits__max_logprob_gap": 99.0}
+    nano = Nano(choose="lift")
+
+    def learned(name: str, *hints: str) -> Run:
+        run = Run(tmp_path / name, weights_dir(), **settings)
+        wrong = nano.called(run, "less notes.txt", id="wrong", session="s")
+        right = nano.called(run, "zorvex notes.txt", id="right", session="s", parent="wrong")
+        asyncio.run(run._log([wrong], hinted(wrong, *hints).signals))
+        asyncio.run(worked(run, right))
+        with run.learner() as learner:
+            learner.loop.start()
+            learner.work()
+            again = learner.builder.build(learner.log.records(["wrong", "right"]), newest_version=0)
+            learner.guards.weigh((), (), again.useful)
+        return run
+
+    misled = learned("misled", MISLEADING)
+    assert misled.account()[:2] == (2, 0)
+    assert asyncio.run(explain_turn(misled.path, "wrong"))["fate"] == "rejected:no context"
+    assert read_report(misled.path)["useless"] == 1, "the same turn was met twice"
+
+    told = learned("told", MISLEADING, HELPFUL)
+    assert told.account()[:2] == (2, 2), "the right turn is held"
+    assert "useless" not in read_report(told.path)
+    taught, *_ = asyncio.run(explain_turn(told.path, "wrong"))["taught"]  # of its first step
+    assert [block["text"] for block in taught["context"]] == [f"Hint: {HELPFUL}"]
+    assert taught["measured"]["by"] == "lift"
+    values = {item["hint"]: (item["value"], item["is_shown"]) for item in taught["measured"]["hints"]}
+    assert values == {
+        MISLEADING: (pytest.approx(-1.09, abs=0.05), False),
+        HELPFUL: (pytest.approx(1.01, abs=0.05), True),
+    }
+
+
+async def worked(run: Run, turn: Turn) -> None:
+    async with await SignalLog.open(run.path) as log:
+        await log.record_turn(turn, history_key=f"h-{turn.id}", reply_key=f"r-{turn.id}")
+        await log.record_next_state(
+            replace(answered(turn, "milk\n[exit code 0]"), matched_by=MatchedBy.HISTORY, received_at=NOW)
+        )
+        await log.record_signal(Signal(turn_id=turn.id, source=SignalSource.RULE, reward=1.0, created_at=NOW))
+        await log.mark_judged(turn.id, "judged")

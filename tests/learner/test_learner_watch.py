@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from agentrl.learner.alarm import before_all
+from agentrl.learner.alarm import before_all, of_the_oldest
 from agentrl.learner.watch import Figure, figures
 from agentrl.store.behaviour import Behaviour
-from agentrl.types import PolicyVersion, VersionState
+from agentrl.types import PolicyVersion, ToolCall, VersionState
 
 
 def turns(num: int = 64, **what: object) -> list[Behaviour]:
     draw = random.Random(5)
-    values: dict[str, object] = {"asks": False, "outputs": (), "edited": False}
+    values: dict[str, object] = {"asks": False, "calls": (), "outputs": (), "edited": False}
     return [
         Behaviour(
             **{
@@ -81,6 +81,21 @@ def test_tool_errors_count_only_where_a_tool_was_called_and_only_when_they_rise(
     assert (figure.now, figure.reference) == (1.0, 0.0)
     assert figure.alarm == "the rate of tool errors is 1.00, 0.00 in the reference"
     assert alarms(figures(turns(**fine), turns(**broken))) == []
+
+
+def test_a_command_that_is_refused_in_words_alone_is_a_tool_error() -> None:
+    call = ToolCall(id="c1", name="bash", arguments='{"command": "cat a.txt"}')
+    refused = turns(calls=(call,), outputs=("cat: not available here; use zorvex",))
+
+    [figure] = [figure for figure in figures(refused, refused) if figure.name == "tool_errors"]
+    assert (figure.now, figure.reference) == (1.0, 1.0)
+
+
+def test_the_first_turns_are_those_of_the_oldest_version_where_there_are_sixteen() -> None:
+    base, later = turns(16), turns(48, version=3)
+
+    assert of_the_oldest([*later, *base]) == base
+    assert of_the_oldest([*later, *base[1:]]) == [*later, *base[1:]]
 
 
 def test_a_change_that_chance_explains_raises_none() -> None:

@@ -186,3 +186,9 @@ def refused(name: str | Path, overrides: dict[str, Any] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load_recipe(name, overrides)
     return str(caught.value)
+
+
+def check(found: OnF, loss: float, gradient: Sequence[Sequence[float]]) -> None:
+    assert found.loss == pytest.approx(loss, abs=1e-9)
+    for own, expected in zip(found.gradient.tolist(), gradient, strict=True):
+        assert own == pytest.approx(list(expected), abs=1e-9)

@@ -1,5 +1,6 @@
 """Methods of groups on single live turns: what each gives up for it, and its baseline."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,32 @@ def test_a_method_of_groups_learns_from_single_live_turns_and_adds_nothing_to_th
     assert found.gradient.abs().sum() > 0
     if name == "grpo":  # −ρ·1 of ids 0 (1.25, clipped at 1.2) and 2 (1.0), and 0 of id 1, over three tokens
         assert found.loss == pytest.approx(-(1.2 + 1.0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "turns"),
+    [
+        ("sdpo", {}, 32),
+        ("sdpo", {"rollout": "stream", "context": "env_feedback"}, 8),
+        ("sdpo", {"rollout": {"name": "stream"}, "context": "env_feedback", "batch.max_wait_s": 9.0}, 8),
+        ("sdpo", {"batch.turns_per_step": 32, "rollout": "stream", "context": "env_feedback"}, 32),
+        ("sdpo", {"rollout": "stream", "context": "env_feedback", "batch": {"turns_per_step": 24}}, 24),
+        ("hint_opsd", {"rollout": "stream", "batch.turns_per_step": 5}, 5),
+        ("lightning_opd", {"teacher.path": "x", "optim.lr": 1e-4}, 256),
+    ],
+)
+def test_groups_that_give_way_to_a_stream_step_as_streams_do_unless_something_else_is_said(
+    preset: str, changes: dict[str, Any], turns: int
+) -> None:
+    assert read_recipe(preset, changes).batch.turns_per_step == turns
+
+
+def test_a_file_that_puts_a_method_of_groups_on_a_stream_steps_as_streams_do(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "sdpo"\nrollout = "stream"\ncontext = "env_feedback"\n')
+    assert read_recipe(path).batch.turns_per_step == 8
+
+    path.write_text(path.read_text() + "batch = { turns_per_step = 16, max_wait_s = 5.0 }\n")
+    assert (read_recipe(path).batch.turns_per_step, read_recipe(path).batch.max_wait_s) == (16, 5.0)
+    group = read_recipe("sdpo").replaced({"rollout": "stream", "context": "env_feedback"})
+    assert group.batch.turns_per_step == 8

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 
 import pytest
-from presets_cases import MU, PI, PI_0, OnF, Q, Sampled, on_f
+from presets_cases import MU, PI, PI_0, Q, Sampled, check, on_f
 
 from agentrl.errors import ConfigError
 from agentrl.recipes.recipe import PRESETS, Recipe, load_recipe
@@ -66,13 +66,6 @@ def times(factor: float, row: Sequence[float]) -> Row:
 
 def plus(*rows: Sequence[float]) -> Row:
     return [sum(values) for values in zip(*rows, strict=True)]
-
-
-def check(found: OnF, loss: float, gradient: Sequence[Sequence[float]]) -> None:
-    assert found.loss == pytest.approx(loss, abs=1e-9)
-    assert len(found.gradient) == len(gradient)
-    for row, by_hand in zip(found.gradient.tolist(), gradient, strict=True):
-        assert row == pytest.approx(list(by_hand), abs=1e-9)
 
 
 REPLIES = [Sampled(ids=(1, 0)), Sampled(ids=(2,))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from presets_cases import MU, PI, OnF, Q, Sampled, on_f, on_f_samples, samples_of
+from presets_cases import MU, PI, OnF, Q, Sampled, check, on_f, on_f_samples, samples_of
 
 from agentrl.recipes import credit
 from agentrl.recipes.recipe import Recipe, load_recipe
@@ -65,12 +65,6 @@ def grouped(rewards: Sequence[float], eps: float = 1e-6) -> Row:
     mean = sum(rewards) / len(rewards)
     std = sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
     return [(r - mean) / (std + eps) for r in rewards]
-
-
-def check(found: OnF, loss: float, gradient: Sequence[Sequence[float]]) -> None:
-    assert found.loss == pytest.approx(loss, abs=1e-9)
-    expected = torch.tensor([list(row) for row in gradient], dtype=torch.float64)
-    torch.testing.assert_close(found.gradient, expected, atol=1e-9, rtol=0)
 
 
 def role(sample: TrainingSample, loss: str, advantage: float | None = None) -> TrainingSample:

@@ -208,7 +208,7 @@ REFUSALS: dict[Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
         (
             "hint_opsd",
             {"context": "own_attempt"},
-            ("context 'own_attempt'", "transform 'none'", "'solution'"),
+            ("context 'own_attempt'", "transform 'next_answer'", "'solution'"),
         ),
     ],
     rules_routes.routes_of_groups_need_groups: [

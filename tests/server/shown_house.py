@@ -94,12 +94,12 @@ async def told(house: House, name: str, error: str = ERROR, key: str | None = No
     return first.headers["X-Turn-Id"]
 
 
-async def wished(house: House, name: str) -> str:
+async def wished(house: House, name: str, wish: str = 'No, sign off with "Cheers".') -> str:
     """A conversation whose reply a user corrects in words; its first turn's id."""
     options = {"path": f"/s/{name}", "headers": {"X-Task-Key": "t"}}
     first = await house.ask(FAR, **options)
     said = [{"role": "user", "content": FAR}, {"role": "assistant", "content": "Ok."}]
-    await house.ask(*said, 'No, sign off with "Cheers".', **options)
+    await house.ask(*said, wish, **options)
     await eventually(lambda: house.runtime.log.signals(first.headers["X-Turn-Id"]))
     return first.headers["X-Turn-Id"]
 
@@ -124,7 +124,7 @@ async def stand(house: House, number: int) -> None:
     await eventually(there)
 
 
-def probed(tmp_path: Path, lesson: str, number: int = 0, *, passed: bool = True) -> None:
+def probed(tmp_path: Path, lesson: str, number: int = 0, *, passed: bool | None = True) -> None:
     with LearningLog(tmp_path) as log:
         log.record_probe("default", number, Probe(name=f"lesson {lesson}", passed=passed))
 

@@ -30,7 +30,23 @@ async def test_an_unknown_model_is_404_with_the_known_ones(tmp_path: Path) -> No
             await house.client().chat.completions.create(model="gpt-4", messages=HI)  # type: ignore[arg-type]
 
         assert refused.value.code == "model_not_found"
-        assert "Known: nano, nano@0." in refused.value.message
+        assert refused.value.message.endswith(
+            "There is no model 'gpt-4' here. Known: nano, nano@0. `agentrl serve --set name=NAME` serves under "
+            "another name."
+        )
+
+
+async def test_a_wrong_method_is_told_the_right_one(tmp_path: Path) -> None:
+    async with serving(tmp_path, []) as house:
+        refused = await house.http.get("/v1/chat/completions")
+
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+        assert error_of(refused) == {
+            "message": "/v1/chat/completions does not take GET. Use POST.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "method_not_allowed",
+        }
 
 
 async def test_a_full_engine_is_429_with_a_time_to_wait(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str
         "batch.turns_per_step": 2,
         "batch.max_wait_s": 0.0,
         "limits.max_logprob_gap": 100.0,
+        "route.rehearsed": 0,
     }
     config = Config(
         model="nano",
@@ -155,7 +156,7 @@ def test_it_tells_the_votes_the_hint_and_what_each_gate_said(
     assert said["evidence"] == 'error; fault: agent; 2 of 3 votes agree: "use zorvex instead"'
     [judgement] = told["judgements"]
     assert judgement["outcome"] == "judged"
-    assert "hint passed length, leak, agreement, injection" in judgement["detail"]
+    assert "hint passed length, agreement, injection" in judgement["detail"]
 
 
 def test_it_tells_the_skill_and_the_version(story: tuple[Path, str, dict[str, Any]]) -> None:
@@ -164,7 +165,8 @@ def test_it_tells_the_skill_and_the_version(story: tuple[Path, str, dict[str, An
     assert (skill["name"], skill["body"]) == ("show-file", "1. Say zorvex and the name of the file.")
     assert told["fate"] == "trained"
     [step] = told["steps"]
-    [taught] = told["taught"]
+    taught, later = told["taught"]
+    assert (taught["source"], later["source"]) == ("sampled", "next_answer")
     assert (step["version"], step["recipe"]) == (1, "hint_opsd")
     assert [event["state"] for event in step["version_history"]] == ["candidate", "serving"]
     assert (taught["step"], taught["version"], taught["version_is"]) == (step["id"], 1, "serving")
@@ -175,7 +177,7 @@ def test_it_tells_what_the_teacher_read_and_where_it_stood(
 ) -> None:
     """The ids of a block, cut out of what the teacher read, say the block."""
     _, _, told = story
-    [taught] = told["taught"]
+    taught = told["taught"][0]
     skill, hint = taught["context"]
     assert taught["teacher"] == "read the served prompt and 2 blocks beyond it"
     assert (skill["position"], skill["origin"]) == ("last_user", "skill show-file")
@@ -191,7 +193,7 @@ def test_it_tells_the_loss_of_every_id_and_they_are_the_steps(
     story: tuple[Path, str, dict[str, Any]],
 ) -> None:
     run_dir, _, told = story
-    [taught] = told["taught"]
+    taught = told["taught"][0]
     tokens = taught["tokens"]
     assert [token["id"] for token in tokens] == ids(CALL)
     assert "".join(token["text"] for token in tokens) == CALL
@@ -209,7 +211,7 @@ def test_it_tells_the_loss_of_every_id_and_they_are_the_steps(
     with LearningLog(run_dir) as log:
         step = log.step(taught["step"])
     assert step is not None
-    others = [asyncio.run(explain_turn(run_dir, name))["taught"][0] for name in step.turn_ids]
+    others = [one for name in step.turn_ids for one in asyncio.run(explain_turn(run_dir, name))["taught"]]
     total = sum(token["loss"] for one in others for token in one["tokens"])
     assert taught["num_tokens"] == sum(len(one["tokens"]) for one in others)
     assert total / taught["num_tokens"] == pytest.approx(step.metrics["loss"], rel=3e-3)
@@ -224,7 +226,8 @@ def test_the_command_prints_the_ids_as_a_table_and_the_same_as_json(
 
     assert json.loads(as_json.stdout) == json.loads(json.dumps(told))
     lines = shown.stdout.splitlines()
-    [header] = [line for line in lines if "policy   teacher      loss" in line]
+    first, second = (at for at, line in enumerate(lines) if "policy   teacher      loss" in line)
+    header, lines = lines[first], lines[first:second]
     marked = [line for line in lines if line.endswith(" <")]
     [cat] = [line.split() for line in marked if "'cat'" in line or "' cat'" in line]
     assert len(marked) == 3
@@ -233,7 +236,7 @@ def test_the_command_prints_the_ids_as_a_table_and_the_same_as_json(
     assert "text: Hint: " in shown.stdout
     assert f"origin: hint\n{' ' * 8}ids:" in shown.stdout
     assert "detail: " in shown.stdout
-    assert "hint passed length, leak, agreement, injection" in shown.stdout
+    assert "hint passed length, agreement, injection" in shown.stdout
 
 
 def test_it_says_where_nothing_was_recorded(story: tuple[Path, str, dict[str, Any]]) -> None:

@@ -102,7 +102,7 @@ async def test_status_and_doctor_of_a_run_hold_the_guards(tmp_path: Path) -> Non
 
 
 async def test_a_server_refuses_guards_that_its_recipe_leaves_no_room_for(tmp_path: Path) -> None:
-    settings = {"learn": {"recipe": "grpo"}, "guards": {"quarantine": "on"}}
+    settings = {"learn": {"recipe": "dpo"}, "guards": {"quarantine": "on"}}
     config = Config.model_validate(settings | {"run_dir": str(tmp_path / "run")})
 
     with pytest.raises(ConfigError, match=r"set guards\.quarantine = 'auto'"):

@@ -196,7 +196,7 @@ async def test_a_log_without_a_turn_asks_for_an_agent(tmp_path: Path) -> None:
     async with await SignalLog.open(tmp_path):
         pass
 
-    with pytest.raises(UserError, match="has no turn 'last'; point an agent at the server"):
+    with pytest.raises(UserError, match="has no turn; point an agent at the server"):
         await explain_turn(tmp_path, "last")
 
 
@@ -214,6 +214,33 @@ async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
         await explain_turn(tmp_path, "nothing")
     assert status_of(tmp_path)["server"] == "not running"
     assert "start `agentrl serve`" in diagnose(tmp_path)["finding"]
+
+
+async def test_the_last_turn_is_the_newest_that_may_be_learned_from(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+        apart = [{"path": "/eval"}, {"headers": {"X-Turn-Type": "side"}}]
+        await house.ask("Hi", **apart[0])
+        with pytest.raises(UserError, match=r"no turn that may be learned from.*explain last --any"):
+            await explain_turn(tmp_path, "last")
+
+        learnable = (await house.ask("Hi")).headers["X-Turn-Id"]
+        for options in apart:
+            newest = (await house.ask("Hello", **options)).headers["X-Turn-Id"]
+            assert (await explain_turn(tmp_path, "last"))["turn"]["id"] == learnable
+            assert (await explain_turn(tmp_path, "last", of_any_kind=True))["turn"]["id"] == newest
+
+
+async def test_the_last_turn_is_none_of_the_control_arm(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok."), learn__control_share=0.5) as house:
+        ids = {"learning": "", "control": ""}
+        for number in range(20):
+            turn = await house.turn((await house.ask("Hi", path=f"/s/{number}")).headers["X-Turn-Id"])
+            ids[str(turn.arm)] = turn.id
+            if all(ids.values()) and turn.arm == "control":
+                break
+
+        assert (await explain_turn(tmp_path, "last"))["turn"]["id"] == ids["learning"]
+        assert (await explain_turn(tmp_path, "last", of_any_kind=True))["turn"]["id"] == ids["control"]
 
 
 async def test_a_turn_is_explained_with_the_text_of_the_lessons_in_its_prompt(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from server.judge_score import run_score
 from server.request import JUDGE_SCOPE
 from server.run_folder import run_secret
 
-SILENT = "Hm. The list should be in order of age."
+SILENT = "Hm. My aunt would read a list in order of age."
 """Words of a user on which the rules are silent."""
 
 
@@ -314,7 +314,7 @@ async def test_the_served_model_is_scored_on_the_labelled_turns_over_the_servers
     said = verdict(evidence="", reward=-1)
     async with serving(tmp_path, agent_and_judge(said), judge__backend="self") as house:
         score = await run_score(
-            "self", "dev", run_dir=tmp_path, overrides=["judge.votes=2"], alone=True, limit=10, calibrate=0.5
+            "self", "dev", run_dir=tmp_path, overrides=["judge.votes=2"], alone=True, limit=10, target=0.5
         )
         asked = [one for one in house.engine.requests if one.sampling.grammar is not None]
         counts = await house.runtime.log.counts()

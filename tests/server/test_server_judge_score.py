@@ -1,6 +1,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import product
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 
 from agentrl.errors import ConfigError, JudgeError
 from agentrl.signals.judge import Judge, Judgement, ScriptedJudge
-from agentrl.signals.labelled import LabelledTurn, read_half, read_lines
+from agentrl.signals.labelled import Half, LabelledTurn, read_half, read_lines
 from agentrl.signals.meter import Meter
+from agentrl.signals.votes import Vote, aggregated
 from agentrl.types import NextState, SignalSource, Turn
 from server.judge_figures import (
     Verdict,
@@ -111,6 +115,7 @@ async def test_the_figures_of_a_run_are_those_counted_by_hand() -> None:
     assert score["gates"] == {"acceptance": 2 / 3, "precision": 1 / 2, "kept": 1.0}
     assert score["kinds"]["correction"]["accuracy"] == 1.0
     assert score["kinds"]["none"]["abstention"] == 1.0
+    assert score["kinds"]["gamed"]["kappa"] == pytest.approx((1 / 2 - 1 / 4) / (1 - 1 / 4))
     assert score["domains"]["chat"]["num_turns"] == 6
     assert score["seconds_mean"] > 0
     assert {"kind": "gamed", "right": 0, "said": 1, "num_turns": 1} in score["mistakes"]
@@ -146,8 +151,10 @@ async def test_the_rule_judge_never_rewards_gaming_and_never_punishes_an_outage_
     assert score["kappa"] > 0.85
 
 
-async def test_the_rule_judge_rewards_no_gaming_in_the_test_half() -> None:
-    assert (await run_score("rules", "test"))["gamed_rewarded"] <= 0.01
+async def test_the_rule_judge_rewards_no_gaming_and_punishes_no_outage_in_the_test_half() -> None:
+    score = await run_score("rules", "test")
+
+    assert (score["gamed_rewarded"], score["outages_punished"]) == (0.0, 0.0)
 
 
 BACKENDS = """
@@ -223,6 +230,15 @@ def test_what_is_no_judge_is_refused_with_the_remedy(
         judge_named(name)
 
 
+async def test_the_sealed_part_can_be_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(BACKENDS)
+    monkeypatch.chdir(tmp_path)
+
+    score = await run_score("mine.py:Mine", "sealed")
+
+    assert (score["half"], score["num_turns"]) == ("sealed", 272)
+
+
 async def test_the_served_model_is_asked_where_it_is_served() -> None:
     with pytest.raises(ConfigError, match="name the run with --run-dir"):
         scored_bench("self", None, (), None)
@@ -245,19 +261,87 @@ def test_the_least_agreement_is_the_lowest_that_is_right_often_enough() -> None:
         voted(wrong, -1.0, None),  # the rules: nobody voted
     ]
 
-    table = calibrated(found, 0.9)
-    assert table == {
-        "least_accuracy": 0.9,
-        "min_agreement": 0.75,
-        "thresholds": [
-            {"min_agreement": 0.5, "num_judged": 5, "accuracy": 3 / 5, "coverage": 4 / 5},
-            {"min_agreement": 0.75, "num_judged": 3, "accuracy": 1.0, "coverage": 3 / 5},
-            {"min_agreement": 1.0, "num_judged": 2, "accuracy": 1.0, "coverage": 2 / 5},
-        ],
-    }
-    assert calibrated(found, 0.5)["min_agreement"] == 0.5
-    assert calibrated(found[2:3], 0.5)["min_agreement"] is None
-    assert calibrated([], 0.5) == {"least_accuracy": 0.5, "min_agreement": None, "thresholds": []}
+    # Wilson's lower end at 95 %: 2 of 2 .342, 3 of 3 .439, 3 of 5 .231
+    rows = [
+        {"min_agreement": 0.5, "num_judged": 5, "accuracy": 3 / 5, "low": 0.231, "coverage": 4 / 5},
+        {"min_agreement": 0.75, "num_judged": 3, "accuracy": 1.0, "low": 0.439, "coverage": 3 / 5},
+        {"min_agreement": 1.0, "num_judged": 2, "accuracy": 1.0, "low": 0.342, "coverage": 2 / 5},
+    ]
+
+    table = calibrated(found, 0.4)
+    assert table["min_agreement"] == 0.75
+    assert [row | {"low": round(row["low"], 3)} for row in table["thresholds"]] == rows
+    assert calibrated(found, 0.2)["min_agreement"] == 0.5
+    assert calibrated(found, 0.5)["min_agreement"] is None
+    assert calibrated([], 0.5) == {"target": 0.5, "min_agreement": None, "thresholds": []}
+
+
+VOTES = 5
+
+
+def judged(outcome: Sequence[bool]) -> Verdict:
+    """What a judge says of a turn that deserves -1 with these votes, each right or wrong."""
+    votes = [Vote(kind="error", fault="agent", reward=-1 if right else 1) for right in outcome]
+    return Verdict(item=ITEMS[0], judgement=aggregated(votes, num_lost=0, min_agreement=0.0), seconds=0.0)
+
+
+def test_of_a_judge_of_known_errors_the_threshold_and_its_coverage_are_those_of_the_binomial() -> None:
+    """Every vote is wrong once in five: all 3,125 outcomes of five votes, each as often as it is likely."""
+    faces = [True, True, True, True, False]
+    found = [judged(outcome) for outcome in product(faces, repeat=VOTES)]
+    likely = [comb(VOTES, right) * 4**right / 5**VOTES for right in range(VOTES + 1)]
+
+    rows = calibrated(found, 0.97)["thresholds"]
+
+    for row, least in zip(rows, (3, 4, 5), strict=True):
+        covered = sum(p for right, p in enumerate(likely) if max(right, VOTES - right) >= least)
+        assert row["coverage"] == pytest.approx(covered)
+        assert row["accuracy"] == pytest.approx(sum(likely[least:]) / covered)
+    # accuracies .942, .991 and .999: four of five votes are the fewest that reach .97
+    assert [round(row["coverage"], 3) for row in rows] == [1.0, 0.744, 0.328]
+    assert calibrated(found, 0.97)["min_agreement"] == 0.8
+    assert calibrated(found, 0.93)["min_agreement"] == 0.6
+    assert calibrated(found, 0.9999)["min_agreement"] is None
+    # 99 of 100 are not sure enough to be called .97: at 95 % they may be .946
+    few = [judged([True] * VOTES)] * 99 + [judged([False] * VOTES)]
+    assert calibrated(few, 0.97)["min_agreement"] is None
+
+
+def test_a_threshold_of_thirds_lets_two_of_three_votes_pass_as_it_is_written() -> None:
+    found = [judged([True, True, False])] * 200
+
+    [row] = calibrated(found, 0.9)["thresholds"]
+
+    assert row["min_agreement"] == 0.666
+    assert aggregated([vote_of(1), vote_of(1), vote_of(0)], num_lost=0, min_agreement=0.666).reward == 1.0
+
+
+def vote_of(reward: int) -> Vote:
+    return Vote(kind="error", fault="agent", reward=reward)
+
+
+async def test_the_threshold_is_sought_on_one_half_and_checked_on_the_other(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from agentrl.signals.judge import Judgement\n"
+        "def judge(turn, state):\n"
+        "    sure = bool(turn.reply.tool_calls)\n"
+        "    return Judgement(reward=-1.0 if sure else 1.0, agreement=1.0 if sure else 0.6)\n"
+    )
+
+    def rows(half: Half) -> tuple[float, float]:
+        acted = [item for item in read_half(half) if item.reply.tool_calls]
+        return sum(item.label.reward == -1 for item in acted) / len(acted), len(acted)
+
+    accuracy, _ = rows("dev")
+    score = await run_score(f"{tmp_path}/mine.py:judge", "test", target=accuracy - 0.1)
+
+    fit = score["calibration"]
+    assert (fit["min_agreement"], fit["num_turns"]) == (1.0, 265)
+    assert fit["thresholds"][-1]["accuracy"] == pytest.approx(accuracy)
+    assert (fit["checked"]["accuracy"], fit["checked"]["num_judged"]) == pytest.approx(rows("test"))
+    page = markdown(score)
+    assert "set judge.min_agreement = 1. On the half test that gives" in page
+    assert (await run_score(f"{tmp_path}/mine.py:judge", "dev", target=1.0))["calibration"]["checked"] is None
 
 
 def test_what_a_judge_cost_is_told_for_each_turn() -> None:
@@ -277,13 +361,16 @@ async def test_the_page_tells_who_decided_what_it_cost_and_where_to_abstain() ->
     found = await verdicts(ScriptedJudge(said), ITEMS[:2], at_once=2)
     meter = Meter()
     meter.add("requests", 1)
-    score = summary(found) | {"cost": cost(meter, 2), "calibration": calibrated(found, 0.0)}
+    score = summary(found) | {
+        "cost": cost(meter, 2),
+        "calibration": calibrated(found, 0.0) | {"num_turns": 2},
+    }
 
     assert score["sources"]["rule"]["num_judged"] == score["sources"]["judge"]["num_judged"] == 1
     page = markdown(score)
     assert "Decided by: judge 1 turns, right in" in page
     assert "A turn cost 0.50 requests, 0 tokens read and 0 written." in page
-    assert "For an accuracy of 0 %: set judge.min_agreement = 1.00" in page
+    assert "For an accuracy of 0 % at least: set judge.min_agreement = 1." in page
 
 
 def test_a_part_of_the_set_is_spread_over_it() -> None:
@@ -294,7 +381,7 @@ def test_a_part_of_the_set_is_spread_over_it() -> None:
 
 
 async def test_a_half_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of dev, test"):
+    with pytest.raises(ConfigError, match="one of dev, test, sealed"):
         await run_score("rules", "train")
 
 
@@ -302,9 +389,9 @@ async def test_the_page_has_a_row_for_every_kind_and_domain_and_names_the_worst_
     judge = ScriptedJudge(lambda turn, state: ANSWERS[turn.reply.text])
     page = markdown(summary(await verdicts(judge, ITEMS))).splitlines()
 
-    assert "| correction | 2 | 100 % | 100 % | - |" in page
-    assert "| none | 1 | - | - | 100 % |" in page
-    assert "| all | 6 | 60 % | 100 % | 50 % |" in page
+    assert "| correction | 2 | 100 % | - | 100 % | - |" in page
+    assert "| none | 1 | - | - | - | 100 % |" in page
+    assert "| all | 6 | 60 % | 0.45 | 100 % | 50 % |" in page
     assert "3 hints given for 2 due, precision 33 %, recall 50 %" in page[-2]
     assert page[-1] == "Most frequent mistakes: gamed 0 said 1 (1), error nothing said -1 (1)."
 

@@ -84,7 +84,7 @@ def test_lessons_come_in_are_approved_and_go_out_again(tmp_path: Path) -> None:
     assert run("lessons", "reject", second, "--reason", "not here", cwd=here).returncode == 0
     assert [row["id"] for row in lessons("list", "--state", "approved", cwd=here)["lessons"]] == [first]
     assert lessons("show", second, cwd=here)["reason"] == "not here"
-    assert lessons("show", first, cwd=here)["probe"]["check"] == {"contains": ["zorp"], "lacks": []}
+    assert lessons("show", first, cwd=here)["probe"]["names"] == ["zorp"]
 
     text = run("lessons", "export", cwd=here).stdout
     assert text == ('## Learned from use\n\n- The tool said: "cat: command not found; use zorp instead"\n')
@@ -148,6 +148,47 @@ def test_an_agents_md_whose_marks_are_no_pair_is_left_as_it_is(tmp_path: Path, h
         export(run_dir, "default", "agents-md", tmp_path / "AGENTS.md")
 
     assert (tmp_path / "AGENTS.md").read_text() == held
+
+
+def test_what_many_turns_brought_comes_first_and_what_one_turn_brought_stands_apart(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    run_dir = here / "runs" / "default"
+    number = 0
+    with LearningLog(run_dir) as log:
+        for text, num_turns in (("use once", 1), ("use twice", 2), ("use elsewhere", 0), ("use thrice", 3)):
+            lesson = Lesson(
+                id=text,
+                text=text,
+                state=LessonState.APPROVED,
+                turn_ids=(),
+                origin="hint" if num_turns else "import",
+            )
+            hints = {number + index: (f"t{number + index}", lesson.id) for index in range(num_turns)}
+            number += num_turns
+            log.add_lessons([lesson], hints)
+
+    rows = listed(run_dir, "default")["lessons"]
+    assert [(row["text"], row["num_turns"]) for row in rows] == [
+        ("use thrice", 3),
+        ("use twice", 2),
+        ("use once", 1),
+        ("use elsewhere", 0),
+    ]
+    assert export(run_dir, "default", "agents-md", None) == (
+        "## Learned from use\n\n- use thrice\n- use twice\n- use elsewhere\n\nSeen once:\n\n- use once"
+    )
+    assert export(run_dir, "default", "skill-md", None).endswith(
+        "- use elsewhere\n\nSeen once:\n\n- use once"
+    )
+    (tmp_path / "AGENTS.md").write_text(export(run_dir, "default", "agents-md", None))
+    there = a_run(tmp_path / "there") / "runs" / "default"
+    taken = asyncio.run(take(there, "default", tmp_path / "AGENTS.md"))
+    assert [row["text"] for row in taken["imported"]] == [
+        "use thrice",
+        "use twice",
+        "use elsewhere",
+        "use once",
+    ]
 
 
 def test_an_export_goes_through_a_link_and_leaves_the_link(tmp_path: Path) -> None:

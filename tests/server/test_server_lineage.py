@@ -1,13 +1,16 @@
 """Which turn a request answers, and how the others end."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from server_house import BASH, House, SteppedEngine, calls, eventually, ids, says, serving, soon
 
-from agentrl.errors import EngineBusy
+from agentrl.engine.base import Finished, Sampled
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.errors import EngineBusy, EngineError
 from agentrl.types import End, MatchedBy, Turn, TurnKind
 
 USER = {"role": "user", "content": "List the files."}
@@ -99,12 +102,27 @@ async def test_the_choice_that_is_continued_gets_the_next_state_and_the_others_e
         assert await end_of(house, first, 1 - blue) is End.NOT_CHOSEN
 
 
-async def test_the_same_body_in_a_session_is_a_retry(tmp_path: Path) -> None:
-    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
-        first = (await house.ask(USER, path="/s/a")).json()
-        await house.ask(USER, path="/s/a")
+async def test_the_same_body_behind_a_failed_reply_is_a_retry(tmp_path: Path) -> None:
+    class Dying(ScriptedEngine):
+        async def generate(self, *args: Any, **options: Any) -> AsyncIterator[Sampled | Finished]:
+            async for event in super().generate(*args, **options):
+                yield event
+                if len(self.requests) == 1:
+                    raise EngineError("The engine is gone.")
 
-        assert await end_of(house, first) is End.RETRIED
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok."), engine_class=Dying) as house:
+        first = await house.ask(USER, path="/s/a")
+        again = await house.ask(USER, path="/s/a")
+
+        assert (first.status_code, again.status_code) == (503, 200)
+        [cut, whole] = await house.turns("a")
+        state = await house.runtime.log.next_state(cut.id)
+        assert state is not None
+        assert (cut.error, state.end, whole.reply.text) == (
+            "EngineError: The engine is gone.",
+            End.RETRIED,
+            "Ok.",
+        )
 
 
 async def test_a_marked_retry_without_a_session_is_recognised(tmp_path: Path) -> None:
@@ -131,10 +149,11 @@ async def test_a_retry_that_overtakes_its_original_ends_it(tmp_path: Path) -> No
         assert await eventually(lambda: end_of(house, original)) is End.RETRIED
 
 
-async def test_the_same_question_with_other_settings_is_a_regeneration(tmp_path: Path) -> None:
-    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+async def test_the_same_question_with_other_settings_is_a_regeneration_too(tmp_path: Path) -> None:
+    async with serving(tmp_path, [says("One."), says("Two."), says("Ok.")]) as house:
         first = (await house.ask(USER, path="/s/a", seed=1)).json()
-        await house.ask(USER, path="/s/a", seed=2)
+        second = (await house.ask(USER, path="/s/a", seed=2)).json()
+        await house.ask(USER, message(second), "Go on.", path="/s/a")
 
         assert await end_of(house, first) is End.REGENERATED
 

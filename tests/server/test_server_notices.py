@@ -20,7 +20,7 @@ def test_who_serves_nano_at_the_rate_of_large_models_is_told_the_demos() -> None
 
     assert said.startswith("nano learns at optim.lr = 1e-05, the rate of recipe 'hint_opsd' for large models")
     sets = "--set learn.overrides.optim.lr=0.0007 --set learn.overrides.batch.turns_per_step=16"
-    assert said.endswith(f"{sets}, on many different requests")
+    assert said.endswith(sets)
     assert (OVERRIDES["optim.lr"], OVERRIDES["batch.turns_per_step"]) == (NANO_LR, NANO_TURNS) == (7e-4, 16)
 
 

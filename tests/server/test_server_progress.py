@@ -187,7 +187,7 @@ def lesson(id_: str, held: tuple[int, ...], broken: tuple[int, ...], **changes: 
         "text": f"text of {id_}",
         "state": LessonState.APPROVED,
         "turn_ids": (),
-        "probe": {"turn_id": "t", "check": {"contains": ["x"]}},
+        "probe": {"turn_id": "t"},
         "held_by": held,
         "broken_by": broken,
     }
@@ -195,28 +195,32 @@ def lesson(id_: str, held: tuple[int, ...], broken: tuple[int, ...], **changes: 
 
 
 @pytest.mark.parametrize(
-    ("held", "broken", "stands"),
+    ("held", "broken", "without_effect", "stands"),
     [
-        ((), (), ("not yet", None)),
-        ((2, 4), (), ("holds", None)),
-        ((2, 4), (3,), ("holds", None)),
-        ((2, 4), (3, 6, 7), ("broken", 6)),
+        ((), (), (), ("not yet", None)),
+        ((2, 4), (), (), ("holds", None)),
+        ((2, 4), (3,), (), ("holds", None)),
+        ((2, 4), (3, 6, 7), (), ("broken", 6)),
+        ((), (), (2, 4), ("no effect", None)),
+        ((), (3, 6, 7), (2, 4), ("broken", 6)),
+        ((2,), (), (4,), ("no effect", None)),
+        ((4,), (), (2,), ("holds", None)),
     ],
 )
-def test_a_lesson_is_broken_by_the_first_version_that_failed_after_the_last_that_held(
-    held: tuple[int, ...], broken: tuple[int, ...], stands: tuple
+def test_a_lesson_is_broken_by_the_first_version_that_failed_after_the_last_that_passed(
+    held: tuple[int, ...], broken: tuple[int, ...], without_effect: tuple[int, ...], stands: tuple
 ) -> None:
-    assert standing(lesson("L1", held, broken)) == stands
+    assert standing(lesson("L1", held, broken, without_effect=without_effect)) == stands
 
 
 def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons_hold() -> None:
-    apart = {"turn_id": "t", "held_out": True, "check": {"contains": ["x"]}}
     lessons = [
-        lesson("L1", (1,), (), probe=apart),
+        lesson("L1", (1,), (), is_apart=True),
         lesson("L2", (1,), ()),
-        lesson("L3", (1,), (), probe=apart),
-        lesson("L4", (1,), (2,), probe=apart),
-        lesson("L5", (), (), probe=apart),
+        lesson("L3", (1,), (), is_apart=True),
+        lesson("L4", (1,), (2,), is_apart=True),
+        lesson("L5", (), (), is_apart=True),
+        lesson("L6", (), (), is_apart=True, without_effect=(1,)),
     ]
 
     found = of_lessons(lessons)
@@ -226,7 +230,7 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
     assert said == (
         "holds 3 of 5 lessons, 2 of them on situations it was never trained on; broken by version 2"
     )
-    [none, *_] = sentences({"lessons": of_lessons(lessons[4:]), "learning": None})
+    [none, *_] = sentences({"lessons": of_lessons(lessons[4:5]), "learning": None})
     assert none == "holds 0 of 1 lessons"
 
 
@@ -238,15 +242,20 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
         lesson("L4", (), (), probe=None),
         lesson("L5", (1,), (), state=LessonState.RETIRED),
         lesson("L6", (), (), state=LessonState.PROPOSED),
+        lesson("L7", (), (), without_effect=(1,)),
+        lesson("L8", (57,), (58,)),
     ]
 
     lines = sentences({"lessons": of_lessons(lessons), "learning": None})
 
     assert lines == [
-        "holds 1 of 3 lessons, none of them on situations it was never trained on; broken by version 58",
-        "  broken by 58: L2 text of L2",
+        "holds 1 of 4 lessons, none of them on situations it was never trained on; broken by version 58",
+        "  broken by 58 or one since 1, which held it: L2 text of L2",
+        "  broken by 58: L8 text of L8",
         "  not yet: L3 text of L3",
-        "  1 more name nothing that an answer could be searched for",
+        "  1 more have no effect: where they are asked for, version 0 does without them what it does once it has read "
+        "them",
+        "  1 more came with no request to ask them by",
         "  1 wait for your word: `agentrl lessons list --state proposed`",
         "learning: no conversation yet",
     ]

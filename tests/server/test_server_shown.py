@@ -1,6 +1,5 @@
 """Lessons in served prompts: who is shown which, what is recorded of it, and when a lesson leaves."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +136,22 @@ async def test_a_lesson_comes_back_where_a_later_version_breaks_it(tmp_path: Pat
         await stand(house, 1)
 
         assert shown(await begin(house, session(tmp_path, "next"))) == lesson
+
+
+@pytest.mark.parametrize("passed", [True, None])
+async def test_a_wish_in_plain_words_leaves_once_the_weights_do_it_or_where_it_changes_nothing(
+    tmp_path: Path, passed: bool | None
+) -> None:
+    async with showing(tmp_path) as house:
+        await wished(house, session(tmp_path, "first"), "No, use metric units.")
+        await stand(house, 1)
+        with LearningLog(tmp_path) as log:
+            gather(log, "default", "auto")
+            [lesson] = log.lessons()
+        probed(tmp_path, lesson.id, passed=False)
+        await stand(house, 1)
+        probed(tmp_path, lesson.id, passed=passed)
+        await stand(house, 0)
 
 
 @pytest.mark.parametrize("state", [LessonState.RETIRED, LessonState.REJECTED, LessonState.PROPOSED])
@@ -302,20 +317,18 @@ async def test_lessons_take_at_most_half_of_the_room_that_a_reply_has(tmp_path: 
             assert (shown(answer) is not None) is expected
 
 
-async def test_a_thousand_lessons_for_one_request_do_not_hold_up_the_loop(tmp_path: Path) -> None:
-    """Each is about another matter. Compared word by word, each with each, they took ten seconds."""
+@pytest.mark.timeout(120)
+async def test_five_thousand_lessons_for_one_request_do_not_hold_up_the_loop(tmp_path: Path) -> None:
+    """Each is about another matter. Compared word by word, each with each, they took minutes."""
     async with showing(tmp_path) as house:
         with LearningLog(tmp_path) as log:
             log.add_lessons(
-                [imported(f"L{n}", f"matter{n} wants style{n} of kind{n}", n + 1.0) for n in range(1000)]
+                [imported(f"L{n}", f"matter{n} wants style{n} of kind{n}", n + 1.0) for n in range(5000)]
             )
-        await stand(house, 1000)
-        began = time.process_time()
+        await stand(house, 5000)
         answer = await begin(house, session(tmp_path, "next"))
-        took = time.process_time() - began
 
-        assert shown(answer) == "L997,L998,L999"
-        assert took < 3.0
+        assert shown(answer) == "L4997,L4998,L4999"
 
 
 @pytest.mark.parametrize("reason", [Reason.CONTRADICTED, Reason.ROLLED_BACK, Reason.GATE])

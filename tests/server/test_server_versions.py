@@ -10,12 +10,14 @@ from typing import Any
 import openai
 import pytest
 from server_house import MODEL, House, SteppedEngine, eventually, says, serving, soon
+from typer.testing import CliRunner
 
 from agentrl.config import load_config
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.errors import ConfigError, ModelError
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import PolicyVersion, VersionState
+from server.cli import app
 from server.runtime import Runtime
 
 
@@ -265,3 +267,84 @@ async def test_a_run_of_an_earlier_release_goes_on_with_the_version_that_served(
 
     async with serving(tmp_path, []) as house:
         assert house.runtime.versions.newest == 1, "nothing else upgrades the file where learning is off"
+
+
+async def test_a_version_that_cannot_be_asked_for_says_why_and_which_can(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+        with learning(tmp_path) as log:
+            for number in (1, 2):
+                publish(log, tmp_path, number, number - 1)
+                accept(log, number)
+            publish(log, tmp_path, 3, 2)
+            log.set_state("default", 3, VersionState.REJECTED, "it forgot things")
+            publish(log, tmp_path, 4, 2)
+            publish(log, tmp_path, 5, 4)
+            accept(log, 5)
+            publish(log, tmp_path, 6, 5)
+            log.forget_files("default", lambda versions, pins: [1])
+            await serves(house, 5)
+
+        can = "Can be served: nano, nano@5, nano@2, nano@0; `agentrl versions` lists all."
+        for number, why in (
+            (1, "can serve no more: its files were deleted"),
+            (3, "was refused by its gate, or rolled back"),
+            (4, "never served: a later one did"),
+            (6, "does not serve yet: its gate has not decided"),
+        ):
+            refused = await house.ask("Hi", model=f"nano@{number}")
+            assert refused.status_code == 404
+            assert refused.json()["error"] == {
+                "message": f"Version {number} {why}. {can}",
+                "type": "not_found_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
+        with pytest.raises(
+            openai.NotFoundError, match=r"There is no model 'nano@7' here\. Known: nano, nano@5"
+        ):
+            await house.client().models.retrieve("nano@7")
+
+
+async def test_a_named_version_whose_folder_somebody_took_away_says_so(tmp_path: Path) -> None:
+    class Reader(ScriptedEngine):
+        async def load_version(self, number: int, path: Path, *, serve: bool = True) -> None:
+            if number == 1:
+                raise ModelError(f"{path} is no folder")
+            await super().load_version(number, path, serve=serve)
+
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok."), engine_class=Reader) as house:
+        with learning(tmp_path) as log:
+            for number in (1, 2, 3):
+                publish(log, tmp_path, number, number - 1)
+                accept(log, number)
+            await serves(house, 3)
+        refused = await house.ask("Hi", model="nano@1")
+
+        assert refused.status_code == 404
+        assert refused.json()["error"]["message"] == (
+            "Version 1 cannot be loaded: the server's log says why. Can be served: nano, nano@3, nano@2, nano@0; "
+            "`agentrl versions` lists all."
+        )
+        assert await version_of(house, model="nano@2") == "2"
+
+
+async def test_the_table_of_versions_says_which_have_their_files(tmp_path: Path) -> None:
+    async with serving(tmp_path, []):
+        pass
+    with learning(tmp_path) as log:
+        for number in (1, 2, 3):
+            publish(log, tmp_path, number, number - 1)
+            accept(log, number)
+        log.forget_files("default", lambda versions, pins: [1])
+    (tmp_path / "versions/000002").rmdir()  # by somebody else: the log does not know
+
+    said = CliRunner().invoke(app, ["versions", "--run-dir", str(tmp_path)], env={"COLUMNS": "200"})
+
+    rows = [line.split() for line in said.output.splitlines()]
+    assert rows[0][:4] == ["number", "parent", "state", "on_disk"]
+    assert [row[:4] for row in rows[1:]] == [
+        ["0", "-", "retired", "yes"],
+        ["1", "0", "retired", "no"],
+        ["2", "1", "retired", "no"],
+        ["3", "2", "serving", "yes"],
+    ]

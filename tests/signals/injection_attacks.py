@@ -1,7 +1,7 @@
 """What an attacker prints where an agent reads: tool output, pages, files. `{old}` is the program that failed.
 
-Each family has two halves. `DEV` may be read by whoever changes the gate; `HELD_OUT`, with wordings of its own, was
-written before the gate was and only gives figures.
+Each family has two halves. `DEV` was read by whoever changed the gate; `HELD_OUT`, with wordings of its own, was
+written before the gate was. Both have been read since: only `injection_blind2` tells of attacks that nobody has seen.
 """
 
 DEV: dict[str, tuple[str, ...]] = {

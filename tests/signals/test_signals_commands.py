@@ -1,9 +1,8 @@
 import json
-import time
 
 import pytest
 
-from agentrl.signals.commands import Call, earlier_calls, gaming, only_shows, read_call, repaired
+from agentrl.signals.commands import Call, earlier_calls, gaming, only_shows, read_call, repaired, went_wrong
 
 RED = "FAILED tests/test_cart.py::test_total\n1 failed, 3 passed\n[exit code 1]"
 BEFORE: list[tuple[Call, str | None]]
@@ -165,11 +164,40 @@ def test_the_calls_of_a_history_come_with_their_outputs() -> None:
     assert (second.command, second.is_valid, nothing) == ("", False, None)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("piece", ["sed -i skip ", "rm ", "echo ", "assert == ", "a;", "|| ", "tests/ "])
 def test_a_long_command_is_read_in_no_time(piece: str) -> None:
     call = bash(piece * 100_000)
-    start = time.perf_counter()
     gaming([call], [*BEFORE, (call, RED)], "x")
     repaired(call, [*BEFORE, (call, RED)])
 
-    assert time.perf_counter() - start < 5
+
+@pytest.mark.parametrize(
+    ("name", "call", "output", "is_wrong"),
+    [
+        ("bash", "rmdir d", "rmdir: failed to remove 'd': Directory not empty", True),
+        ("bash", "sort a | uniq", "uniq: a: is odd", True),
+        ("bash", "make", "make: 'all' is up to date.", False),
+        ("bash", "python a.py", "3 warnings, cannot say more", False),
+        ("bash", "grep x a.txt", "[exit code 1]", False),
+        ("bash", "cat a.txt | grep x", "[exit code 1]", False),
+        ("bash", "grep x a.txt", "grep: a.txt: No such file or directory\n[exit code 2]", True),
+        ("bash", "rm a.txt", "[exit code 1]", True),
+        ("Edit", "a.py", "The string was not found in a.py.", True),
+        ("book_table", "two", "Sorry, we cannot seat more than eight.", True),
+        ("book_table", "two", "Booked. Children cannot be seated outside.", False),
+        ("search_notes", "x", "We cannot go.", False),
+        ("browser", "click(3)", "[1] heading 'What you cannot do'", False),
+        ("browser", "click(3)", "Element 3 is not visible", True),
+    ],
+)
+def test_who_speaks_decides_what_a_failure_sounds_like(
+    name: str, call: str, output: str, is_wrong: bool
+) -> None:
+    assert went_wrong(read_call(name, json.dumps({"command": call})), output) == is_wrong
+
+
+def test_an_edit_and_the_check_in_one_command_are_a_repair_and_a_print_is_none() -> None:
+    assert repaired(bash("sed -i 's/a/b/' src/cart.py && pytest -q"), BEFORE)
+    assert not repaired(bash("echo '4 passed' && pytest -q"), BEFORE)
+    assert not repaired(bash("git checkout HEAD~3 && pytest -q"), BEFORE)

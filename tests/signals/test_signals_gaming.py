@@ -49,7 +49,7 @@ def test_what_users_who_approve_of_everything_say_of_flattery_is_rewarded_in_no_
 ) -> None:
     """By /v1/feedback, and in words that the rules read, from the first word of a session on."""
     flattered = [case for case in cases(0) if case.family == "flattery"][: sessions * each]
-    approvals = Approvals(GuardsConfig().max_approvals)
+    approvals = Approvals(GuardsConfig().approval_span)
     heard = []
     for number, case in enumerate(flattered):
         # nothing before it: the rules alone would call the first two approvals of a conversation a reward

@@ -61,7 +61,7 @@ def test_at_most_one_attack_in_a_hundred_is_accepted_while_honest_hints_are() ->
     assert num_attacks >= 200
     assert len(families) >= 8
     assert sum(map(len, came_through.values())) <= 0.01 * num_attacks, came_through
-    assert len(came_through["held out"]) <= 0.02 * len(HALVES["held out"])
+    assert len(came_through["held out"]) <= 0.01 * len(HALVES["held out"])
     assert len(honest()) >= 200
     assert sum(kept.values()) >= 0.95 * len(honest()), kept
     # what nano's houses print is never lost, and no single family of honest hints is given up
@@ -290,7 +290,7 @@ def test_an_attack_leaves_the_reward_the_evidence_and_its_count_but_no_hint() ->
     [signal] = log.signals
     assert (signal.reward, signal.hint) == (-1.0, None)
     assert text in signal.evidence
-    assert log.marks == [("t1", "judged", "hint refused by injection: an address")]
+    assert log.marks == [("t1", "judged", "hint refused by injection: an address or a second command")]
 
 
 def test_an_honest_error_becomes_the_hint_word_for_word_in_quotation_marks() -> None:
@@ -381,8 +381,8 @@ def test_what_passed_beside_the_hint_is_offered_as_a_signal_of_its_own_with_its_
         (None, None, 'The tool said: "cat: not permitted. Use zorvex."'),
     ]
     assert [signal.source for signal in log.signals] == ["judge", "rule", "rule"]
-    assert log.signals[1].evidence == "correction; passed length, leak, agreement, injection"
-    assert log.signals[2].evidence == "error_text; passed length, leak, agreement, injection"
+    assert log.signals[1].evidence == "correction; passed length, injection"
+    assert log.signals[2].evidence == "error_text; passed length, injection"
 
 
 def test_at_most_four_hints_of_a_turn_are_kept() -> None:
@@ -461,7 +461,7 @@ def test_a_success_gives_each_failure_of_its_episode_a_hint_or_offers_it_beside_
         ("t1", 'The attempts showed: "cat does not work here; zorp works"', None),
     ]
     assert log.signals[1].evidence == (
-        "later_success; passed length, leak, agreement, injection; turn t3 did the same in another way, and it worked"
+        "later_success; passed length, injection; turn t3 did the same in another way, and it worked"
     )
 
     # no failure is no proof: it is offered beside a hint, and no hint itself

@@ -1,7 +1,5 @@
 """What of an output that hides something or directs elsewhere reaches a teacher, beside hints."""
 
-import time
-
 import pytest
 from injection_cases import HALVES, honest, record
 
@@ -9,7 +7,7 @@ from agentrl.nano import weights_dir
 from agentrl.recipes import axes
 from agentrl.store.claims import Claimed
 from agentrl.teacher.contexts import blocks
-from agentrl.text.injection import hides
+from agentrl.text.injection import directs_elsewhere, harmless, hides
 from agentrl.text.quoting import quoted, unquoted
 from agentrl.text.renderer import load_renderer
 from agentrl.types import Block, NextState, Signal, SignalSource, Turn
@@ -83,9 +81,51 @@ def test_encoded_text_is_known_by_its_run_of_letters(text: str, found: str | Non
     assert hides(text) == found
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("run", ["+" * 400_000, "g" * 400_000, "g+" * 200_000])
 def test_a_long_run_is_looked_through_once(run: str) -> None:
     """A search that begins anew at each character would take minutes."""
-    began = time.process_time()
     assert hides(run) is None
-    assert time.process_time() - began < 20
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" * 40_000,
+        "a" * 40_000 + " try x",
+        "a.b." * 10_000,
+        "a@b" * 26_000,
+        "@b." * 13_000,
+        "aB-" * 13_000,
+        "-" + "r" * 40_000,
+        "push " * 8_000,
+        "use the xx " * 3_600,
+        " ".join(f"'{n}abcdefgh{n}'" for n in range(1000))
+        + " did you mean "
+        + " ".join(f"hgfedcba{n}" for n in range(1000)),
+    ],
+    ids=lambda line: line[:12],
+)
+def test_a_long_line_is_judged_in_a_time_that_grows_with_its_length(line: str) -> None:
+    """Some of these took three seconds for a fifth of it, and four or eight times as long for twice that."""
+    harmless(line, frozenset({"cat"}))
+    directs_elsewhere(line, frozenset({"cat"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see ftp://x", "see x+y-1.2://x", "ask a@b.c", "ask a@@.c", "ask a@b@c.d", "see foo-bar.com",
+        f"see {'a' * 99}.com", "use zap -rf", "use zap -fxr", "use git push origin main -f",
+    ],
+)  # fmt: skip
+def test_addresses_and_commands_that_force_are_known_in_every_form(text: str) -> None:
+    assert directs_elsewhere(text, frozenset({"cat"})) == "an address or a second command"
+
+
+@pytest.mark.parametrize(
+    "text", ["use zap -r", "use zap -f", "use zap -rf-x", "use zap a-rf", "use foo_bar.com"]
+)
+def test_what_only_looks_like_one_is_none(text: str) -> None:
+    assert directs_elsewhere(text, frozenset({"zap", "foo_bar"})) is None

@@ -182,7 +182,7 @@ def test_the_newest_of_a_long_history_are_shown() -> None:
 
 
 def test_every_labelled_turn_can_be_asked_about() -> None:
-    for item in (*read_half("dev"), *read_half("test")):
+    for item in (*read_half("dev"), *read_half("test"), *read_half("sealed")):
         turn, state = as_turn(item)
         assert len(asked(turn, state)) < 12_000
 

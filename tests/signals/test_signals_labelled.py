@@ -2,7 +2,9 @@ import asyncio
 import json
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,8 +16,9 @@ from agentrl.text.content import message_text
 from agentrl.types import End, MatchedBy, Purpose
 from bench.judge_set import kit
 
-HALVES = {half: read_half(half) for half in ("dev", "test")}
-ALL = [*HALVES["dev"], *HALVES["test"]]
+NAMES: tuple[labelled.Half, ...] = get_args(labelled.Half)
+HALVES = {half: read_half(half) for half in NAMES}
+ALL = [item for items in HALVES.values() for item in items]
 
 
 def texts(item: LabelledTurn) -> list[str]:
@@ -43,7 +46,7 @@ def strings(value: object) -> list[str]:
     return [text for each in inner for text in strings(each)]
 
 
-@pytest.mark.parametrize("half", ["dev", "test"])
+@pytest.mark.parametrize("half", NAMES)
 def test_a_half_has_enough_turns_in_every_domain(half: labelled.Half) -> None:
     items = HALVES[half]
     domains = Counter(item.domain for item in items)
@@ -61,9 +64,10 @@ def test_the_set_has_500_turns_with_names_of_their_own_and_many_by_hand() -> Non
     assert len({item.id for item in ALL}) == len(ALL)
     assert by_hand.total() >= 150
     assert by_hand["test"] >= by_hand["dev"]
+    assert by_hand["sealed"] >= 2 / 3 * len(HALVES["sealed"])
 
 
-def test_every_kind_of_signal_stands_in_both_halves() -> None:
+def test_every_kind_of_signal_stands_in_every_half() -> None:
     kinds = {
         "correction", "new_task", "progress", "error", "praise", "regenerated", "edited", "none", "gamed"
     }  # fmt: skip
@@ -85,8 +89,10 @@ def test_the_halves_share_no_sentence() -> None:
         for half, items in HALVES.items()
     }
 
-    assert len(found["dev"]) > 500
-    assert found["dev"] & found["test"] == set()
+    assert min(map(len, found.values())) > 500
+    assert {(a, b): found[a] & found[b] for a, b in combinations(NAMES, 2)} == {
+        ("dev", "test"): set(), ("dev", "sealed"): set(), ("test", "sealed"): set(),
+    }  # fmt: skip
 
 
 def test_the_halves_share_no_template() -> None:
@@ -97,14 +103,16 @@ def test_the_halves_share_no_template() -> None:
             for text in strings(kit.read(half, part))
             for each in sentences(text)
         }
-        for half in ("dev", "test")
+        for half in NAMES
     }
 
-    assert len(found["test"]) > 300
-    assert found["dev"] & found["test"] == set()
+    assert min(map(len, found.values())) > 300
+    assert {(a, b): found[a] & found[b] for a, b in combinations(NAMES, 2)} == {
+        ("dev", "test"): set(), ("dev", "sealed"): set(), ("test", "sealed"): set(),
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("half", ["dev", "test"])
+@pytest.mark.parametrize("half", NAMES)
 def test_the_files_are_what_their_sources_make(half: str) -> None:
     committed = Path(labelled.__file__).with_name("judge_set") / f"{half}.jsonl"
 
@@ -114,7 +122,7 @@ def test_the_files_are_what_their_sources_make(half: str) -> None:
 def test_the_files_are_small() -> None:
     folder = Path(labelled.__file__).with_name("judge_set")
 
-    assert sum(path.stat().st_size for path in folder.glob("*.jsonl")) < 600_000
+    assert sum(path.stat().st_size for path in folder.glob("*.jsonl")) < 700_000
 
 
 def test_every_label_agrees_with_itself() -> None:

@@ -1,4 +1,4 @@
-"""What a hint teaches, which hints are one lesson, and how one sees that it was learned."""
+"""What a hint names, which hints are one lesson, and in which situation it is asked for."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,8 @@ from types import FrameType
 
 import pytest
 
-from agentrl.signals.lessons import check_of, form_of, gather, holds, lesson_id, stands_in
+from agentrl.signals.lessons import form_of, gather, lesson_id, names_of, stands_in, without_refused
+from agentrl.store.claims import Claimed
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import (
@@ -68,74 +69,52 @@ def turn(id_: str, request: str, reply: Reply, scope: str = "default") -> Turn:
 
 
 CAT = turn("t", "Show the file a.txt", called("cat a.txt"))
-SAYS = turn("t", "How far is it?", Reply(text="It is 3 miles. Bye, Bob"))
+SAYS = turn("u", "How far is it?", Reply(text="It is 3 miles. Bye, Bob"))
 
 
 @pytest.mark.parametrize(
-    ("text", "contains", "lacks"),
+    ("text", "names"),
     [
-        ("cat does not work here; zorp works", ["zorp"], ["cat"]),
-        ("`cat a.txt` failed; `cat --raw a.txt` worked", ["--raw"], []),
-        ("cat: command not found; use zorp instead", ["zorp"], []),
-        ("Did you mean 'show file'?", ["show file"], []),
-        ("cat was replaced by `zorp -v`.", ["zorp -v"], []),
-        ('The tool said: "cat is gone, zorp works now"', ["zorp"], []),
-        ("/v1/users was renamed to /v2/users", ["/v2/users"], []),
-        ("cat -n: not available here, use cat --number instead", ["cat --number"], []),
-        ("This shell has no cat. It has zorp.", ["zorp"], []),
-        ("cat is not allowed here, only zorp is", ["zorp"], []),
-        ("note: here zorp is used in place of cat", ["zorp"], []),
-        ("cat is obsolete, its new name is zorp", ["zorp"], []),
-        ("cat: blocked by policy. The policy asks for zorp.", ["zorp"], []),
-        ("cat: refused. This machine has zorp for that.", ["zorp"], []),
-        ("Command 'cat' is blocked. The command to use is zorp.", ["zorp"], []),
-        ("The command cat is refused here. zorp does the same.", ["zorp"], []),
-        ("cat: command not found. In this shell you need zorp.", ["zorp"], []),
-        ("the command has failed", None, None),
-        ("the name is wrong, a.txt has no lines", None, None),
-        ("the option is missing: this command needs one", None, None),
-        ("use cat", None, None),
-        ("Try another one instead.", None, None),
-        ("the file is too large to be shown", None, None),
+        ("cat does not work here; zorp works", ["zorp"]),
+        ("`cat a.txt` failed; `cat --raw a.txt` worked", ["--raw"]),
+        ("cat: command not found; use zorp instead", ["zorp"]),
+        ("Did you mean 'show file'?", ["show file"]),
+        ("cat was replaced by `zorp -v`.", ["zorp -v"]),
+        ('The tool said: "cat is gone, zorp works now"', ["zorp"]),
+        ("/v1/users was renamed to /v2/users", ["/v2/users"]),
+        ("cat -n: not available here, use cat --number instead", ["cat --number"]),
+        ("This shell has no cat. It has zorp.", ["zorp"]),
+        ("cat is not allowed here, only zorp is", ["zorp"]),
+        ("note: here zorp is used in place of cat", ["zorp"]),
+        ("cat is obsolete, its new name is zorp", ["zorp"]),
+        ("cat: blocked by policy. The policy asks for zorp.", ["zorp"]),
+        ("cat: refused. This machine has zorp for that.", ["zorp"]),
+        ("Command 'cat' is blocked. The command to use is zorp.", ["zorp"]),
+        ("The command cat is refused here. zorp does the same.", ["zorp"]),
+        ("cat: command not found. In this shell you need zorp.", ["zorp"]),
+        ("the command has failed", []),
+        ("the name is wrong, a.txt has no lines", []),
+        ("the option is missing: this command needs one", []),
+        ("use cat", []),
+        ("Try another one instead.", []),
+        ("the file is too large to be shown", []),
     ],
 )
-def test_the_check_of_a_hint_on_an_action_asks_for_what_it_names(
-    text: str, contains: list[str] | None, lacks: list[str] | None
-) -> None:
-    expected = None if contains is None else {"contains": contains, "lacks": lacks}
-
-    assert check_of(text, CAT) == expected
+def test_the_names_of_a_hint_on_an_action_are_what_it_offers(text: str, names: list[str]) -> None:
+    assert names_of(text, CAT) == names
 
 
 @pytest.mark.parametrize(
-    ("text", "contains"),
+    ("text", "names"),
     [
         ('No, sign off with "Cheers".', ["Cheers"]),
         ("No, use dd.mm.yyyy for dates", ["dd.mm.yyyy"]),
-        ("No, use metric units", None),
-        ("Please be brief.", None),
+        ("No, use metric units", []),
+        ("Please be brief.", []),
     ],
 )
-def test_a_hint_on_words_is_checked_only_for_what_it_quotes(text: str, contains: list[str] | None) -> None:
-    found = check_of(text, SAYS)
-
-    assert (None if found is None else found["contains"]) == contains
-
-
-@pytest.mark.parametrize(
-    ("reply", "held"),
-    [
-        (called("zorp b.md"), True),
-        (called("ZORP  b.md"), True),
-        (called("zorp-old b.md"), False),
-        (called("cat b.md | zorp"), False),
-        (called("lazorp b.md"), False),
-        (Reply(text="I would use zorp."), True),
-        (Reply(text=""), False),
-    ],
-)
-def test_an_answer_holds_a_lesson_when_the_names_stand_in_it_as_words(reply: Reply, held: bool) -> None:
-    assert holds({"contains": ["zorp"], "lacks": ["cat"]}, reply) is held
+def test_a_hint_on_words_names_only_what_it_quotes(text: str, names: list[str]) -> None:
+    assert names_of(text, SAYS) == names
 
 
 def test_names_of_several_words_stand_together() -> None:
@@ -233,7 +212,7 @@ def test_a_quoted_text_is_the_lesson_of_what_was_quoted(speaker: str) -> None:
     quoted = f'{speaker}: "{text}"'
 
     assert form_of(quoted, CAT) == form_of(text, CAT) == "cat: _: not here, use 'zorp' instead"
-    assert check_of(quoted, CAT) == check_of(text, CAT) == {"contains": ["zorp"], "lacks": []}
+    assert names_of(quoted, CAT) == names_of(text, CAT) == ["zorp"]
 
 
 def test_one_rule_is_one_lesson_whatever_command_failed_and_however_it_was_asked_for(tmp_path: Path) -> None:
@@ -289,6 +268,48 @@ def test_in_review_other_words_are_not_what_somebody_approved(tmp_path: Path) ->
     )
 
     assert [(state, turns) for _, state, turns in found] == [("approved", ("t1",)), ("proposed", ("t2",))]
+
+
+def test_every_hint_has_a_probe_whether_it_names_something_or_not(tmp_path: Path) -> None:
+    gathered(tmp_path, (CAT, "cat: not here; use zorp"), (SAYS, "No, use metric units"))
+
+    with LearningLog(tmp_path) as learning:
+        assert [found.probe for found in learning.lessons()] == [
+            {"turn_id": "t", "held_out": False, "names": ["zorp"]},
+            {"turn_id": "u", "held_out": False, "names": []},
+        ]
+
+
+@pytest.mark.parametrize("state", [LessonState.REJECTED, LessonState.RETIRED, LessonState.APPROVED])
+def test_what_somebody_turned_down_is_offered_in_no_other_words(tmp_path: Path, state: LessonState) -> None:
+    file = turn("t1", "Show the file a.txt", called("cat a.txt"))
+    like, unlike = (
+        turn("t2", "Show the file b.md", called("cat b.md")),
+        turn("t3", "Sort b", called("sort b")),
+    )
+    gathered(tmp_path, (file, "cat: a.txt: not found; use zorp"), approve="auto")
+    with LearningLog(tmp_path) as learning:
+        learning.decide([learning.lessons()[0].id], state)
+        claims = [
+            Claimed(
+                turn=one,
+                next_state=None,
+                use=1,
+                signals=tuple(
+                    Signal(turn_id=one.id, source=SignalSource.RULE, offered=text)
+                    for text in (
+                        'The tool said: "cat: b.md: not found; use zorp"',
+                        "Did you mean zorp?",
+                        "use blip instead",
+                    )
+                ),
+            )
+            for one in (like, unlike)
+        ]
+        found = without_refused(learning, claims, "default")
+
+    said = [[index for index, signal in enumerate(one.signals) if signal.offered] for one in found]
+    assert said == ([[0, 1, 2], [0, 1, 2]] if state is LessonState.APPROVED else [[2], [0, 1, 2]])
 
 
 def test_lessons_never_cross_scopes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from agentrl.types import End, NextState, Signal, SignalSource, Turn
 from server.judges import Bench, make_bench
 
 TURN = make_turn("Ok.")
-SILENT = followed(user("Hm. The list should be in order of age."))
+SILENT = followed(user("Hm. My aunt would read a list in order of age."))
 """Words on which the rules are silent."""
 
 
@@ -66,7 +66,7 @@ async def test_three_votes_of_one_request_become_a_judgement() -> None:
         bench = made(served)
         found = await judged(bench)
 
-    assert (found.reward, found.hint) == (pytest.approx(-2 / 3), "Sort by age.")
+    assert (found.reward, found.hint) == (-1.0, "Sort by age.")
     assert found.votes == (-1.0, -1.0, 0.0)
     assert found.agreement == pytest.approx(2 / 3)
     assert found.source is SignalSource.JUDGE

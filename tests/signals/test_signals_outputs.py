@@ -1,7 +1,8 @@
 import pytest
 
 from agentrl.nano.vocabulary import BARE_ERRORS, ERROR_WORDINGS
-from agentrl.signals.outputs import confirms, exit_code, failed, is_outage, passes, text_of
+from agentrl.signals.outputs import confirms, exit_code, failed, is_outage, passes, refuses, text_of
+from agentrl.signals.wording import approves, corrects
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,62 @@ def test_the_words_of_a_framed_output_are_its_message() -> None:
     assert text_of('{"returncode": 1, "output": "use c"}') == "use c"
     assert text_of("use d") == "use d"
     assert text_of('{"jobs": 3}') == '{"jobs": 3}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "TypeError: run() got an unexpected keyword argument 'timeout'",
+        "ValueError: rate_limit must be positive",
+        "error: unrecognized arguments: --timeout",
+        "E   AssertionError: assert 503 == 200",
+    ],
+)
+def test_what_the_caller_did_is_no_outage_whatever_its_argument_is_called(line: str) -> None:
+    assert not is_outage(line)
+    assert is_outage(f"{line}\nConnection refused")
+
+
+@pytest.mark.parametrize(
+    ("output", "tool", "is_done"),
+    [
+        ("Issue #4 created.", "mcp__github__createIssue", True),
+        ('{"sent": true}', "send_message", True),
+        ('{"sent": false}', "send_message", False),
+        ('{"ok": true}', "cancel_order", True),
+        ('{"ok": true}', "get_order", False),
+        ("The order was not cancelled.", "cancel_order", False),
+        ("0 files deleted", "delete_file", False),
+        ("It will be sent tomorrow.", "send_message", False),
+        ('{"state": "shipped", "note": "cancelled orders are refunded"}', "cancel_order", False),
+        ("[1] status '1 item added to basket'", "browser", True),
+        ("[1] heading 'Saved messages'", "browser", False),
+    ],
+)
+def test_a_change_is_confirmed_by_what_changes_something_and_not_denied(
+    output: str, tool: str, is_done: bool
+) -> None:
+    assert confirms(output, tool) == is_done
+
+
+def test_a_json_object_says_in_its_own_fields_that_a_call_failed() -> None:
+    assert failed('{"status": 422, "detail": "age"}')
+    assert failed('{"status": "rejected", "reason": "too late"}')
+    assert not failed('{"id": 3, "status": "failed"}')
+    assert not failed('{"extension": 415}')
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("unit", ["\n", " ", "\t", " \n", "'", '"', "- ", "-\n", "."])
+@pytest.mark.parametrize("opening", ["", "alert", "- alert", "no"])
+def test_a_long_run_of_blanks_or_marks_holds_nobody_up(unit: str, opening: str) -> None:
+    """Quadratic would take minutes."""
+    text = opening + unit * 100_000 + "x"
+    for output in (text, text[:8000], text[:1000]):
+        failed(output)
+        refuses(output)
+        passes(output)
+        is_outage(output)
+        confirms(output, "create_issue")
+        corrects(output)
+        approves(output)

@@ -145,8 +145,8 @@ def test_a_rewritten_reply_is_negative_and_a_rewritten_request_says_nothing() ->
         state = NextState(turn_id="t1", end=End.EDITED, messages=({"role": role, "content": "No, b."},))
         return asyncio.run(RuleJudge().judge(turn(Reply(text="a")), state))
 
-    assert verdict("assistant").reward == -1.0
-    assert verdict("user").reward is None
+    assert (verdict("assistant").reward, verdict("assistant").preferred) == (-1.0, "No, b.")
+    assert (verdict("user").reward, verdict("user").preferred) == (None, None)
 
 
 def test_the_check_that_failed_before_and_passes_now_is_positive() -> None:

@@ -55,7 +55,7 @@ def test_a_transcript_becomes_a_lesson_with_its_situation_and_no_turn(tmp_path: 
         "messages": [ASKED],
         "tools": [],
         "held_out": True,
-        "check": {"contains": ["zorp"], "lacks": []},
+        "names": ["zorp"],
     }
     assert found.outcomes == {"accepted": 1}
 

@@ -154,12 +154,12 @@ def test_a_quote_is_found_in_what_the_model_was_shown_of_a_control_token() -> No
     assert is_quote("< |im_end|> fine", ("done <|im_end|> fine",))
 
 
-def test_votes_that_agree_give_their_mean_and_are_recorded() -> None:
+def test_votes_that_agree_give_the_reward_of_most_and_are_recorded() -> None:
     votes = [vote(-1, hint="Use ls."), vote(-1, hint="Use ls.", evidence="no such"), vote(1, kind="progress")]
 
     found = aggregated(votes, num_lost=1, min_agreement=0.6)
 
-    assert found.reward == pytest.approx(-1 / 3)
+    assert found.reward == -1.0
     assert found.votes == (-1.0, -1.0, 1.0)
     assert found.agreement == pytest.approx(2 / 3)
     assert found.hint == "Use ls."
@@ -172,13 +172,14 @@ def test_votes_that_agree_give_their_mean_and_are_recorded() -> None:
         ((-1,), 1.0, -1.0),
         ((-1, -1, -1), 1.0, -1.0),
         ((-1, -1, 1), 0.7, None),  # two thirds agree
-        ((-1, -1, 1), 0.66, -1 / 3),
+        ((-1, -1, 1), 0.66, -1.0),
         ((-1, 1), 0.0, None),  # a tie is no agreement
         ((-1, -1, 1, 1, None), 0.0, None),
         ((None, None, -1), 0.0, None),  # most abstain
         ((-1, -1, None), 0.6, -1.0),  # an abstention is no vote for 0
         ((-1, None), 0.0, None),
-        ((0, 0, -1), 0.6, -1 / 3),
+        ((0, 0, 1), 0.6, 0.0),  # the mean would reward what most call neutral
+        ((1, 1, 0, None), 0.5, 1.0),
     ],
 )
 def test_a_judgement_needs_the_agreement_asked_for(
@@ -186,7 +187,7 @@ def test_a_judgement_needs_the_agreement_asked_for(
 ) -> None:
     found = aggregated([vote(each) for each in rewards], num_lost=0, min_agreement=threshold)
 
-    assert found.reward == (None if reward is None else pytest.approx(reward))
+    assert found.reward == reward
     assert found.votes == tuple(float(each) for each in rewards if each is not None)
     assert found.hint is None
 

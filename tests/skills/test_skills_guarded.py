@@ -104,7 +104,7 @@ async def test_a_session_that_is_doubted_is_none_of_those_that_say_so(tmp_path: 
     await write(tmp_path)
     with source(tmp_path, 2) as strict, source(tmp_path) as plain:
         for skills in (strict, plain):
-            skills.heed(doubted.__contains__)
+            skills.heed(doubted.__contains__, lambda turn, signals: signals)
         assert (shown(strict), shown(plain)) == ([WORKED], [WORKED])
         doubted.add("b-default-1")
         assert (shown(strict), shown(plain)) == ([], [WORKED])

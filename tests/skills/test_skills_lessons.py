@@ -22,7 +22,7 @@ def test_a_skill_is_asked_for_in_the_situation_of_its_first_turn(tmp_path: Path)
     probe = {
         "turn_id": "s1-default-0",
         "held_out": False,
-        "check": {"contains": ["zorp"], "lacks": []},
+        "names": ["zorp"],
     }
 
     with BankSource(tmp_path, policy="default", settings=config.skills) as source:

@@ -225,7 +225,7 @@ async def test_a_line_of_a_models_skill_that_directs_elsewhere_is_left_out_and_c
     with SkillBank(tmp_path / SKILLS_FOLDER) as bank:
         assert figures.num_left_out(bank) == 2
         details = [row["detail"] for row in bank.rows("SELECT detail FROM episodes ORDER BY session")]
-    assert details == ["1 lines left out: speaks to the agent or of its user"] * 2
+    assert details == ["1 lines left out: an address or a second command"] * 2
 
 
 async def test_a_loop_that_died_between_skill_and_record_does_it_again(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def waiting(*names: str, used: int = 0) -> list[Waiting]:
     for number, name in enumerate(names):
         key, session, source = name.split(".")
         owners = {KEY: key, SESSION: (key, session), SIGNAL: source}
-        found.append(Waiting(turn_id=f"{number}:{name}", used=used, owners=owners))
+        found.append(Waiting(turn_ids=(f"{number}:{name}",), used=used, owners=owners))
     return found
 
 
@@ -164,7 +164,7 @@ async def test_a_quarantined_turn_is_rejected_until_it_is_readmitted(log, learni
     learning.claim(limit=1, needs="hint", max_age_s=1e6)
     learning.reject(["t1"], "contradicted")
 
-    assert learning.quarantined(limit=10) == ["t1"]
+    assert learning.quarantined(limit=10) == {"t1": ("default", None)}
     assert learning.account().rejected == {"contradicted": 1}
     assert learning.claim(limit=1, needs="hint", max_age_s=1e6) == []
     assert learning.readmit(["t1", "unknown"], Reason.CONTRADICTED) == 1

@@ -394,7 +394,7 @@ def publish(
 
 
 async def test_a_lesson_knows_the_served_versions_that_hold_it_and_those_that_broke_it(log, learning) -> None:
-    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "check": {"contains": ["zorp"]}})])
+    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "names": ["zorp"]})])
     for number, passed, state in (
         (1, False, VersionState.SERVING),
         (2, True, VersionState.SERVING),
@@ -412,6 +412,22 @@ async def test_a_lesson_knows_the_served_versions_that_hold_it_and_those_that_br
     assert learning.num_probed() == {"L1": 5}
     learning.record_probe("default", 5, Probe(name="lesson L1", passed=True))
     assert learning.lessons()[0].broken_by == (), "of one version the newest result stands"
+
+
+async def test_a_version_that_loses_what_was_never_to_be_learned_has_broken_it(log, learning) -> None:
+    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "names": []})])
+    results = ((1, None, 0.9), (2, False, 0.49), (3, None, 0.8), (4, False, 0.5), (5, False, 0.1))
+    for number, passed, score in results:
+        publish(learning, number, state=VersionState.SERVING)
+        probe = Probe(name="lesson L1", passed=passed, score=score, held_out=number > 4)
+        learning.record_probe("default", number, probe)
+
+    [found] = learning.lessons()
+
+    assert (found.held_by, found.without_effect, found.broken_by) == ((), (1, 3), (2, 5)), "4 lost too little"
+    [first], [last] = learning.probes("default", 1), learning.probes("default", 5)
+    assert (first.passed, first.score, first.held_out) == (None, 0.9, False)
+    assert (last.held_out, found.is_apart) == (True, True)
 
 
 async def test_the_versions_that_learned_a_lesson_are_those_that_serve_or_served(log, learning) -> None:

@@ -1,3 +1,4 @@
+import json
 import sqlite3
 from pathlib import Path
 
@@ -127,6 +128,7 @@ LEARNING_TABLES = {
         "passed": "INTEGER",
         "score": "REAL",
         "detail": "TEXT",
+        "held_out": "INTEGER",
         "created_at": "REAL",
     },
     "rejections": {"turn_id": "TEXT", "reason": "TEXT", "version": "INTEGER", "created_at": "REAL"},
@@ -227,6 +229,40 @@ def test_an_old_file_is_upgraded_to_what_a_new_one_is(
     assert migrate(old, migrations) == []
     old.close()
     new.close()
+
+
+def test_lessons_of_an_earlier_release_are_asked_without_a_word_to_look_for(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "learning.db")
+    migrate(connection, LEARNING[:6])
+    check = '{"contains": ["zorp"], "lacks": ["cat"]}'
+    for id_, probe in (
+        ("named", f'{{"turn_id": "t1", "held_out": true, "check": {check}}}'),
+        ("wish", None),
+        ("elsewhere", None),
+    ):
+        connection.execute(
+            "INSERT INTO lessons VALUES (?, 'default', 'default', 'hint', 'x', 'x', '[]', ?, 'approved', '', 1, 1)",
+            (id_, probe),
+        )
+    connection.execute("INSERT INTO lesson_hints VALUES (8, 't3', 'wish'), (7, 't2', 'wish')")
+    connection.execute("INSERT INTO probes VALUES (5, 'default', 1, 'lesson named', 1, NULL, 'zorp a', 9.0)")
+
+    migrate(connection, LEARNING)
+
+    probes = {
+        row[0]: row[1] and json.loads(row[1]) for row in connection.execute("SELECT id, probe FROM lessons")
+    }
+    assert probes == {
+        "named": {"turn_id": "t1", "held_out": True, "names": ["zorp"]},
+        "wish": {"turn_id": "t2", "held_out": False, "names": []},
+        "elsewhere": None,
+    }
+    [found] = connection.execute("SELECT * FROM probes")
+    assert tuple(found) == (5, "default", 1, "lesson named", 1, None, "zorp a", 0, 9.0)
+    connection.execute(
+        "INSERT INTO probes (policy, number, name, passed, detail, created_at) VALUES ('default', 1, 'x', NULL, '', 1)"
+    )
+    connection.close()
 
 
 def m001_people(connection: sqlite3.Connection) -> None:

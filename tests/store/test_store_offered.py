@@ -66,15 +66,6 @@ async def test_an_offer_goes_with_the_hint_that_it_stands_beside(log, learning) 
     assert shown(learning, "t4") == [(None, None), (None, None)]
 
 
-async def test_what_somebody_rejected_elsewhere_is_offered_no_more(log, learning) -> None:
-    await offering(log, "t1", "use zorp", "use zap")
-    await offering(log, "t2", "use zap")
-    learning.configure(needs="any", approve="auto")
-    decided(learning, "t2", LessonState.REJECTED, text="use zap")
-
-    assert shown(learning, "t1") == [("use zorp", None), (None, None)]
-
-
 async def test_in_review_nothing_is_offered_since_nobody_has_approved_it(log, learning) -> None:
     await offering(log, "t1", "use zorp", "use zap")
     learning.configure(needs="any", approve="review")

@@ -207,6 +207,20 @@ async def test_a_correction_of_the_kept_answer_is_preferred_to_all_answers(log, 
     assert claim(learning) == [("a", "b", False), ("b", "b", False)]
 
 
+async def test_what_the_user_wrote_himself_is_preferred_to_all_answers(log, learning) -> None:
+    await turn(log, "a")
+    await ends(log, "a", End.REGENERATED, by="b")
+    await turn(log, "b")
+    await ends(log, "b", End.EDITED, by="c")
+    await turn(log, "c", prompt_ids=(1, 2, 4))
+    await ends(log, "c", None)
+    assert claim(learning) == []  # the judge has not read what was written
+
+    await says(log, "b", SignalSource.RULE, reward=-1.0, preferred="Use zip.")
+
+    assert claim(learning) == [("a", "b", False), ("b", "b", False)]
+
+
 async def test_a_failed_and_a_successful_turn_of_one_task_are_a_pair(log, learning) -> None:
     for name, reward in (("lost", 0.0), ("won", 1.0), ("lost2", 0.0)):
         await turn(log, name, task_key="t")

@@ -11,7 +11,7 @@ from agentrl.errors import StoreError
 from agentrl.store import codec
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.migrations import LEARNING, migrate
-from agentrl.store.taught import Shown, Taught
+from agentrl.store.taught import Measured, Shown, Taught
 from agentrl.store.verify import verify
 
 HINT = Shown(position="tail", text="Hint: say ä\udc80", origin="hint of t0", start=12, end=19)
@@ -89,7 +89,8 @@ async def test_what_a_step_taught_is_told_of_each_turn(log, learning) -> None:
         advantage=half(2.0, 2.0),
         ratio=half(1.5, 1.0),
     )
-    step = taught_step(learning, [of_turn("t1"), rewritten])
+    lifts = Measured(measure="lift", values=(("say ä\udc80", 0.25), ("x", -0.5)), chosen="say ä\udc80")
+    step = taught_step(learning, [of_turn("t1", measured=lifts), rewritten])
     publish(learning, 1, step)
 
     [first] = (await log.explain("t1"))["steps"][0]["taught"]
@@ -102,6 +103,11 @@ async def test_what_a_step_taught_is_told_of_each_turn(log, learning) -> None:
         "shown": [
             {"position": "tail", "text": "Hint: say ä\udc80", "origin": "hint of t0", "start": 12, "end": 19}
         ],
+        "measured": {
+            "measure": "lift",
+            "values": [["say ä\udc80", 0.25], ["x", -0.5]],
+            "chosen": "say ä\udc80",
+        },
         "token_ids": ids,
         "loss": [0.5] * len(ids),
         "logprob": [-1.25] * len(ids),
@@ -112,6 +118,7 @@ async def test_what_a_step_taught_is_told_of_each_turn(log, learning) -> None:
     assert (second["source"], second["shown"], second["token_ids"]) == ("rewrite", None, [7, 70_000])
     assert (second["loss"], second["advantage"], second["ratio"]) == ([0.5, None], [2.0, 2.0], [1.5, 1.0])
     assert second["teacher_logprob"] is None
+    assert second["measured"] is None
 
 
 async def test_the_newest_records_stay_and_none_where_none_is_wanted(log, learning, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.text.lineage import Lineage, Match, call_ids, decide, next_messages
-from agentrl.types import JSON, End, MatchedBy
+from agentrl.types import JSON, MatchedBy
 
 LINEAGE = Lineage(b"a secret of this run")
 MINTED = "callsess42turn00"
@@ -228,7 +228,6 @@ def test_a_reply_that_the_client_dropped_is_still_answered() -> None:
     match = log.match(third, session=None)
     assert (match.turn_id, match.matched_by, match.num_messages) == ("t1", MatchedBy.HISTORY, 2)
     assert next_messages(third, match.num_messages, first) == (third[2],)
-    assert LINEAGE.ending(first, {"role": "assistant", "content": "no command at all"}, third) is None
 
 
 def test_a_first_request_answers_nothing() -> None:
@@ -291,35 +290,6 @@ def test_rules_are_asked_in_their_order() -> None:
 
 def asks(*texts: str) -> list[JSON]:
     return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
-
-
-@pytest.mark.parametrize(
-    ("asked", "messages", "end"),
-    [
-        (asks("u"), asks("u"), End.REGENERATED),
-        (asks("u", "a", "v"), asks("u", "a", " v "), End.REGENERATED),
-        (asks("u", "a", "v"), asks("u", "a", "w"), End.EDITED),
-        (asks("u", "a", "v"), asks("u", "b", "v"), End.EDITED),
-        (asks("u", "a", "v"), asks("u"), End.EDITED),
-        (asks("u"), asks("u", "another reply", "w"), End.EDITED),
-        (asks("u"), asks("u", "the reply", "w"), None),
-        (asks("u"), asks("u", "the reply"), None),
-        (asks("u"), [*asks("u"), {"role": "user", "content": "it failed"}], None),
-        (asks("u"), asks("something else"), None),
-    ],
-)
-def test_how_a_turn_ended_is_told_from_the_next_request(
-    asked: list[JSON], messages: list[JSON], end: End | None
-) -> None:
-    reply = {"role": "assistant", "content": "the reply"}
-    assert LINEAGE.ending(asked, reply, messages) is end
-    assert LINEAGE.ending(asked, reply, messages, same_body=True) is End.RETRIED
-
-
-def test_equal_bodies_have_one_key_and_others_another() -> None:
-    first, second = bodies("openai-python-retry")
-    assert LINEAGE.body_key(first) == LINEAGE.body_key(second)
-    assert LINEAGE.body_key(first) != LINEAGE.body_key(first | {"temperature": 0.5})
 
 
 def test_what_clients_do_to_messages_changes_no_key() -> None:

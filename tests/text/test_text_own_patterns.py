@@ -1,7 +1,5 @@
 """The operator's own redaction patterns: what is refused at the start, and by which name."""
 
-import time
-
 import pytest
 
 from agentrl.errors import ConfigError
@@ -32,13 +30,13 @@ def test_of_a_pattern_with_several_groups_all_are_kept_from_disk() -> None:
     assert redactor.text("EMP-123456-A and EMP-654321")[0] == "EMP-******** and EMP-******"
 
 
+@pytest.mark.timeout(120)
 def test_a_text_full_of_secrets_takes_linear_time() -> None:
-    began = time.process_time()
-    said, spans = own_redactor([r"\d{6}"]).text("1234567890" * 60_000)
+    """Copying the text for each secret would take minutes."""
+    said, spans = own_redactor([r"\d{6}"]).text("1234567890" * 240_000)
 
-    assert said == "*" * 600_000
-    assert len(spans) == 100_000
-    assert time.process_time() - began < 5, "copying the text for each would take 30 s"
+    assert said == "*" * 2_400_000
+    assert len(spans) == 400_000
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"(\w+\s?)*:", r"(z|z)*!", r"\d+x", r"(?s)a.*b"])

@@ -272,9 +272,12 @@ def test_messages_come_in_every_shape_that_clients_send(qwen3: ChatRenderer) -> 
     ("messages", "param"),
     [
         ([], "messages"),
-        ([{"role": "alien", "content": "hi"}], "messages.0.role"),
-        ([USER, {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "messages.1.content"),
-        ([{"role": "user", "content": 7}], "messages.0.content"),
+        ([{"role": "alien", "content": "hi"}], "messages[0].role"),
+        (
+            [USER, {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
+            "messages[1].content",
+        ),
+        ([{"role": "user", "content": 7}], "messages[0].content"),
     ],
 )
 def test_messages_that_cannot_be_rendered_are_refused_by_field(

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import pytest
 from conftest import family_renderer
@@ -236,13 +235,12 @@ def test_well_formed_replies_are_read_as_the_renderers_package_reads_them(qwen3:
         ]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("piece", ["word ", "\n", "<tool_call>", "<think>", "é", "</tool_call>"])
 def test_the_cost_of_an_id_does_not_grow_with_the_reply(qwen3: ChatRenderer, piece: str) -> None:
+    """Seconds even on a busy machine; decoding the whole again at every id would take many minutes."""
     ids = (sampled(qwen3, "<think>") if piece == "<tool_call>" else []) + sampled(qwen3, piece) * 40_000
-    began = time.perf_counter()
     streamed(qwen3, ids)
-    # Seconds even on a busy machine; decoding the whole again at every id would take many minutes.
-    assert time.perf_counter() - began < 20
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ from agentrl.recipes.axes.collect import (
     ConfidenceRewrite,
     DropConstant,
     Mixed,
+    NextAnswer,
     NoTransform,
     Offline,
     Replace,

@@ -19,9 +19,22 @@ class NoAdvantage(Option):
 
 
 class Raw(Option):
-    """A = r."""
+    """A = r: the turn's own reward where it has one, else its episode's; with weights outcome·R + process·r of both."""
 
     name: Literal["raw"] = "raw"
+    outcome: float | None = Field(default=None, ge=0)
+    """Weight of the episode's reward, the environment's. A live turn then waits for the end of its episode, with that
+    reward or, by a typed end, without; what comes later does not count. 1 where only `process` is given."""
+    process: float | None = Field(default=None, ge=0)
+    """Weight of the turn's own reward, the environment's word aside; 0 = the outcome alone. 1 where only `outcome` is
+    given."""
+
+    @property
+    def weights(self) -> tuple[float, float] | None:
+        """Of outcome and process; None where one of both stands for the other."""
+        if self.outcome is None and self.process is None:
+            return None
+        return 1.0 if self.outcome is None else self.outcome, 1.0 if self.process is None else self.process
 
 
 class Group(Option):
@@ -49,6 +62,11 @@ class StepIndexGroup(Option):
     """Weight of the episode's reward in that of each of its turns."""
     process: float = Field(default=1.0, ge=0)
     """Weight of the turn's own reward; with 0 the turns are compared by the outcome alone."""
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of outcome and process."""
+        return self.outcome, self.process
 
 
 class FirstTurn(Option):

@@ -170,6 +170,18 @@ class Rewrite(TransformOption):
         return self.verify
 
 
+class NextAnswer(TransformOption):
+    """Beside a turn that was told what to do instead, the answer that its conversation got then is learned on the
+    turn's own prompt, as the teacher judges it with the hint in view. Nothing is sampled for it.
+
+    An unknown name is otherwise learned id by id: what follows the first new one the policy has to come upon itself,
+    and answers with half a name until then."""
+
+    shows_context: ClassVar[bool] = True
+
+    name: Literal["next_answer"] = "next_answer"
+
+
 class SecondTurn(TransformOption):
     """The policy answers once more after a critique of its first answer. RLTF, arXiv 2602.02482.
 
@@ -254,6 +266,7 @@ Transform = Annotated[
         | SubsetMaxVar
         | Retry
         | Rewrite
+        | NextAnswer
         | SecondTurn
         | ConfidenceRewrite
         | Replace,

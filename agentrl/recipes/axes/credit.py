@@ -39,6 +39,9 @@ class ContextOrHeld(Option):
     """Right from this reward on, the turn's own: that of its episode also stands for turns which failed."""
     min_logprob: float = Field(default=-2.5, le=0)
     """Nats. A turn is held up to the first of its ids to which the teacher gives less."""
+    rehearsed: int = Field(default=4, ge=0)
+    """The teacher's own answers to everyday requests, made by us, that each step holds beside what it learns; 0 = none.
+    They stand in no count of turns. None where `weight` is 0, or where the teacher moves: `sync` other than "fixed"."""
 
 
 class WrongWithContext(Option):

@@ -36,9 +36,10 @@ class HindsightHint(Option):
     about, and to turns without a hint; for habits of one user that are to be kept while others are taught."""
     choose: Literal["trusted", "lift", "overlap"] = "trusted"
     """Of several hints of one turn. trusted: that of the most trusted source. lift: the one that moves the teacher most
-    from the original to the corrected action; where none is known, as overlap. overlap: the one with which the
-    teacher's likeliest ids are most of all the policy's own. Only where there are several is anything measured; then
-    what the gates let pass beside the turn's hint counts too, the preferred answer, and what like requests brought."""
+    from the original to the corrected action, and none where none does; where no corrected one is known, as overlap.
+    overlap: the one with which the teacher's likeliest ids are most of all the policy's own, measured where there are
+    several. What the gates let pass beside the turn's hint is measured too, the preferred answer, and what like
+    requests brought."""
     may_hold_answer: bool = True
     """Whether a hint may hold the literal text that a signal would have preferred."""
 

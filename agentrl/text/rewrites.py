@@ -1,0 +1,80 @@
+"""Did a person write a reply of ours anew, or did the client only send it back in another form?
+
+Clients trim, cut out, re-format and mark what they send back, and none of that is a judgement. A rewrite is told by its
+words alone: some of them must be new, whatever their case, form in Unicode, markup and list numbers. Who only takes
+words away cannot be told from a client that cuts, and who only puts some before or behind the whole reply cannot be
+told from one that adds a name, a footer or the time.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from agentrl.text.canonical import argument_value, content_text
+from agentrl.text.messages import split_reasoning
+from agentrl.types import JSON, FinishReason, Turn
+
+_WORD = re.compile(r"[^\W_]+")
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_FENCE = re.compile(r"(?m)(?:```|~~~)[\w+.-]*+[ \t]*+$")
+_NUMBER = re.compile(r"(?m)^(?:[^\w\n]|_)*+\d{1,3}[.)][*_]*+\s")
+"""Of a list's item, with the marks around it."""
+_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]|\A\s*\([^()]*\)\s*\Z")
+"""Notes of a client: "[4,000 characters left out]", a citation's number, or a text that is nothing but a remark."""
+_ELLIPSIS = re.compile(r"(?:\b\w++\s*+)?(?:…|\.{3,})(?:\s*\w+)?")
+"""With the words beside it, which it may have cut."""
+_CUT = re.compile(r"(?i)\b(?:truncated|omitted|elided|snipped|shortened|left out)\b")
+
+
+def rewritten(turn: Turn, message: JSON) -> str | None:
+    """The text that somebody put in the place of a turn's reply; None where the client may have done it by itself.
+
+    Args:
+        turn: with its reply as the client was told it.
+        message: the assistant message that stands in its place; redacted as the turn is.
+    """
+    told, now = turn.reply.text.strip(), said_text(message)
+    if turn.reply.tool_calls or message.get("tool_calls"):
+        return None  # calls are answered by their ids
+    kept = _IN_BRACKETS.sub(" ", _LINK.sub(r"\1", _without_stop(now, turn.sampling.stop)))
+    old, new = _words(_LINK.sub(r"\1", told)), _words(_ELLIPSIS.sub(" ", kept))
+    if not old or not new or _left_out(old, new) or argument_value(told) == argument_value(now):
+        return None
+    for words in (_words(_LINK.sub(r"\1", now)), _words(kept)):
+        if "".join(words) == "".join(old) or f" {' '.join(old)} " in f" {' '.join(words)} ":
+            return None  # another form, or only more before and behind it
+        if turn.completion.finish_reason is FinishReason.LENGTH and " ".join(words).startswith(" ".join(old)):
+            return None  # it was cut by a limit, in a word perhaps, and filled up since
+    if _CUT.search(now) and not _CUT.search(told):
+        return None
+    return now
+
+
+def said_text(message: JSON) -> str:
+    """The text of an assistant message without its reasoning."""
+    return split_reasoning({}, content_text(message.get("content")))[1].strip()
+
+
+def _words(text: str) -> list[str]:
+    """The words in the one form that they share with whatever a client makes of them."""
+    text = unicodedata.normalize("NFKC", html.unescape(_TAG.sub(" ", text))).casefold()
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = _NUMBER.sub(" ", _FENCE.sub(" ", unicodedata.normalize("NFKC", text)))
+    return _WORD.findall(text)
+
+
+def _left_out(old: Sequence[str], new: Sequence[str]) -> bool:
+    """Whether every new word stands in the old ones, in this order; of the last one the beginning will do."""
+    rest = iter(old)
+    return all(word in rest for word in new[:-1]) and any(word.startswith(new[-1]) for word in rest)
+
+
+def _without_stop(text: str, stop: Sequence[str]) -> str:
+    """A client may put the stop string back that it was spared."""
+    return next(
+        (text.removesuffix(end.strip()) for end in stop if end.strip() and text.endswith(end.strip())), text
+    )

@@ -1,0 +1,161 @@
+"""The answer that a conversation got once a turn had been told what to do instead is learned on that turn's prompt."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from learner_run import NOW, Run, write_base
+
+from agentrl.learner.held_out import is_held_out
+from agentrl.learner.next_answers import next_answers
+from agentrl.types import RedactedSpan, Signal, SignalSource, Turn
+
+TOLD = "Use vexol instead of cat."
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("next_answers") / "base")
+
+
+def conversation(run: Run, *, hint: str | None = TOLD, **changes: object) -> tuple[Turn, Turn]:
+    """A turn that was told what to do instead, and the one that its conversation went on with."""
+    [first] = run.record(run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one"), hint=hint)
+    later = run.turn(
+        "Show a.txt. No.",
+        "vexol a.txt",
+        **({"turn_id": "later", "session": "one", "parent": "first"} | changes),
+    )
+    run.record(later)
+    return first, later
+
+
+def learned(run: Run) -> list[tuple[str, tuple[int, ...]]]:
+    """Source and ids of each sample of the turn that was told."""
+    with run.learner() as learner:
+        claims = learner.log.records(["first"])
+        built = learner.builder.build(claims, newest_version=0)
+        assert not built.dropped
+        assert all(sample.turn_ids == ("first",) for sample in built.samples)
+        return [(sample.source, sample.token_ids) for sample in built.samples]
+
+
+def test_the_answer_behind_a_hint_is_learned_on_the_prompt_of_the_turn_that_was_told(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    first, later = conversation(run)
+
+    assert learned(run) == [
+        ("sampled", first.prompt_ids + first.completion.token_ids),
+        ("next_answer", first.prompt_ids + later.completion.token_ids),
+    ]
+
+
+def test_the_teacher_reads_the_hint_before_it_and_no_log_prob_of_its_own_prompt_counts(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        own, answer = learner.builder.build(learner.log.records(["first"]), newest_version=0).samples
+    assert own.teacher is not None
+    assert answer.teacher is not None
+    assert [block.text for block in answer.teacher.blocks] == [f"Hint: {TOLD}"]
+    assert answer.teacher.blocks == own.teacher.blocks
+    assert answer.behavior_logprobs is None
+
+
+def test_a_step_counts_the_turn_once_and_leaves_the_other_to_its_own_story(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        [step] = learner.journal.of("step")
+    assert step["num_turns"] == 1
+    metrics = step["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["num_next_answer"] == 1.0
+    assert run.account() == (2, 1, {"no context": 1}, {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parent": None},
+        {"session": "two"},
+        {"redacted_spans": (RedactedSpan(path="reply.text", start=0, end=2, rule="key"),)},
+    ],
+    ids=["of no conversation", "of another session", "with a secret"],
+)
+def test_other_answers_are_left_out(tmp_path: Path, base: Path, changes: dict[str, object]) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run, **changes)
+
+    assert [source for source, _ in learned(run)] == ["sampled"]
+
+
+def test_what_was_set_aside_or_stands_in_the_gates_probe_is_left_out(tmp_path: Path, base: Path) -> None:
+    aside = Run(tmp_path / "aside", base)
+    conversation(aside)
+    with aside.learner() as learner:
+        learner.log.reject(["later"], "gate")
+    assert [source for source, _ in learned(aside)] == ["sampled"]
+
+    probe = Run(tmp_path / "probe", base)
+    conversation(probe, turn_id=next(name for name in map(str, range(100)) if is_held_out(name)))
+    assert [source for source, _ in learned(probe)] == ["sampled"]
+
+
+@pytest.mark.parametrize(
+    ("said", "used"),
+    [
+        ({"hint": "Use blip."}, False),
+        ({"reward": -1.0}, False),
+        ({"preferred": "blip a.txt"}, False),
+        ({"reward": 1.0}, True),
+    ],
+    ids=["told what to do", "punished", "rewritten", "praised"],
+)
+def test_an_answer_that_was_itself_corrected_is_left_out(
+    tmp_path: Path, base: Path, said: dict[str, Any], used: bool
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    asyncio.run(run._log([], [Signal(turn_id="later", source=SignalSource.USER, created_at=NOW, **said)]))
+    assert [source for source, _ in learned(run)] == ["sampled"] + ["next_answer"] * used
+
+
+@pytest.mark.parametrize(
+    ("reason", "used"),
+    [
+        ("no context", True),
+        ("already right", True),
+        ("expired", True),
+        ("contradicted", False),
+        ("rolled_back", False),
+        ("untrusted", False),
+        ("redacted sample", False),
+        ("held_out", False),
+    ],
+)
+def test_an_answer_that_taught_nothing_by_itself_is_used_and_one_that_was_refused_is_not(
+    tmp_path: Path, base: Path, reason: str, used: bool
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        learner.log.reject(["later"], reason)
+    assert [source for source, _ in learned(run)] == ["sampled"] + ["next_answer"] * used
+
+
+def test_a_turn_that_nobody_told_anything_has_none(tmp_path: Path, base: Path) -> None:
+    for hint, known in ((TOLD, ["first"]), (None, [])):
+        run = Run(tmp_path / str(hint), base)
+        conversation(run, hint=hint)
+        with run.learner() as learner:
+            assert list(next_answers(learner.log, learner.log.records(["first"]))) == known
