@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import FAMILY_TOKENS, family_renderer
+from small_models import FAMILY_TOKENS, family_renderer
 from test_text_insert import BASH, SYSTEM, USER, deleted, result, says
 from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from conftest import FAMILY_TOKENS, family_renderer
+from small_models import FAMILY_TOKENS, family_renderer
 
 from agentrl.errors import ConfigError
 from agentrl.text.renderer import ChatRenderer

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import DATA
 
 from agentrl.text.lineage import Lineage, Match, call_ids, decide, next_messages
 from agentrl.types import JSON, MatchedBy

@@ -1,9 +1,9 @@
 """The tokenizer without control tokens agrees with the original on everything else."""
 
 import pytest
-from conftest import CHATML, CORPUS, MARKUP, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import CHATML, CORPUS, MARKUP, byte_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from agentrl.errors import ModelError

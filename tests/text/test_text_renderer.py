@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import renderers
-from conftest import (
+from small_models import (
     CHAT_TEMPLATE,
     CHATML,
     FAMILY_TOKENS,

@@ -4,8 +4,8 @@ import json
 import random
 
 import pytest
-from conftest import family_renderer
 from renderers.qwen3 import Qwen3Renderer
+from small_models import family_renderer
 
 from agentrl.text.renderer import ChatRenderer, Delta
 from agentrl.types import Reply, ToolCall

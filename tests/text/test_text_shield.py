@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import (
     CHAT_TEMPLATE,
     CHATML,
     FAMILY_TOKENS,
@@ -13,8 +15,6 @@ from conftest import (
     family_renderer,
     save_folder,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agentrl.text.renderer import ChatRenderer, load_renderer
 from agentrl.text.shield import BREAK, ESCAPE, Shield, unmark
