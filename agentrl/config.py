@@ -174,8 +174,9 @@ class GuardsConfig(Section):
     """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound. A version that
     exceeds it by no more than the standard error of the mean over its turns, and at most twice, passes."""
     max_kl_base: float = Field(default=0.5, ge=0)
-    """Most KL(new || version 0) on what version 0 did well, in nats an id, over all versions, with the same allowance
-    for its error; 0 = no bound. Where all weights are trained, those of version 0 are kept in memory for it."""
+    """Most KL(new || version 0), in nats an id, over all versions, with the same allowance for its error: on held-out
+    turns that version 0 did well, and on its own answers to recent prompts beyond what it does with the lesson in view.
+    0 = no bound. Where all weights are trained, those of version 0 are kept in memory for it."""
     max_fall: float = Field(default=1.0, ge=0)
     """Most that the mean log-prob of the probe may fall below what it was when it was sampled, in nats an id, over all
     versions; 0 = no bound."""

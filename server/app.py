@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -199,6 +199,8 @@ def guarded(handler: Handler) -> Handler:
             return await handler(request)
         except AgentRLError as error:
             return json_response(error)
+        except ClientDisconnect:  # while its body was read
+            return Response(status_code=CLIENT_GONE)
         except TimeoutError:
             return json_response(
                 Refused("The engine does not answer.", status=503, code="engine_silent", retry_after_s=1.0)

@@ -9,7 +9,9 @@ says so. It is taken for a regeneration (of `Asked.replaces`) only where
 - at the beginning of a named conversation nothing else was asked in between;
 - no more than MAX_AGAIN earlier answers would be replaced: whoever wants more samples on purpose;
 - the conversation then goes on from the last answer, with words of a user's (conversations.py). Whoever samples for
-  an evaluation, a vote or a group does not go on, or goes on from any of them, or with what a tool returned.
+  an evaluation, a vote or a group does not go on, or goes on from any of them;
+- or with what a tool returned, where the earlier answers were calls that the client could have run as well, and other
+  ones: who asks again because a reply holds no usable call is an agent, who gets the same call again is a retry.
 
 The log knows what answered what; it is asked again after a restart. This only remembers questions: hashes and ids.
 """
@@ -19,8 +21,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agentrl.types import End, Purpose
+
+Kept = Literal["text", "calls", "answer"]
+"""What a client may keep or not: a text and a call as they were told, the first answer to a question."""
 
 MAX_ASKED = 64
 MAX_SESSIONS = 2_000
@@ -30,10 +36,10 @@ MAX_CLIENTS = 2_000
 MAX_AGAIN = 4
 """Answers to one question that a user may have replaced."""
 MAX_UNPROVEN = 3
-"""Replies that a client may hand back changed before it has handed any back as they were."""
+"""Replies that a client may hand back changed, or have replaced, before it has kept any."""
 CHANGE_COSTS = 3
-"""Replies handed back as they were that stand for a changed one: a client that changes more than every fourth is a
-program that writes its history anew."""
+"""Replies kept that stand for one that was not: a client that changes more than every fourth is a program that writes
+its history anew, or samples."""
 MAX_CREDIT = 3
 """What a client may save up: however long it changed nothing, it is soon taken for a program once it begins to."""
 
@@ -86,8 +92,8 @@ class Book:
     def __init__(self) -> None:
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
         self._questions: OrderedDict[tuple[str, str], list[Asked]] = OrderedDict()
-        self._balance: OrderedDict[tuple[str, str], int] = OrderedDict()
-        """By scope and client: replies handed back as they were, less what those handed back changed cost."""
+        self._balance: OrderedDict[tuple[str, str, Kept], int] = OrderedDict()
+        """By scope, client and what is kept: how often it was, less what the other times cost."""
 
     def session(self, scope: str, name: str) -> Session | None:
         found = self._sessions.get((scope, name))
@@ -114,14 +120,18 @@ class Book:
         if len(self._questions) > MAX_QUESTIONS:
             self._questions.popitem(last=False)
 
-    def handed_back(self, scope: str, client: str, *, as_told: bool) -> bool:
-        """Counts a reply that a client sent back; of a changed one, whether a person may have changed it."""
-        balance = self._balance.get((scope, client), 0) + (1 if as_told else -CHANGE_COSTS)
-        self._balance[scope, client] = min(balance, MAX_CREDIT)
-        self._balance.move_to_end((scope, client))
+    def kept(self, scope: str, client: str, what: Kept, *, as_told: bool) -> bool:
+        """Counts what a client did with a reply; where it did not keep it, whether a person may have done so."""
+        balance = self._balance.get((scope, client, what), 0) + (1 if as_told else -CHANGE_COSTS)
+        self._balance[scope, client, what] = min(balance, MAX_CREDIT)
+        self._balance.move_to_end((scope, client, what))
         if len(self._balance) > MAX_CLIENTS:
             self._balance.popitem(last=False)
         return balance >= -MAX_UNPROVEN * CHANGE_COSTS
+
+    def is_faithful(self, scope: str, client: str) -> bool:
+        """Whether the client handed the last MAX_CREDIT texts back as they were."""
+        return self._balance.get((scope, client, "text"), 0) >= MAX_CREDIT
 
     def same_question(self, scope: str, question: str, frame: str) -> list[Asked]:
         """Requests with this very history, in any session, oldest first."""

@@ -264,11 +264,13 @@ def explain(
 ) -> None:
     """Show one turn from request to the version that learned from it: what followed, votes, hint and gates, what the
     teacher was shown, and the loss of every id."""
-    from server.inspect import explain_turn
+    from server.inspect import explain_turn, with_clocks
     from server.taught_pages import for_people
 
     story = asyncio.run(explain_turn(run_dir, turn, of_any_kind=any_))
-    show(story if json_ else story | {"taught": for_people(story["taught"])}, as_json=json_)
+    if not json_:
+        story = with_clocks(story | {"taught": for_people(story["taught"])})
+    show(story, as_json=json_)
 
 
 @app.command()
@@ -404,14 +406,12 @@ def outline(data: Any, indent: int = 0) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Rows as a table for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(*columns, box=None)
-    for row in rows:
-        shown.add_row(*(cell(row.get(name)) for name in columns))
-    Console().print(shown)
+    """Rows as plain columns for people, one line a row however long its last cell is."""
+    cells = [columns, *([cell(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns) - 1)]
+    for line in cells:
+        padded = [text.ljust(width) for text, width in zip(line[:-1], widths, strict=True)]
+        typer.echo("  ".join([*padded, " ".join(line[-1].split())]).rstrip())
 
 
 def cell(value: Any) -> str:

@@ -9,7 +9,8 @@ a message behind the newest, one drops an assistant turn it could not parse and 
 titles and summaries under the same session. A reply that came back with other words is a user's rewrite only where all
 before it is what it answered, a user's message follows, and the session is known: the client named it, or an earlier
 reply of ours stands unchanged before it (text/rewrites.py, and book.py for the same asked again). Of two users who
-begin alike behind one frontend, neither speaks of the other's reply.
+begin alike behind one frontend, neither speaks of the other's reply. A call is known by its id wherever it stands; one
+that was run with other arguments (text/changed_calls.py) is a rewrite too, and its result belongs to nobody's sample.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agentrl.store.signal_log import SignalLog
+from agentrl.text.changed_calls import same_calls, usable
 from agentrl.text.lineage import Lineage
 from agentrl.text.redaction import redact_messages
-from agentrl.text.rewrites import rewritten
 from agentrl.types import JSON, End, MatchedBy, Purpose, Turn, TurnKind
 from server.book import MAX_AGAIN, Asked, Book, Session
 from server.lookup import Found, Lookup
 from server.metrics import Metrics
 from server.outcomes import Outcomes
 from server.request import ChatRequest
+from server.rewrites import Rewrites
 from server.side import kind_of_turn
 
 MAX_REREAD = 16
@@ -66,6 +68,7 @@ class Conversations:
         self._secret = secret
         self._lookup = Lookup(log, lineage)
         self._book = Book()
+        self._rewrites = Rewrites(log, outcomes, self._book)
 
     async def place(self, chat: ChatRequest, request_id: str, turn_ids: tuple[str, ...]) -> Place:
         """Finds where a request stands and records what it says of earlier turns."""
@@ -142,24 +145,27 @@ class Conversations:
             news: Sequence[JSON] = chat.messages[dropped.num_messages :]
             await self._outcomes.answer(scope, asked, asked.parent, news, MatchedBy.HISTORY)
             return
-        changed = self._changed(chat, found, asked)
+        changed = await self._changed(chat, found, asked)
         if changed is not None:
             asked.parent = parent = changed.turn_ids[0]
             rivals = self._book.rivals(scope, asked)
             await self._go_on(chat, found, changed)
             if not any(rival.question == asked.question for rival in rivals):
-                await self._hear_changed(chat, found, asked)
+                await self._rewrites.hear(chat, found, asked)
         elif parent is not None:
             chosen = self._book.request_of(scope, asked.session, parent)
             if chosen is not None:
                 others = [turn_id for turn_id in chosen.turn_ids if turn_id != parent]
                 await self._end(others, End.NOT_CHOSEN, request_id)
                 await self._go_on(chat, found, chosen)
-            if not rivals:
+            ran = await self._rewrites.calls(chat, found, asked)
+            if ran is not None:
+                if not any(rival.question == asked.question for rival in rivals):
+                    await self._rewrites.hear_calls(chat, asked, *ran)
+            elif not rivals:
                 news = await self._lookup.news(found, chat.messages)
                 await self._outcomes.answer(scope, asked, parent, news, found.matched_by)
-                if _is_text(chat.messages[found.num_messages - 1 : found.num_messages]):
-                    self._book.handed_back(scope, chat.client, as_told=True)
+                self._rewrites.count_as_told(chat, found)
         for rival in rivals:
             end = how_it_ended(rival, asked)
             if end is not None:
@@ -174,14 +180,32 @@ class Conversations:
         if chosen.answered:
             return
         chosen.answered = True
-        says = any(message["role"] == "user" for message in chat.messages[found.num_messages :])
-        if says and not chosen.is_replaced and len(chosen.replaces) <= MAX_AGAIN:
+        if chosen.is_replaced or len(chosen.replaces) > MAX_AGAIN:
+            return
+        if any(message["role"] == "user" for message in chat.messages[found.num_messages :]):
             await self._end(chosen.replaces, End.REGENERATED, chosen.request_id)
+            return
+        is_person = self._book.kept(chat.caller.scope, chat.client, "answer", as_told=not chosen.replaces)
+        if chosen.replaces:
+            await self._end_calls(chosen, is_person=is_person)
+
+    async def _end_calls(self, chosen: Asked, *, is_person: bool) -> None:
+        """The earlier answers, where a tool was run for the last."""
+        taken = await self._log.turn(chosen.turn_ids[0])
+        for turn_id in chosen.replaces:
+            turn = await self._log.turn(turn_id)
+            if turn is None or taken is None or not usable(turn) or not taken.reply.tool_calls:
+                continue
+            if same_calls(turn.reply.tool_calls, taken.reply.tool_calls):
+                await self._end([turn_id], End.RETRIED, chosen.request_id)
+            elif is_person:
+                await self._end([turn_id], End.REGENERATED, chosen.request_id)
 
     # a reply that stands changed in the history
 
-    def _changed(self, chat: ChatRequest, found: Found, asked: Asked) -> Asked | None:
-        """The request whose reply was the newest of this history and is no longer, with a user's words behind it.
+    async def _changed(self, chat: ChatRequest, found: Found, asked: Asked) -> Asked | None:
+        """The request whose reply was the newest of this history and is no longer, with a user's words behind it, or
+        behind other calls what tools returned.
 
         It is looked for only in the session that the client named or that an earlier reply of the history told.
         """
@@ -193,29 +217,21 @@ class Conversations:
             or messages[place - 1]["role"] == "assistant"
         ):
             return None
-        if not any(message["role"] == "user" for message in messages[place + 1 :]):
+        said = {message["role"] for message in messages[place + 1 :]}
+        if not said & {"user", "tool"}:
             return None
         before = messages[:place]
         num_messages, reply_key = next(iter(self._lineage.prefix_keys(before)), (0, ""))
         question = self._question(before, num_messages, reply_key)
         one = self._book.asked_in(chat.caller.scope, session, question, asked.purpose)
         # Of several choices nobody knows which was changed.
-        return one if one is not None and len(one.turn_ids) == 1 else None
-
-    async def _hear_changed(self, chat: ChatRequest, found: Found, asked: Asked) -> None:
-        """What stands in the place of a reply, and what followed, into the log; the reply rewritten by a user is an
-        answer that he prefers, one that the client changed by itself is the reply."""
-        turn = None if asked.parent is None else await self._log.turn(asked.parent)
-        if turn is None:
-            return
-        scope, place = chat.caller.scope, found.num_messages - 1
-        [message] = self._outcomes.redacted(scope, asked, chat.messages[place : place + 1])
-        is_rewritten = rewritten(turn, message) is not None
-        if is_rewritten and self._book.handed_back(scope, chat.client, as_told=False):
-            await self._outcomes.rewrite(asked, turn.id, message)
-        else:
-            news = chat.messages[found.num_messages :]
-            await self._outcomes.answer(scope, asked, turn.id, news, MatchedBy.HISTORY)
+        if one is None or len(one.turn_ids) != 1:
+            return None
+        if "user" not in said:
+            turn = await self._log.turn(one.turn_ids[0])
+            if turn is None or not turn.reply.tool_calls:
+                return None
+        return one
 
     async def _may_speak_of(self, turn_id: str | None, purpose: Purpose) -> bool:
         """What is said in an evaluation or off the record must not teach a turn that may be trained on."""
@@ -254,6 +270,8 @@ class Conversations:
     async def _observe_tools(self, chat: ChatRequest, found: Found, asked: Asked) -> None:
         """A side request in the middle of a task still brings the results of the calls made before it."""
         if not await self._may_speak_of(found.turn_id, asked.purpose):
+            return
+        if await self._rewrites.calls(chat, found, asked) is not None:
             return
         observed = []
         for message in chat.messages[found.num_messages :]:
@@ -335,11 +353,6 @@ def how_it_ended(rival: Asked, asked: Asked) -> End | None:
         return End.RETRIED if asked.is_retry or not rival.is_whole else None
     # Two beginnings in one session may be two conversations: only what answers the same turn was edited.
     return End.EDITED if asked.parent is not None else None
-
-
-def _is_text(messages: Sequence[JSON]) -> bool:
-    """Whether a reply is text without a call: what a user may rewrite."""
-    return any(message["role"] == "assistant" and not message.get("tool_calls") for message in messages)
 
 
 def new_session() -> str:

@@ -14,16 +14,13 @@ from agentrl.store.account import Account
 from agentrl.store.backlog import REASONS, Backlog
 from agentrl.store.version_log import Refused
 from agentrl.types import PolicyVersion
-from server.guard_pages import DISAPPROVE, findings, guards_of
+from server.guard_pages import DISAPPROVE, RESUME, findings, guards_of, not_measured
 from server.inspect import has_learned, learning_log
 from server.judge_reach import unreachable
 from server.progress import all_lessons, of_lessons
 from server.run_files import ask_server, existing_run, settings_of
 
-PAUSED = (
-    "learning is paused: `agentrl resume` goes on; where an alarm has paused it and what serves answers badly, "
-    "`agentrl rollback 0` first"
-)
+PAUSED = f"learning is paused: {RESUME}"
 
 
 def diagnose(run_dir: Path) -> dict[str, Any]:
@@ -34,9 +31,8 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
     silent = unreachable(settings.judge)
     judge = {} if silent is None else {"judge": silent}
     if not has_learned(run, settings.policy):
-        return (
-            {"account": None} | judge | {"finding": why_no_learner(live, is_enabled=settings.learn.enabled)}
-        )
+        why = why_no_learner(live, is_enabled=settings.learn.enabled)
+        return {"finding": why} | judge | {"account": None}
     recipe = load_recipe(settings.learn.recipe, settings.learn.overrides)
     with learning_log(run) as log:
         account = log.account(settings.policy)
@@ -62,20 +58,22 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         learner=(live or {}).get("learner"),
         broken=broken,
     )
-    hand = hand_finding(waiting, recipe)
+    hand, guards = hand_finding(waiting, recipe), guards_of(run)
+    blind = not_measured(guards)
     return {
-        "account": asdict(account),
-        "balanced": account.balanced,
-        "serving_version": serving.number,
-        "backlog": {reason: asdict(turns) for reason, turns in waiting.items()},
-        "left_out": left_out(account, recipe),
-        "guards": findings(guards_of(run), account.rejected) + uncompared(made),
-        **({} if refused is None else {"refused": refused_finding(refused, serving.number)}),
+        "finding": finding,
         **judge,
+        **({} if refused is None else {"refused": refused_finding(refused, serving.number)}),
         **({"in_hand": hand} if hand and hand not in finding else {}),
         **({"lessons": broken} if broken and broken not in finding else {}),
         **({"clipped": clipped} if clipped else {}),
-        "finding": finding,
+        "guards": findings(guards, account.rejected) + uncompared(made),
+        "left_out": left_out(account, recipe),
+        **({"not_measured": blind} if blind else {}),
+        "serving_version": serving.number,
+        "account": asdict(account),
+        "balanced": account.balanced,
+        "backlog": {reason: asdict(turns) for reason, turns in waiting.items()},
     }
 
 
@@ -118,7 +116,7 @@ def first_unmet(
         (not is_running, "no server is running for this folder: start `agentrl serve`"),
         (is_paused, PAUSED),
         (
-            state not in (None, "off", "running", "starting"),
+            state not in (None, "off", "running", "starting", "paused"),
             f"the learner process is {state}: learner.log in the run folder says why",
         ),
         (
@@ -247,20 +245,19 @@ def clipped_finding(versions: Sequence[PolicyVersion], recipe: Recipe) -> str:
 
 
 def uncompared(versions: Sequence[PolicyVersion]) -> list[str]:
-    """How many versions served that nothing was held against, and whether the newest was asked for replies alone."""
+    """How many versions served that nothing was held against: neither held-out turns nor what version 0 says."""
     served = [one for one in versions if one.served_at is not None and "probe_turns" in one.metrics]
-    alone = [one for one in served if "probe_change" not in one.metrics]
-    blind = sum("reply_surprise" not in one.metrics for one in alone)
-    few = "the gate's probe held too few rewarded turns; send rewards by /v1/feedback"
-    found = []
-    if blind:
-        found.append(f"{blind} of {len(served)} versions went live without a comparison: {few}")
-    if alone and alone[-1] is served[-1] and len(alone) > blind:
-        found.append(
-            f"{len(alone) - blind} of {len(served)} versions, the newest too, went live with nothing compared but "
-            f"whether their replies are garbled: {few}"
-        )
-    return found
+    blind = sum(not COMPARED & one.metrics.keys() for one in served)
+    if not blind:
+        return []
+    return [
+        f"{blind} of {len(served)} versions went live without a comparison: the gate's probe held too few rewarded "
+        "turns; send rewards by /v1/feedback"
+    ]
+
+
+COMPARED = frozenset({"probe_change", "reply_surprise", "kl_base"})
+"""Metrics of versions that something was held against."""
 
 
 def left_out(account: Account, recipe: Recipe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ BUDGETS = {
 }
 
 
+RESUME = "`agentrl resume` goes on; where what serves answers badly, `agentrl rollback 0` first"
+"""What ends a pause."""
+
+
 def guards_of(run_dir: Path) -> JSON:
     """The newest report with the pause, whoever asked for it."""
     return read_report(run_dir) | {
@@ -48,6 +53,8 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
     found = []
     if guards.get("paused_because"):
         found.append(f"learning was paused: {guards['paused_because']}; look at it, then `agentrl resume`")
+    if guards.get("alarm"):
+        found.append(f"the watch's newest alarm, {alarm_said(guards['alarm'])}")
     found += [
         f"{rejected[name]} turns are set aside as {name!r}: {why}"
         for name, why in SET_ASIDE.items()
@@ -58,20 +65,42 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
             f"{guards['empty_approvals']} approvals count for nothing: their API keys approve of everything; "
             f"{DISAPPROVE}"
         )
-    budget = guards.get("budget", {})
-    blind = [name for name in budget.get("not_measured", []) if name != "kl_base"]
-    if len(blind) < len(budget.get("not_measured", [])):
-        found.append(
-            "the newest version was not measured against guards.max_kl_base: too few rewarded turns of the probe were "
-            "sampled by version 0, and those of later versions do not count"
-        )
-    if blind:
-        names = ", ".join(BUDGETS[name] for name in blind)
-        found.append(
-            f"the newest version was not measured against {names}: the probe holds too few rewarded turns; send "
-            "rewards by /v1/feedback"
-        )
     return found
+
+
+def alarm_said(alarm: Mapping[str, Any]) -> str:
+    """The newest alarm of the watch, and what was done, as one sentence."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(alarm["at"]))
+    said = f"{at}: {'; '.join(alarm['reasons'])}"
+    if "serves" in alarm:
+        over = ", ".join(alarm["passed_over"])
+        said += f"; version {alarm['serves']} serves again"
+        return said + (f", versions {over} were passed over, bad as well" if over else "")
+    if alarm.get("acts") == "report":
+        return (
+            said
+            + "; nothing was done, for guards.watch = 'report': `agentrl rollback` serves an earlier version"
+        )
+    return said
+
+
+def pause_of(guards: Mapping[str, Any]) -> JSON:
+    """The state of a paused learner, why, and what ends it; nothing where learning is not paused."""
+    if not guards.get("paused"):
+        return {}
+    because = guards.get("paused_because") or "somebody asked for it (`agentrl pause`)"
+    return {"state": "paused", "because": because, "remedy": RESUME}
+
+
+def not_measured(guards: Mapping[str, Any]) -> str:
+    """Which budgets bound nothing in the newest version, and what would let them; "" where all did."""
+    blind = [BUDGETS[name] for name in guards.get("budget", {}).get("not_measured", []) if name in BUDGETS]
+    if not blind:
+        return ""
+    return (
+        f"the newest version against {', '.join(blind)}: the gate's probe holds too few rewarded turns; send rewards "
+        "by /v1/feedback"
+    )
 
 
 def numbers(guards: Mapping[str, Any]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,22 @@ def has_learned(run_dir: Path, policy: str) -> bool:
 
 def learning_log(run_dir: Path, *, read_only: bool = True) -> LearningLog:
     return LearningLog(existing_run(run_dir), read_only=read_only)
+
+
+def with_clocks(data: Any) -> Any:
+    """Nested data for people: what its name says is a time (`..._at`) in the form of ISO 8601, local."""
+    if isinstance(data, dict):
+        return {
+            name: _iso(value)
+            if str(name).endswith("_at") and isinstance(value, float)
+            else with_clocks(value)
+            for name, value in data.items()
+        }
+    return [with_clocks(item) for item in data] if isinstance(data, list | tuple) else data
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="seconds")
 
 
 def clock(at: float | None) -> str | None:

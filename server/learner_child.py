@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 10.0
 REFUSED = 2
 """Exit status of a learner that cannot work with its settings: starting it again would change nothing."""
 
-WORKING = ("starting", "running", "waiting to be restarted")
+WORKING = ("starting", "running", "paused", "waiting to be restarted")
 """States in which the process works on the run or will again."""
 
 

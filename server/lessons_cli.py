@@ -137,11 +137,16 @@ def import_(
             "chats of OpenAI's or Anthropic's API, items of Responses, or session files of Claude Code and Codex."
         ),
     ],
+    paragraphs: Annotated[
+        bool,
+        typer.Option("--paragraphs", help="Propose each paragraph of a text that is no list of rules."),
+    ] = False,
     run_dir: RunDir = DEFAULT_RUN,
     scope: Scope = "default",
     json_: AsJson = False,
 ) -> None:
-    """Learn lessons from transcripts of other agents, past the gates of live hints, and from review comments.
+    """Learn lessons from transcripts of other agents, past the gates of live hints, and from review comments. Says how
+    many transcripts, comments, rules (items of a list) and paragraphs it read.
 
     Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`. One
     that names no request is then taught as what stands for every request of the scope.
@@ -149,7 +154,7 @@ def import_(
     from server.cli import show as show_data
     from server.lessons_pages import take
 
-    show_data(asyncio.run(take(run_dir, scope, path)), as_json=json_)
+    show_data(asyncio.run(take(run_dir, scope, path, paragraphs=paragraphs)), as_json=json_)
 
 
 def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:

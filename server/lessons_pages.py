@@ -175,13 +175,30 @@ def proposed(run_dir: Path, scope: str) -> list[str]:
     return [lesson.id for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.PROPOSED]
 
 
-async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
-    """Makes lessons of transcripts and review comments; see `agentrl.signals.transcripts`."""
+async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = False) -> dict[str, Any]:
+    """Makes lessons of transcripts and review comments; see `agentrl.signals.transcripts`.
+
+    Args:
+        paragraphs: running text is meant, each paragraph a comment, where a file holds nothing else.
+    """
     config = settings_of(run_dir)
     known = lessons_of(run_dir, scope)
     state = state_of(config.learn.approve)
     redactor = own_redactor(config.server.redact_patterns)
     evidence = read_evidence(path)
+    read = {
+        "transcripts": len(evidence.transcripts),
+        "messages": sum(len(transcript.messages) for transcript in evidence.transcripts),
+        "comments": sum(comment.form == "comment" for comment in evidence.comments),
+        "rules": sum(comment.form == "rule" for comment in evidence.comments),
+        "paragraphs": sum(comment.form == "paragraph" for comment in evidence.comments),
+    }
+    if read["paragraphs"] and not paragraphs and read["paragraphs"] == sum(read.values()):
+        raise UserError(
+            f"{path} holds running text ({read['paragraphs']} paragraphs) and neither transcripts, comments nor a list "
+            "of rules: say --paragraphs to have each paragraph proposed as a lesson, or write a list ('- Use ...'). "
+            f"Transcripts are read from .jsonl and .json files, as {FORMATS}"
+        )
     taken = await lessons_from(evidence, scope=scope, state=state, known=known, redactor=redactor)
     if taken.num_without_calls and not (taken.lessons or taken.num_known or taken.outcomes):
         raise UserError(
@@ -195,6 +212,7 @@ async def take(run_dir: Path, scope: str, path: Path) -> dict[str, Any]:
     taught = [option is not None and (option.recall > 0 or not lesson.situation) for lesson in taken.lessons]
     why = f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
     return {
+        "read": read,
         "imported": [_row(lesson) for lesson in taken.lessons],
         "num_known": taken.num_known,
         "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),

@@ -95,7 +95,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Choose another server.port; 0 takes any free one."
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another port (`agentrl serve --port N`, or "
+            "server.port in the settings); 0 takes any free one."
         ) from error
     return sock
 

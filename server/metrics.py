@@ -95,7 +95,7 @@ class Metrics:
         }
 
     def hints_by_outcome(self) -> JSON:
-        """ "accepted", "offered" beside those, and by gate what was refused since the start."""
+        """ "accepted", "offered" beside those, "shortened", and by gate what was refused since the start."""
         self._count_refused()
         [family] = self.hints.collect()
         return {

@@ -10,7 +10,7 @@ from typing import TypeVar
 from agentrl.errors import StoreError
 from agentrl.signals.rules import judge_end
 from agentrl.store.signal_log import SignalLog
-from agentrl.types import JSON, End, MatchedBy, NextState, Purpose, Signal, SignalSource
+from agentrl.types import JSON, End, MatchedBy, NextState, Purpose, Signal, SignalSource, Turn
 from server.book import Asked
 from server.metrics import Metrics
 from server.redacted import SessionRedactor
@@ -54,11 +54,11 @@ class Outcomes:
         if await self._record(state) is False:
             self._metrics.late_states.inc()
 
-    async def rewrite(self, asked: Asked, turn_id: str, message: JSON) -> None:
+    async def rewrite(self, asked: Asked, turn: Turn, message: JSON) -> None:
         """The message, redacted, that a user put in the place of a turn's reply. Where the turn has a next state
         already, because he went on before he went back, the signal is written at once."""
         state = NextState(
-            turn_id=turn_id,
+            turn_id=turn.id,
             messages=(message,),
             matched_by=MatchedBy.HISTORY,
             end=End.EDITED,
@@ -71,7 +71,7 @@ class Outcomes:
         elif is_first is False:
             self._metrics.late_states.inc()
             if asked.purpose is Purpose.TRAIN:
-                await self._tried(self._log.record_signal(_signal(state)), turn_id)
+                await self._tried(self._log.record_signal(_signal(turn, state)), turn.id)
 
     def redacted(self, scope: str, asked: Asked, messages: Sequence[JSON]) -> tuple[JSON, ...]:
         """Messages as the log may hold them."""
@@ -107,9 +107,9 @@ class Outcomes:
             return None
 
 
-def _signal(state: NextState) -> Signal:
-    """What the rules say of an end, for a turn whose story had another one."""
-    said = judge_end(state)
+def _signal(turn: Turn, state: NextState) -> Signal:
+    """What the rules say of an end, for a turn whose story had another one; no hint, which no gate has seen."""
+    said = judge_end(turn, state)
     return Signal(
         turn_id=state.turn_id,
         source=SignalSource.RULE,

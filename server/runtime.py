@@ -40,6 +40,7 @@ from server.auth import Keyring, judge_key, operator_key, refuse_open_address
 from server.conversations import Conversations
 from server.feedback import Feedback
 from server.gateway import Gateway
+from server.guard_notices import tell
 from server.guard_pages import guards_of, numbers
 from server.judge_reach import warn_unreachable
 from server.judges import Bench, make_bench
@@ -225,6 +226,7 @@ class Runtime:
         if shown is not None:
             self._own(shown.follow, "lessons to show")
         self._own(lambda: sweep(outcomes, redactor, recall, config.server.idle_s), "idle sessions")
+        self._own(lambda: tell(run_dir), "guards")
         learner = self._start_learner(run_dir)
         status = Status(
             config=config,

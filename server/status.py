@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from agentrl.errors import AgentRLError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import JSON, PolicyVersion
-from server.guard_pages import guards_of
+from server.guard_pages import alarm_said, guards_of, pause_of
 from server.judges import Bench
 from server.learner_child import LearnerChild
 from server.metrics import Metrics
@@ -49,6 +50,7 @@ class Status:
     async def __call__(self) -> JSON:
         """Raises StoreError, EngineError."""
         capacity = await self._engine.capacity()
+        guards = guards_of(Path(self._config.run_dir))
         learning = self._versions.learning_log()
         report: JSON = {
             "model": self._config.served_name,
@@ -63,13 +65,13 @@ class Status:
             },
             "engine": asdict(capacity)
             | {"precision": self._engine.precision, "max_len": self._engine.max_len},
-            "learner": learner_report(self._learner),
+            "learner": learner_report(self._learner, guards),
             "latency": self._metrics.latency(),
             "counts": await self._log.counts(),
             "hints": self._metrics.hints_by_outcome(),
             "judge": self._bench.report(),
             "shown": self._shown_report(),
-            "guards": guards_of(Path(self._config.run_dir)),
+            "guards": guards,
             "account": None,
             "versions": [],
             "refused": None,
@@ -88,10 +90,12 @@ class Status:
         }
 
 
-def learner_report(learner: LearnerChild | None) -> JSON:
+def learner_report(learner: LearnerChild | None, guards: Mapping[str, Any]) -> JSON:
+    """The learner's one state: its process's, or "paused" where that stands and claims nothing."""
     if learner is None:
         return {"state": "off", "num_crashes": 0}
-    return {"state": learner.state, "num_crashes": learner.num_crashes}
+    pause = pause_of(guards) if learner.state in ("starting", "running") else {}
+    return {"state": learner.state} | pause | {"num_crashes": learner.num_crashes}
 
 
 def learning_report(log: LearningLog, policy: str) -> JSON:
@@ -142,8 +146,11 @@ def short(report: JSON) -> JSON:
         newest = {str(version["number"]): _line(version) for version in versions[-NEWEST:]}
         found["versions"] = {"num": len(versions), **states, "newest": newest}
     guards = report.get("guards") or {}
-    if guards.get("paused"):
-        found["learning_paused"] = guards.get("paused_because") or True
+    paused = found.pop("learning_paused", False) or guards.get("paused")
+    if paused and "state" not in (found.get("learner") or {}):  # no server is there to say so
+        found["learner"] = pause_of(guards)
+    if guards.get("alarm"):
+        found["alarm"] = alarm_said(guards["alarm"])
     return found | {"more": "`agentrl status --all`, `agentrl versions`, `agentrl doctor`"}
 
 

@@ -22,6 +22,13 @@ COLUMNS = {
     "ratio": "ratio",
 }
 """Of the table, and the streams that they show."""
+LEGEND = {
+    "policy": "log-prob by the policy",
+    "teacher": "log-prob by the teacher",
+    "loss": "the id's term of the loss",
+    "advantage": "weight of its policy gradient",
+    "ratio": "policy to sampler",
+}
 
 
 def taught_of(run_dir: Path, story: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,7 +49,8 @@ def taught_of(run_dir: Path, story: dict[str, Any]) -> list[dict[str, Any]]:
             "version_is": history[-1]["state"] if history else step["void_reason"] or "not made yet",
         }
         if not records:
-            entries.append(about | {"note": _not_recorded(run_dir)})
+            note = _lent_to(story["turn"]) if step["use"] == 0 else _not_recorded(run_dir)
+            entries.append(about | {"note": note})
         entries += [about | _entry(record, texts) for record in records]
     return entries or [{"step": None, "version": None, "note": f"in no step: {story['fate']}"}]
 
@@ -112,7 +120,9 @@ def _tokens(record: dict[str, Any], texts: Sequence[str | None]) -> list[dict[st
 def _table(tokens: Sequence[dict[str, Any]]) -> list[str]:
     columns = [column for column in COLUMNS if tokens and column in tokens[0]]
     width = max((len(_quoted(row)) for row in tokens), default=0)
-    lines = [f"{'':>5} {'':<{width}} " + " ".join(f"{column:>9}" for column in columns)]
+    legend = "; ".join(f"{column}: {LEGEND[column]}" for column in columns)
+    lines = [f"each id of the reply by its place; {legend}; < the largest losses"]
+    lines.append(f"{'':>5} {'':<{width}} " + " ".join(f"{column:>9}" for column in columns))
     for row in tokens:
         # + 0.0: a rounded -0 is 0
         numbers = ["-" if row[column] is None else f"{round(row[column], 3) + 0.0:.3f}" for column in columns]
@@ -124,6 +134,14 @@ def _table(tokens: Sequence[dict[str, Any]]) -> list[str]:
 def _quoted(row: dict[str, Any]) -> str:
     text = f"id {row['id']}" if row["text"] is None else repr(row["text"])
     return text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 1] + "…"
+
+
+def _lent_to(turn: dict[str, Any]) -> str:
+    """What is said of a turn whose answer a step trained elsewhere; see `agentrl.learner.next_answers`."""
+    return (
+        f"its answer was learned on the prompt of turn {turn['parent']}, whose conversation had told it what to do "
+        "instead"
+    )
 
 
 def _not_recorded(run_dir: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from agentrl.signals.hints import directive
 from agentrl.signals.outputs import text_of
 from agentrl.store.episodes import Episode
-from agentrl.text import injection
+from agentrl.text import action_words, injection
 from skills.library import Draft
 from skills.skill_file import MAX_DESCRIPTION, slug
 from skills.summarise import admitted, outcomes, request_of, shortened
@@ -76,9 +76,9 @@ def words_of(episode: Episode) -> frozenset[str]:
     """The words of all that an episode asked and did, and of what its tools advised past the gates of hints."""
     found = set[str]()
     for step in episode.steps:
-        found |= injection.action_words(step.turn)
+        found |= action_words.action_words(step.turn)
         for _, output in outcomes(step):
-            found |= injection.words_of(admitted(step, directive(text_of(output)), "error_text") or "")
+            found |= action_words.words_of(admitted(step, directive(text_of(output)), "error_text") or "")
     return frozenset(found)
 
 

@@ -20,8 +20,10 @@ class Alarm:
     """The newest turns are out of bounds."""
 
     reasons: tuple[str, ...]
-    target: int | None
-    """The newest version from before all of them that can serve again; None where there is none."""
+    targets: tuple[int, ...]
+    """The versions from before all of them that can serve again, the newest first; where there are any, 0 is last."""
+    turn_ids: tuple[str, ...] = ()
+    """The newest turns, the newest first."""
     acts: str = "report"
     """What is to be done, as `guards.watch` says."""
 
@@ -91,7 +93,9 @@ class Watch:
         if reasons and is_newer:
             self._since, self._first = now, []
             alarm = Alarm(
-                reasons=reasons, target=before_all(versions, serving, min(turn.version for turn in newest))
+                reasons=reasons,
+                targets=before_all(versions, serving, min(turn.version for turn in newest)),
+                turn_ids=tuple(turn.turn_id for turn in newest),
             )
         return Found(
             num_turns=len(newest), wanted=self._size, reference=name, figures=tuple(found), alarm=alarm
@@ -118,8 +122,9 @@ def of_the_oldest(first: list[Behaviour]) -> list[Behaviour]:
     return own if len(own) >= MIN_BEFORE else first
 
 
-def before_all(versions: Sequence[PolicyVersion], serving: int, oldest: int) -> int | None:
-    """The newest version below `oldest`, or version 0, that the serving one descends from and whose files are there."""
+def before_all(versions: Sequence[PolicyVersion], serving: int, oldest: int) -> tuple[int, ...]:
+    """The versions below `oldest`, and version 0, that the serving one descends from and whose files are there, the
+    newest first."""
     by_number = {version.number: version for version in versions}
     line = []
     number: int | None = serving
@@ -127,4 +132,4 @@ def before_all(versions: Sequence[PolicyVersion], serving: int, oldest: int) -> 
         line.append(number)
         number = by_number[number].parent
     fit = [n for n in line if n != serving and by_number[n].path and (n < oldest or n == 0)]
-    return max(fit, default=None)
+    return tuple(sorted(fit, reverse=True))

@@ -16,64 +16,44 @@ from functools import partial
 from typing import Protocol
 
 from agentrl.errors import ConfigError, UserError
-from agentrl.learner import pairs
+from agentrl.learner import next_answers, pairs, views
 from agentrl.learner.confidence import with_confidence
-from agentrl.learner.hints import Chooser, Measuring, corrected_ids, hint_option, leaks, measured, sifted
+from agentrl.learner.hints import Chooser, corrected_ids, hint_option
+from agentrl.learner.masks import behind, loss_mask
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
 from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.second_stage import SecondStage, run_pure
 from agentrl.learner.streams import only_held
+from agentrl.learner.views import Around, Views
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
 from agentrl.store.account import Reason
 from agentrl.store.taught import Measured
-from agentrl.teacher import contexts
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
-from agentrl.teacher.demonstrations import Sibling, siblings_of
-from agentrl.teacher.recall import HintMemory, Recalled
-from agentrl.types import Block, NextState, Signal, SignalSource, TeacherView, TrainingSample, Turn
+from agentrl.teacher.demonstrations import siblings_of
+from agentrl.teacher.recall import HintMemory
+from agentrl.types import Block, Signal, SignalSource, TeacherView, TrainingSample, Turn
 
-BEHIND_CONTEXT = ("retry", "rewrite", "teacher", "next_answer", "second_turn")
+BEHIND_CONTEXT = ("retry", "rewrite", "teacher", next_answers.SOURCE, "second_turn")
 """Sources of answers that were sampled on another prompt than they are trained on."""
 HELD_ANSWER = "hint holds the answer"
-SAMPLED_PATH = "completion.token_ids"
-"""Redacted spans of this path count sampled ids; of other paths, characters."""
 
 
-class Claim(Protocol):
+class Claim(views.Claim, Protocol):
     """`agentrl.store.learning_log.Claimed` is one."""
 
     @property
-    def turn(self) -> Turn: ...
-    @property
-    def next_state(self) -> NextState | None: ...
-    @property
-    def signals(self) -> Sequence[Signal]: ...
-    @property
     def group(self) -> str | None: ...
-    @property
-    def episode_reward(self) -> float | None: ...
     @property
     def pair(self) -> str | None: ...
     @property
     def preferred(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """A claim as contexts see it, with the hints that the recipe may show."""
-
-    turn: Turn
-    next_state: NextState | None
-    signals: Sequence[Signal]
-
-
-class Inserter(pairs.Writer, Protocol):
+class Inserter(pairs.Writer, views.Inserter, Protocol):
     """`agentrl.text.renderer.Renderer`, as far as samples need one."""
-
-    def insert(self, token_ids: Sequence[int], num_prompt: int, blocks: Sequence[Block]) -> TeacherView: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +76,8 @@ class Built:
     """Turns whose teacher was shown hints of other turns -> those turns."""
     useful: dict[str, Measured]
     """By turn how useful its hints are, where that was measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Group:
-    """What the turns of one group know of each other."""
-
-    siblings: Sequence[Sibling]
-    rewards: tuple[float, ...]
-    """Of its judged episodes."""
-    corrected: Mapping[str, Sequence[int]]
-    """By turn id what would have been right, where that is known and asked for."""
+    lent: dict[str, str]
+    """By turn the one whose answer is learned on its prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +127,11 @@ class Builder:
         dropped: list[Dropped] = []
         recalled: dict[str, list[str]] = {}
         useful: dict[str, Measured] = {}
-        for group, edited in self._transformed(self._groups(claims), newest_version):
+        lent: dict[str, str] = {}
+        later: Mapping[str, Turn] = {}
+        if isinstance(self.recipe.transform, axes.NextAnswer):
+            later = self.later(claims)
+        for group, edited in self._transformed(self._groups(claims), later, newest_version):
             dropped += [Dropped(turn_ids=(turn_id,), reason=reason) for turn_id, reason in edited.dropped]
             advantage_of = self._advantages(edited.members)
             for member in edited.members:
@@ -164,6 +139,8 @@ class Builder:
                 sample = self._sample(member, group, advantage, newest_version, recalled, useful)
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
+                    if sample.source == next_answers.SOURCE:
+                        lent[member.claim.turn.id] = later[member.claim.turn.id].id
                 else:
                     dropped.append(sample)
         if only_held(self.recipe, samples):
@@ -177,7 +154,13 @@ class Builder:
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
         if samples and self.rehearsal is not None and not beside:
             samples += self.rehearsal.samples([claim.turn for claim in claims])
-        return Built(samples=tuple(samples), dropped=without(dropped, kept), recalled=recalled, useful=useful)
+        return Built(
+            samples=tuple(samples),
+            dropped=without(dropped, kept),
+            recalled=recalled,
+            useful=useful,
+            lent=lent,
+        )
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
         """Claims whose rewards are compared with each other, in the order of their first members. On live traffic
@@ -190,22 +173,19 @@ class Builder:
         return list(groups.values())
 
     def _transformed(
-        self, groups: Sequence[Sequence[Claim]], newest_version: int
-    ) -> list[tuple[_Group, Edited]]:
+        self, groups: Sequence[Sequence[Claim]], later: Mapping[str, Turn], newest_version: int
+    ) -> list[tuple[Around, Edited]]:
         """The recipe's transform of each group."""
         known, given = [], []
         corrected: Mapping[str, Sequence[int]] = {}
         if self.usefulness is not None:
             corrected = corrected_ids([claim for claims in groups for claim in claims], self.renderer)
-        later: Mapping[str, Turn] = {}
-        if isinstance(self.recipe.transform, axes.NextAnswer):
-            later = self.later([claim for claims in groups for claim in claims])
         for claims in groups:
             rewards = {claim.turn.session: self._reward(claim) for claim in claims}
             weights = self.recipe.reward_weights
             before = _turns_before(claims)
             siblings = siblings_of([claim.turn for claim in claims], rewards)
-            group = _Group(siblings=siblings, rewards=(), corrected=corrected)
+            group = Around(siblings=siblings, corrected=corrected)
             members = tuple(
                 Member(
                     claim=claim,
@@ -221,7 +201,7 @@ class Builder:
             given.append(
                 Group(
                     members=members,
-                    view=partial(self._view, group),
+                    view=partial(self._views.view, group),
                     later=lambda claim: later.get(claim.turn.id),
                 )
             )
@@ -251,58 +231,28 @@ class Builder:
             )
         }
 
-    def _view(self, group: _Group, claim: Claim) -> TeacherView | None:
-        """The served prompt with the context's blocks; None where there are none or no place for them."""
-        blocks, _, _ = self._blocks(claim, group)
-        if not blocks:
-            return None
-        try:
-            return self.renderer.insert(claim.turn.prompt_ids, len(claim.turn.prompt_ids), blocks)
-        except UserError:
-            return None
+    def view(self, claim: Claim) -> TeacherView | None:
+        """What the teacher of a turn would be shown of its prompt; None where it would be shown no more."""
+        return self._views.view(Around(corrected={}), claim)
 
-    def _blocks(self, claim: Claim, group: _Group) -> tuple[list[Block], list[Recalled], Measured | None]:
-        """The context's blocks, the hints among them, and what was measured of hints."""
-        recipe = self.recipe
-        skills = self.skills.skills(claim.turn) if self.skills is not None else ()
-        failed = claim.episode_reward is not None and claim.episode_reward <= 0
-        option = hint_option(recipe)
-        record = _Record(turn=claim.turn, next_state=claim.next_state, signals=claim.signals)
-        measuring = Measuring.of(option, self.usefulness, claim.turn, group.corrected.get(claim.turn.id, ()))
-        if option is not None:
-            record = replace(record, signals=sifted(option, claim, measuring))
-        hint = contexts.chosen_hint(recipe.context, record, self.memory, has_failed=failed)
-        if measuring is not None and hint is not None:
-            hint = measured(record, hint, measuring, has_failed=failed)
-        if option is not None and hint is not None and not option.may_hold_answer:
-            hint = None if leaks(hint.hint, claim.signals) else hint
-        standing = contexts.standing_hints(recipe.context, record, self.memory, hint)
-        if option is not None and not option.may_hold_answer:
-            standing = [item for item in standing if not leaks(item.hint, claim.signals)]
-        blocks = contexts.blocks(
-            recipe.context,
-            record,
-            skills,
-            None if hint is None else hint.hint,
-            group.siblings,
-            [item.hint for item in standing],
+    @property
+    def _views(self) -> Views:
+        return Views(
+            recipe=self.recipe,
+            renderer=self.renderer,
+            skills=self.skills,
+            memory=self.memory,
+            usefulness=self.usefulness,
         )
-        hints = standing if hint is None else [*standing, hint]
-        named = {f"Hint: {item.hint}": item.turn_id for item in hints if item.turn_id != claim.turn.id}
-        blocks = [
-            replace(block, origin=f"hint of {named[block.text]}") if block.text in named else block
-            for block in blocks
-        ]
-        found = None if measuring is None else measuring.found(hint)
-        return blocks, [item for item in hints if any(item.hint in block.text for block in blocks)], found
 
-    def _held_back(self, claim: Claim, blocks: Sequence[Block]) -> bool:
-        """Whether a turn has no context because all its hints hold the answer."""
-        option = hint_option(self.recipe)
-        given = [signal.hint for signal in claim.signals if signal.hint]
-        if option is None or option.may_hold_answer or blocks or not given:
-            return False
-        return all(leaks(text, claim.signals) for text in given)
+    def _why_not(self, claim: Claim, case: routes.Case) -> str:
+        """Why a turn of which nothing is trained is rejected."""
+        if not case.has_context and self._views.all_leak(claim):
+            return HELD_ANSWER
+        why = routes.why_not(self.recipe, case)
+        return (
+            Reason.ALREADY_RIGHT if why == Reason.NO_CONTEXT and self._views.has_resting_rule(claim) else why
+        )
 
     def _reward(self, claim: Claim) -> float | None:
         """Groups compare how episodes ended; a turn of live traffic has its own reward where it was given one."""
@@ -314,7 +264,7 @@ class Builder:
     def _sample(
         self,
         member: Member,
-        group: _Group,
+        group: Around,
         advantage: float | None,
         newest_version: int,
         recalled: dict[str, list[str]],
@@ -334,15 +284,16 @@ class Builder:
         ids = turn.prompt_ids + turn.completion.token_ids
         if len(ids) > self.max_len:
             return drop("longer than the model", f"{len(ids)} ids of {self.max_len}")
-        mask = _loss_mask(turn, member.trained)
+        mask = loss_mask(turn, member.trained)
         if not any(mask):
             return drop("redacted sample")
 
         blocks: list[Block] = []
         if recipe.uses_kd:
-            blocks, hints, found = self._blocks(member.claim, group)
-            useful |= {} if found is None else {claimed: found}
-            others = [hint.turn_id for hint in hints if hint.turn_id != claimed]
+            found = self._views.context(member.claim, group)
+            blocks = found.blocks
+            useful |= {} if found.measured is None else {claimed: found.measured}
+            others = [hint.turn_id for hint in found.hints if hint.turn_id != claimed]
             if others:
                 recalled[claimed] = others
             if member.confidence is not None:
@@ -356,9 +307,7 @@ class Builder:
         )
         route = routes.weights(recipe, case).only(member.only)
         if not route.trains:
-            return drop(
-                HELD_ANSWER if self._held_back(member.claim, blocks) else routes.why_not(recipe, case)
-            )
+            return drop(self._why_not(member.claim, case))
         view = None
         if blocks and route.kd:
             try:
@@ -389,11 +338,11 @@ class Builder:
             turn_ids=(claimed,),
             token_ids=ids,
             loss_mask=mask,
-            behavior_logprobs=None if raw is None else _behind(turn, 0.0, raw),
+            behavior_logprobs=None if raw is None else behind(turn, 0.0, raw),
             num_allowed=(
                 None
                 if turn.completion.num_allowed is None
-                else tuple(int(number) for number in _behind(turn, 0, turn.completion.num_allowed))
+                else tuple(int(number) for number in behind(turn, 0, turn.completion.num_allowed))
             ),
             teacher=view,
             advantages=tuple(float(advantage or 0.0) if trained else 0.0 for trained in mask)
@@ -468,33 +417,3 @@ def _rewards(members: Iterable[Member]) -> tuple[float, ...]:
     """Of the judged first steps, one an attempt."""
     known = {item.attempt: item.reward for item in members if item.step == 0}
     return tuple(reward for reward in known.values() if reward is not None)
-
-
-def _loss_mask(turn: Turn, trained: tuple[int, int] | None) -> tuple[bool, ...]:
-    """[L] True on sampled ids that stand as they were sampled, of [start, end) among them where that is given."""
-    start = len(turn.prompt_ids)
-    first, end = trained or (0, len(turn.completion.token_ids))
-    mask = [False] * start + [first <= i < end for i in range(len(turn.completion.token_ids))]
-    for span in turn.redacted_spans:
-        if span.path == SAMPLED_PATH:
-            mask[start + span.start : start + span.end] = [False] * (span.end - span.start)
-    located = any(span.path == SAMPLED_PATH for span in turn.redacted_spans)
-    if not located and any(span.path.startswith("reply") for span in turn.redacted_spans):
-        return (False,) * len(
-            mask
-        )  # something sampled was replaced and nobody says which ids: none is trusted
-    mask[0] = False  # predicted by nothing
-    return tuple(mask)
-
-
-def _behind(turn: Turn, filler: float, stream: Sequence[float]) -> tuple[float, ...]:
-    """[L] a stream of the sampled ids, with `filler` on the prompt's.
-
-    Raises:
-        ValueError: the stream is not as long as the completion.
-    """
-    if len(stream) != len(turn.completion.token_ids):
-        raise ValueError(
-            f"a stream has {len(stream)} entries for {len(turn.completion.token_ids)} sampled ids"
-        )
-    return (filler,) * len(turn.prompt_ids) + tuple(stream)

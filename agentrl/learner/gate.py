@@ -6,8 +6,8 @@
    shows it here. Turns that joined the probe after the parent was scored count from the next version on.
    While the probe is too small, its own replies to recent prompts are compared with version 0's (`own_replies`): that
    finds weights that are garbled, and no slow loss of what used to work.
-3. It keeps within the run's budgets (`budget`): KL to its parent and to version 0, and what the probe may have fallen
-   by over all versions.
+3. It keeps within the run's budgets (`budget`): KL to version 0, from the first candidate on; KL to its parent, and
+   what the probe may have fallen by over all versions, once there is a probe.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Gate:
     def _without_probe(self, trainer: Trainer, spent: Spent, num_turns: int) -> Verdict:
         """The verdict where too few held-out turns were scored under both versions."""
         found = None if self._replies is None else self._replies.judge(trainer)
-        refusal = spent.refusal or (found and found.refusal)
+        # What is garbled is also far from version 0, and to be garbled says more.
+        refusal = (found and found.refusal) or spent.refusal
         parts = ["finite", f"{num_turns} held-out turns are too few to compare"]
         return Verdict(
             passed=refusal is None,

@@ -22,7 +22,9 @@ from agentrl.closing import Closing
 from agentrl.config import Config
 from agentrl.learner.alarm import Alarm, Watch
 from agentrl.learner.approvals import Approvals
+from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.budget import Budget, unmeasured
+from agentrl.learner.fallback import Fallback
 from agentrl.learner.gate import MIN_TURNS
 from agentrl.learner.guard_report import read_report, write_report
 from agentrl.learner.guard_rules import has_quarantine, refuse, takes_one_by_one
@@ -376,9 +378,19 @@ class Guards(Closing):
 
     # versions
 
-    def budget(self, held_out: HeldOut) -> Budget:
-        """For the gate."""
-        return Budget(held_out.rows, held_out.anchors, held_out.sampled, self._settings, min_turns=MIN_TURNS)
+    def budget(self, held_out: HeldOut, answers: BaseAnswers | None = None) -> Budget:
+        """For the gate. Where a teacher is another model, to leave version 0 behind is what is asked for, and its own
+        answers are no measure."""
+        recipe = self._recipe
+        by_itself = not recipe.uses_kd or isinstance(recipe.teacher, axes.SelfTeacher)
+        return Budget(
+            held_out.rows,
+            held_out.anchors,
+            held_out.sampled,
+            self._settings,
+            min_turns=MIN_TURNS,
+            answers=answers if by_itself else None,
+        )
 
     def judged(self, number: int, metrics: Mapping[str, float]) -> None:
         """A version was judged by its gate: the report says what it used of its budgets."""
@@ -401,10 +413,16 @@ class Guards(Closing):
             return None
         return replace(found.alarm, acts=self._settings.watch)
 
-    def answered(self, alarm: Alarm) -> None:
-        """What the alarm asks for is done. Not said before: a learner that ends in between is to raise it again."""
+    def answered(self, alarm: Alarm, chosen: Fallback | None = None) -> None:
+        """What the alarm asks for is done. Not said before: a learner that ends in between is to raise it again.
+
+        Args:
+            chosen: what serves again; None = nothing was rolled back.
+        """
         now = self._clock()
-        self._note(since=now, alarm={"at": now, "reasons": list(alarm.reasons)})
+        gone = {} if chosen is None else {str(number): why for number, why in chosen.passed_over.items()}
+        back = {} if chosen is None else {"serves": chosen.number, "passed_over": gone}
+        self._note(since=now, alarm={"at": now, "acts": alarm.acts, "reasons": list(alarm.reasons)} | back)
 
     def _note(self, **fields: Any) -> None:
         fresh = self._report | fields

@@ -37,10 +37,7 @@ class Claim(Protocol):
 class Writer(Protocol):
     """`agentrl.text.renderer.Renderer`, as far as hints are measured with it."""
 
-    @property
-    def stop_ids(self) -> tuple[int, ...]: ...
-
-    def encode_plain(self, text: str) -> list[int]: ...
+    def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None: ...
 
     def insert(self, token_ids: Sequence[int], num_prompt: int, blocks: Sequence[Block]) -> TeacherView: ...
 
@@ -207,8 +204,8 @@ def corrected_ids(claims: Sequence[Claim], writer: Writer) -> Mapping[str, tuple
         right = _first_success(claim, by_parent)
         if right is not None:
             found[claim.turn.id] = right.completion.token_ids
-        elif text is not None:
-            found[claim.turn.id] = (*writer.encode_plain(text), writer.stop_ids[0])
+        elif text is not None and (ids := writer.answer(claim.turn, text)) is not None:
+            found[claim.turn.id] = ids
     return found
 
 

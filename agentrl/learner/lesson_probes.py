@@ -11,9 +11,10 @@ The bound was set on nano, on the programs of one house and the wishes of one us
 hold by it, .93 and .92 of the replies at temperature 1 did as told (.74 where the named program stood in the greedy
 reply), and the greedy reply did in 282 of 283 cases.
 
-The situation is the request of the lesson's first turn until a turn like it was recorded that nothing is trained on: an
-evaluation, one of the control arm, a later success. No environment is needed, so a version is asked before anybody
-meets its faults, and it costs a bounded number of ids; version 0 is asked once for each lesson and situation.
+Where a lesson is asked for: `situations`. A rule is asked for in several places, and held where it is in all in which
+it has an effect; it is taught as long as it is not, and again once it is broken (`rests`). No environment is needed, so
+a version is asked before anybody meets its faults, and it costs a bounded number of ids; version 0 is asked once for
+each lesson and situation.
 """
 
 from __future__ import annotations
@@ -21,23 +22,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from agentrl.errors import StoreError, UserError
 from agentrl.learner.context_gap import Ids, Limits, Wanted, replies, scores, wanted
+from agentrl.learner.situations import RULE_SITUATIONS, Reader, Situation, Situations
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
-from agentrl.signals.lessons import SKILL, is_like
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.version_log import Probe
-from agentrl.teacher.contexts import hint_block, skill_block
-from agentrl.text.renderer import Parent, Prompt
-from agentrl.text.turns import without_spans
-from agentrl.types import JSON, Block, Lesson, LessonState, TeacherView, Turn
+from agentrl.teacher.recall import is_rule
+from agentrl.types import Lesson, LessonState
 
 MAX_PROBES: Final = 8
-"""Lessons that one version is asked for; with more lessons the versions take turns."""
+"""Situations that one version is asked in; with more lessons the versions take turns."""
 HOLDS: Final = 0.8
 """Least score of a lesson that is held."""
 MAX_KNOWN: Final = 256
@@ -47,29 +45,25 @@ REST: Final = 9.0
 MAX_DETAIL: Final = 300
 
 
-class Reader(Protocol):
-    """`agentrl.text.renderer.Renderer`, as far as probes need one."""
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]: ...
-
-    def prompt(self, messages: Sequence[JSON], tools: Sequence[JSON], parent: Parent | None) -> Prompt: ...
-
-    def insert(self, token_ids: Sequence[int], num_prompt: int, blocks: Sequence[Block]) -> TeacherView: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
+SHOWN: Final = {"hindsight_hint": "hint", "skill": "skill"}
+"""Contexts that show lessons, and what of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Situation:
-    """Where a lesson is asked for."""
+class _Asked:
+    """What one version said in one situation."""
 
-    lesson: str
-    prompt: Ids
-    view: Ids
-    """The same with the lesson."""
-    held_out: bool
-    """Whether nothing is trained on it."""
+    situation: Situation
+    before: float
+    """The score of version 0 without the lesson."""
+    score: float
+    answer: Ids
+
+    @property
+    def held(self) -> bool | None:
+        """None where the lesson has no effect."""
+        held = self.score >= HOLDS  # a NaN fails
+        return None if held and self.before >= HOLDS else held
 
 
 class LessonProbes:
@@ -103,10 +97,18 @@ class LessonProbes:
             max_tokens=trainer.recipe.batch.micro_tokens,
             max_len=trainer.max_len,
         )
-        self._wanted: dict[str, Wanted] = {}
-        """By lesson."""
-        self._apart: dict[str, JSON] = {}
-        """By skill a situation that nothing is trained on: its file has no place for one."""
+        shown = {
+            part.name: part.params["position"] for part in trainer.recipe.context.parts if part.name in SHOWN
+        }
+        self._situations = Situations(
+            log,
+            renderer,
+            policy=policy,
+            positions={SHOWN[name]: position for name, position in shown.items()},
+            max_len=trainer.max_len,
+        )
+        self._wanted: dict[tuple[str, Ids], Wanted] = {}
+        """By lesson and view."""
         self._rests_until = -float("inf")
 
     def due(self) -> bool:
@@ -124,122 +126,69 @@ class LessonProbes:
 
     def _ask(self, number: int, chosen: Sequence[Lesson]) -> dict[str, bool | None]:
         base = self._trainer.base
-        found = [self._situation(lesson, probe) for lesson, probe in self._situated(chosen)]
-        situations = [one for one in found if one is not None]
+        situations = [] if base is None else self._situations.of(chosen)
         if base is None or not situations:
             return {}
         known = self._known(base, situations)
         policy = Weights(self._trainer.policy, None)
         answers = replies(policy, [one.prompt for one in situations], self._limits)
-        results: dict[str, bool | None] = {}
+        asked: dict[str, list[_Asked]] = {}
         for one, aim, score, answer in zip(
             situations, known, scores(policy, known, self._limits), answers, strict=True
         ):
-            held: bool | None = score >= HOLDS  # a NaN fails
-            if held and aim.before >= HOLDS:
-                held = None
-            self._log.record_probe(
-                self._policy,
-                number,
-                Probe(
-                    name=PROBE + one.lesson,
-                    passed=held,
-                    score=score,
-                    detail=self._renderer.decode(answer)[:MAX_DETAIL],
-                    held_out=one.held_out,
-                ),
-            )
-            results[one.lesson] = held
-        return results
+            found = _Asked(situation=one, before=aim.before, score=score, answer=answer)
+            asked.setdefault(one.lesson, []).append(found)
+        by_id = {lesson.id: lesson for lesson in chosen}
+        return {name: self._record(number, by_id[name], some) for name, some in asked.items()}
 
-    def _known(self, base: Weights, situations: Sequence[_Situation]) -> list[Wanted]:
+    def _record(self, number: int, lesson: Lesson, asked: Sequence[_Asked]) -> bool | None:
+        """What a version said wherever a lesson was asked for: held is what is held in each of those places in which it
+        has an effect. The least of them is written down."""
+        telling = [one for one in asked if one.held is not None]
+        if is_rule(lesson):
+            self._situations.matter(lesson, has_effect=any(one.before < HOLDS for one in asked))
+        # a NaN is less than all
+        least = min(telling or asked, key=lambda one: one.score if one.score == one.score else -1.0)
+        self._log.record_probe(
+            self._policy,
+            number,
+            Probe(
+                name=PROBE + lesson.id,
+                passed=least.held,
+                score=least.score,
+                detail=self._renderer.decode(least.answer)[:MAX_DETAIL],
+                held_out=least.situation.held_out,
+            ),
+        )
+        return least.held
+
+    def _known(self, base: Weights, situations: Sequence[Situation]) -> list[Wanted]:
         """What version 0 says in each situation, asked now where it was not yet."""
-        new = [
-            one for one in situations if (aim := self._wanted.get(one.lesson)) is None or aim.view != one.view
-        ]
+        keys = [(one.lesson, one.view) for one in situations]
+        new = [one for one, key in zip(situations, keys, strict=True) if key not in self._wanted]
         found = wanted(base, [(one.prompt, one.view) for one in new], self._limits)
-        self._wanted |= {one.lesson: aim for one, aim in zip(new, found, strict=True)}
-        known = [self._wanted[one.lesson] for one in situations]
+        self._wanted |= {(one.lesson, one.view): aim for one, aim in zip(new, found, strict=True)}
+        known = [self._wanted[key] for key in keys]
         while len(self._wanted) > MAX_KNOWN:
             del self._wanted[next(iter(self._wanted))]
         return known
 
     def _chosen(self) -> list[Lesson]:
-        """Approved lessons with a probe, those with the fewest results first, of these the oldest."""
+        """Approved lessons with a probe, and rules, those with the fewest results first, of these the oldest."""
         num_asked = self._log.num_probed(self._policy)
         known = (*self._log.bare_lessons(self._policy, LessonState.APPROVED), *self._skills())
-        lessons = [lesson for lesson in known if lesson.probe is not None]
-        return sorted(lessons, key=lambda lesson: num_asked.get(lesson.id, 0))[:MAX_PROBES]
+        lessons = [lesson for lesson in known if lesson.probe is not None or is_rule(lesson)]
+        chosen: list[Lesson] = []
+        places = MAX_PROBES
+        for lesson in sorted(lessons, key=lambda lesson: num_asked.get(lesson.id, 0)):
+            places -= RULE_SITUATIONS if is_rule(lesson) else 1
+            if places < 0:
+                break
+            chosen.append(lesson)
+        return chosen
 
-    # situations
 
-    def _situated(self, lessons: Sequence[Lesson]) -> list[tuple[Lesson, JSON]]:
-        """Each lesson with its probe, whose situation is one that is never trained on wherever there is such a one."""
-        probes = [self._apart.get(lesson.id, lesson.probe) or {} for lesson in lessons]
-        apart = [] if all(probe.get("held_out") for probe in probes) else self._log.untrained(self._policy)
-        found = []
-        for lesson, probe in zip(lessons, probes, strict=True):
-            turn = None if probe.get("held_out") else self._later(lesson, probe, apart)
-            if turn is not None:
-                probe = {**probe, "turn_id": turn.id, "held_out": True}
-                if lesson.origin == "skill":
-                    self._apart[lesson.id] = probe
-                else:
-                    self._log.set_probe(lesson.id, probe)
-            found.append((lesson, probe))
-        return found
-
-    def _later(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> Turn | None:
-        """The newest turn like the lesson's that stands at the same place of its conversation."""
-        own = self._turn(probe.get("turn_id"))
-        length = len(probe.get("messages", ())) if own is None else len(own.messages)
-        for turn in apart:
-            same = own is not None and turn.task_key == own.task_key
-            if (
-                turn.scope == lesson.scope
-                and len(turn.messages) == length
-                and (same or is_like(turn, lesson))
-            ):
-                return turn
-        return None
-
-    def _turn(self, turn_id: str | None) -> Turn | None:
-        if turn_id is None:
-            return None
-        try:
-            return self._log.records([turn_id])[0].turn
-        except StoreError:
-            return None
-
-    def _situation(self, lesson: Lesson, probe: JSON) -> _Situation | None:
-        """None where it is not there any more, or cannot be written with the lesson in it."""
-        try:
-            prompt = self._prompt(probe)
-            view = self._renderer.insert(prompt, len(prompt), [self._block(lesson)]).token_ids
-        except (StoreError, UserError):
-            return None
-        if len(view) >= self._trainer.max_len:
-            return None
-        return _Situation(lesson=lesson.id, prompt=prompt, view=view, held_out=bool(probe.get("held_out")))
-
-    def _prompt(self, probe: JSON) -> Ids:
-        if "turn_id" in probe:
-            turn = self._log.records([probe["turn_id"]])[0].turn
-            # Lessons that stood in the served prompt are none of the weights' doing.
-            return without_spans(turn.prompt_ids, turn.block_spans)
-        return self._renderer.prompt(probe["messages"], probe.get("tools", ()), None).ids
-
-    def _block(self, lesson: Lesson) -> Block:
-        """The lesson as the recipe shows its like to the teacher; in the system message where it shows none."""
-        is_skill = lesson.origin == "skill"
-        position = next(
-            (
-                part.params["position"]
-                for part in self._trainer.recipe.context.parts
-                if part.name == ("skill" if is_skill else "hindsight_hint")
-            ),
-            "system",
-        )
-        if not is_skill:
-            return hint_block(lesson.text, position)
-        return skill_block(lesson.id.removeprefix(SKILL).rpartition("/")[2], lesson.text, position)
+def rests(lesson: Lesson) -> bool:
+    """Whether the weights do what a lesson asks for by themselves: the newest version that said anything held it, or
+    none has lost it by far since."""
+    return bool(lesson.held_by) and max(lesson.held_by) > max(lesson.broken_by, default=-1)

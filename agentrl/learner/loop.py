@@ -18,14 +18,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agentrl.config import Config
 from agentrl.errors import StoreError
 from agentrl.learner import checkpoint, pairs
+from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.build import Builder, Dropped, num_by_source, without
-from agentrl.learner.control import is_paused, set_paused, signature_of
+from agentrl.learner.control import is_paused, signature_of
+from agentrl.learner.fallback import Fallbacks
 from agentrl.learner.gate import Gate
 from agentrl.learner.guard_rules import refuse_unreviewed
 from agentrl.learner.guards import Guards
@@ -33,21 +35,23 @@ from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import hint_option
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
+from agentrl.learner.next_answers import lent_to
 from agentrl.learner.offline import Drawn
 from agentrl.learner.own_replies import OwnReplies
+from agentrl.learner.publish import Publisher, Unpublished
 from agentrl.learner.remembering import Remembering
 from agentrl.learner.replay import Beside
 from agentrl.learner.taught import taught_by
 from agentrl.learner.trainer import Trainer
+from agentrl.learner.watchman import Watchman
 from agentrl.signals.lessons import gather, without_refused
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns, RewardedTurns
 from agentrl.store.learning_log import LearningLog
-from agentrl.store.version_log import Probe
 from agentrl.store.versions import VersionStore, prune
 from agentrl.teacher import contexts
 from agentrl.text.own_patterns import own_redactor
-from agentrl.types import PolicyVersion, TrainingSample, VersionState
+from agentrl.types import PolicyVersion, TrainingSample
 
 POLL_S = 0.05
 """How often an idle loop looks whether the files have changed."""
@@ -55,15 +59,6 @@ REFRESH_S = 1.0
 """How often it asks the log even so."""
 HOUSEKEEPING_S = 30.0
 """How often old turns expire and unneeded versions are deleted."""
-GATE_PROBE = "held_out"
-
-
-@dataclass(slots=True)
-class _Unpublished:
-    """A step whose weights are in the trainer and in no version."""
-
-    step_id: int
-    metrics: dict[str, float]
 
 
 class LearnLoop:
@@ -76,7 +71,7 @@ class LearnLoop:
         beside: what steps get beside the claimed turns.
         probes: asks each served version for what was taught; None asks nothing.
         guards: against being taught wrong; None = everything is believed.
-        replies: what versions are asked where the gate's probe is too small; None asks nothing.
+        answers: what version 0 answers to recent prompts, for the gate to compare with; None compares nothing.
         clock: seconds of a monotonic clock.
 
     Raises:
@@ -98,7 +93,7 @@ class LearnLoop:
         beside: Beside | None = None,
         probes: LessonProbes | None = None,
         guards: Guards | None = None,
-        replies: OwnReplies | None = None,
+        answers: BaseAnswers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         refuse_unreviewed(config, trainer.recipe)
@@ -114,7 +109,6 @@ class LearnLoop:
         self._rewarded = rewarded
         self._journal = journal
         self._beside = beside
-        self._probes = probes
         self._guards = guards
         self._memory = None
         if builder.memory is not None:
@@ -136,15 +130,44 @@ class LearnLoop:
             grouped=self._recipe.group_size > 1,
             admits=(lambda turn: True) if guards is None else guards.believes,
         )
-        self._replies = replies
+        self._answers = answers
         self._gate = Gate(
             self._held_out.rows,
-            budget=None if guards is None else guards.budget(self._held_out),
-            replies=replies,
+            budget=None if guards is None else guards.budget(self._held_out, answers),
+            replies=None if answers is None else OwnReplies(answers, most=config.guards.max_surprise),
+        )
+        self._watchman = None
+        if guards is not None and answers is not None:
+            self._watchman = Watchman(
+                run_dir,
+                policy=config.policy,
+                guards=guards,
+                log=log,
+                journal=journal,
+                builder=builder,
+                memory=self._memory,
+                fallbacks=Fallbacks(
+                    trainer,
+                    config.guards,
+                    folder=versions.path,
+                    stop_ids=answers.stop_ids,
+                    budget=partial(guards.budget, self._held_out),
+                ),
+            )
+        self._publisher = Publisher(
+            trainer,
+            policy=config.policy,
+            log=log,
+            versions=versions,
+            gate=self._gate,
+            journal=journal,
+            guards=guards,
+            probes=probes,
+            clock=clock,
         )
         self._hand: list[Claimed] = []
         self._hand_since = 0.0
-        self._unpublished: list[_Unpublished] = []
+        self._unpublished: list[Unpublished] = []
         self._last_step = 0.0
         self._base = -1
         """Number of the version that the trainer's weights descend from: the one that serves, as far as we know."""
@@ -191,7 +214,8 @@ class LearnLoop:
         signature = signature_of(self._run_dir)
         if signature != self._signature or now - self._refreshed >= REFRESH_S:
             self._signature, self._refreshed = signature, now
-            self._look()
+            if self._watchman is not None and not self._paused:
+                self._watchman.look(self._base)
             self._follow_serving()
             self._follow_pause()
             if not self._paused:
@@ -217,25 +241,6 @@ class LearnLoop:
         if serving.number != self._base:
             self._journal.event("rollback", served=self._base, serves=serving.number)
             self._go_back(serving)
-
-    def _look(self) -> None:
-        """Asks the watch; where it raises an alarm, does what the run's settings say."""
-        if self._guards is None or self._paused:
-            return
-        alarm = self._guards.look(self._base)
-        if alarm is None:
-            return
-        reason = "; ".join(alarm.reasons)
-        goes_back = alarm.acts == "rollback" and alarm.target is not None
-        self._journal.event(
-            "alarm", acts=alarm.acts, target=alarm.target if goes_back else None, reason=reason
-        )
-        if alarm.acts != "report":
-            set_paused(self._run_dir, paused=True, reason=f"the watch raised an alarm: {reason}")
-        self._journal.stage("alarm")
-        if goes_back and alarm.target is not None:
-            self._log.rollback(self._policy, alarm.target, reason)
-        self._guards.answered(alarm)
 
     def _follow_pause(self) -> None:
         paused = is_paused(self._run_dir)
@@ -381,6 +386,7 @@ class LearnLoop:
                 metrics={**metrics, "hints_from": built.recalled} | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,
+                lent=lent_to(result.trained, built.lent),
                 taught=taught_by(result, claims, self._redactor, built.useful),
                 keep_taught=self._learn.explained_turns,
             )
@@ -391,9 +397,9 @@ class LearnLoop:
             self._log.recover(self._policy)
             self._go_back()
             return
-        self._unpublished.append(_Unpublished(step_id=step_id, metrics=metrics))
-        if self._replies is not None:
-            self._replies.add(result.trained)
+        self._unpublished.append(Unpublished(step_id=step_id, metrics=metrics))
+        if self._answers is not None:
+            self._answers.add(result.trained)
         self._last_step = self._clock()
         self._journal.event(
             "step",
@@ -417,80 +423,12 @@ class LearnLoop:
         return drawn
 
     def _publish(self) -> None:
-        began = self._clock()
-        steps = list(self._unpublished)
-        number = self._log.next_number(self._policy)
-        self._journal.stage("write")
-        files = self._versions.write(number, lambda folder: checkpoint.save(self._trainer, folder))
-        self._journal.stage("judge")
-        verdict = self._gate.judge(self._trainer, [step.metrics for step in steps])
-        if self._guards is not None:
-            self._guards.judged(number, verdict.metrics)
-        self._journal.stage("publish")
-        try:
-            self._log.publish(
-                PolicyVersion(
-                    policy=self._policy,
-                    number=number,
-                    parent=self._base,
-                    state=VersionState.CANDIDATE,
-                    path=self._versions.relative_path(number),
-                    files=tuple(files),
-                    step_ids=tuple(step.step_id for step in steps),
-                    metrics=steps[-1].metrics | verdict.metrics,
-                    created_at=time.time(),
-                )
-            )
-        except StoreError as error:
-            self._journal.event("version", number=number, state="lost", reason=str(error))
-            self._versions.delete(number)
+        served = self._publisher.publish(self._base, list(self._unpublished))
+        if served is None:
             self._go_back()
-            return
-        self._log.record_probe(
-            self._policy,
-            number,
-            Probe(
-                name=GATE_PROBE,
-                passed=verdict.passed,
-                score=verdict.metrics.get("probe_logprob"),
-                detail=verdict.reason,
-            ),
-        )
-        self._journal.stage("decide")
-        state = VersionState.SERVING if verdict.passed else VersionState.REJECTED
-        try:
-            self._log.set_state(self._policy, number, state, verdict.reason)
-        except StoreError as error:
-            # A rollback came between publication and this: it has rejected the candidate with its parent.
-            self._journal.event("version", number=number, state="lost", reason=str(error))
-            self._go_back()
-            return
-        self._journal.event(
-            "version",
-            number=number,
-            parent=self._base,
-            state=state.value,
-            reason=verdict.reason,
-            num_steps=len(steps),
-            took_s=self._clock() - began,
-            metrics=verdict.metrics,
-        )
-        if verdict.passed:
-            self._gate.accept()
-            self._unpublished.clear()
-            self._base = number
-            self._ask(number)
         else:
-            self._go_back()
-
-    def _ask(self, number: int) -> None:
-        """Asks the version that serves now for some of what was taught."""
-        if self._probes is None or not self._probes.due():
-            return
-        self._journal.stage("probe")
-        if found := self._probes.run(number):
-            lost = sorted(lesson for lesson, held in found.items() if held is False)
-            self._journal.event("lessons", version=number, num_asked=len(found), not_held=lost)
+            self._unpublished.clear()
+            self._base = served
 
     def _housekeep(self) -> None:
         self._journal.stage("housekeeping")

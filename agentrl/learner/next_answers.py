@@ -1,25 +1,64 @@
 """What conversations were answered once a turn had been told what to do instead: for the transform `next_answer`.
 
 In such a conversation the hint stands as the tool or the user gave it, so the answer behind it is what the policy
-itself does with the hint in view, sampled and recorded already.
+itself does with the hint in view, sampled and recorded already. What a judge alone knows, or feedback that came later,
+stands in no conversation: the answer behind it was given without. A step records whose answers it was lent, with the
+turns that it was made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentrl.learner.held_out import is_held_out
+from agentrl.signals.lessons import names_of, stands_in
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import hint_of
-from agentrl.types import Turn
+from agentrl.text.content import message_text
+from agentrl.text.quoting import unquoted
+from agentrl.types import TrainingSample, Turn
 
 if TYPE_CHECKING:
     from agentrl.learner.build import Claim
 
+SOURCE = "next_answer"
+"""Of the samples."""
+
 
 def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
-    """By turn id the next turn of each claim with a hint of its own, where there is one that may be trained
-    and that was not itself corrected."""
-    told = [claim.turn.id for claim in claims if hint_of(claim.signals) is not None]
-    return {turn_id: turn for turn_id, turn in log.next_turns(told).items() if not is_held_out(turn.id)}
+    """By turn id the next turn of each claim with a hint of its own, where there is one that had read the hint, may be
+    trained and was not itself corrected."""
+    told = {
+        claim.turn.id: (claim.turn, hint) for claim in claims if (hint := hint_of(claim.signals)) is not None
+    }
+    found = log.next_turns(list(told))
+    return {
+        turn_id: turn
+        for turn_id, turn in found.items()
+        if not is_held_out(turn.id) and has_read(turn, *told[turn_id])
+    }
+
+
+def has_read(turn: Turn, told: Turn, hint: str) -> bool:
+    """Whether a hint stands in what a user or a tool said between two turns of a conversation: word by word, or what it
+    names as right, for a judge has words of its own."""
+    since = turn.messages[len(told.messages) :] or turn.messages  # a client may have cut its history
+    texts = [_plain(message_text(message)) for message in since if message.get("role") in ("user", "tool")]
+    words, names = _plain(unquoted(hint)), names_of(hint, told)
+    return any((words and words in text) or any(stands_in(name, text) for name in names) for text in texts)
+
+
+def lent_to(trained: Iterable[TrainingSample], lent: Mapping[str, str]) -> list[str]:
+    """The turns whose answers were trained on the prompts of others, each once.
+
+    Args:
+        trained: samples of a step.
+        lent: by turn whose answer was built for its prompt.
+    """
+    turn_ids = [turn_id for sample in trained if sample.source == SOURCE for turn_id in sample.turn_ids]
+    return list(dict.fromkeys(lent[turn_id] for turn_id in turn_ids if turn_id in lent))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -2,7 +2,8 @@
 
     turns of a pair      each its own sample, as for every recipe            rejected, or preferred
     a preferred text     the prompt ids of the turn that it corrects,        preferred
-                         and the text in ids, ended as a reply is ended
+                         and the text in ids, ended as a reply is ended;
+                         of calls the sampled ids with those in their place
 
 The text is a declared transform: it alone is tokenised, and nobody sampled it, so it has no log-probs of a sampler. The
 loss compares with version 0 and divides by no sampler's log-probs: those of the turns are left out as well.
@@ -43,6 +44,8 @@ class Writer(Protocol):
     def stop_ids(self) -> tuple[int, ...]: ...
 
     def encode_plain(self, text: str) -> list[int]: ...
+
+    def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +144,9 @@ def _written(claim: PairClaim, name: str, writer: Writer, max_len: int) -> Train
         return "no partner"
     if is_blanked(text):
         return "redacted sample"
-    reply = (*writer.encode_plain(text), writer.stop_ids[0])
+    reply = writer.answer(claim.turn, text)
+    if reply is None:
+        return "calls cannot be written"
     if len(claim.turn.prompt_ids) + len(reply) > max_len:
         return "longer than the model"
     return answer_sample(claim.turn.prompt_ids, reply, source="correction", pair=name, preferred=True)

@@ -120,13 +120,13 @@ def _learn(
     import torch
 
     from agentrl.learner import checkpoint
+    from agentrl.learner.base_answers import BaseAnswers
     from agentrl.learner.build import Builder
     from agentrl.learner.guard_rules import refuse
     from agentrl.learner.guards import Guards
     from agentrl.learner.lesson_probes import LessonProbes
     from agentrl.learner.loop import LearnLoop
     from agentrl.learner.next_answers import next_answers
-    from agentrl.learner.own_replies import OwnReplies
     from agentrl.learner.rehearsal import Rehearsal
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
@@ -204,7 +204,7 @@ def _learn(
             ),
             probes=LessonProbes(log, renderer, trainer, policy=config.policy, skills=skill_lessons),
             guards=guards,
-            replies=OwnReplies(renderer.stop_ids, most=config.guards.max_surprise),
+            answers=BaseAnswers(renderer.stop_ids),
         )
         loop.start()
         begun.set()

@@ -23,7 +23,7 @@ from agentrl.learner.teacher_weights import Weights
 from agentrl.types import JSON, Sampling, TrainingSample, Turn
 
 if TYPE_CHECKING:
-    from agentrl.learner.lesson_probes import Reader
+    from agentrl.learner.situations import Reader
     from agentrl.learner.trainer import Trainer
 
 REQUESTS: Final = (

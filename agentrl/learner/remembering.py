@@ -14,12 +14,13 @@ from dataclasses import replace
 
 from agentrl.learner.build import Dropped
 from agentrl.learner.guards import Guards
+from agentrl.learner.lesson_probes import rests
 from agentrl.signals.candidates import said_by_user
 from agentrl.store.account import SET_ASIDE, Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns
 from agentrl.store.learning_log import LearningLog
-from agentrl.teacher.recall import HintMemory
+from agentrl.teacher.recall import HintMemory, is_rule
 from agentrl.types import Lesson, LessonState, SignalSource, Turn
 
 
@@ -88,8 +89,12 @@ class Remembering:
                 for lesson in self._log.bare_lessons(self._policy, state)
                 if lesson.origin == "import"
             ]
+        kept = self._kept_rules()
         for memory, lesson in self._imported:
-            memory.learn(lesson)
+            if lesson.id in kept:
+                memory.rest(lesson)
+            else:
+                memory.learn(lesson)
         for end in self._hinted.outcomes():
             for memory in (self._memory, self._withheld):
                 memory.ended(end.scope, end.session, end.reward, end.calls)
@@ -104,6 +109,16 @@ class Remembering:
                 self._memory.add(turn, hint, by_user=by_user)
             elif self._log.is_proposed(turn.id, hint):
                 self._withheld.add(turn, hint, by_user=by_user)
+
+    def _kept_rules(self) -> set[str]:
+        """Rules that the weights keep by themselves: a rule stands for every turn, so that each would have a context,
+        and nothing that is right already would be held beside what is learned."""
+        rules = [lesson for memory, lesson in self._imported if memory is self._memory and is_rule(lesson)]
+        return (
+            {lesson.id for lesson in self._log.with_results(rules, self._policy) if rests(lesson)}
+            if rules
+            else set()
+        )
 
     def _may_be_shown(self, hint_of: str, turn_id: str) -> bool:
         """Whether the teacher of one turn may be shown the hint of another. A doubt stands when what it rested on is

@@ -120,7 +120,7 @@ def _calls_before(turn: Turn) -> Iterator[tuple[list[ToolCall], list[str]]]:
         if message.get("role") == "tool":
             outputs.append(message_text(message))
         elif message.get("role") == "assistant" and outputs:
-            yield _calls_of(message), outputs
+            yield calls_of(message), outputs
             outputs = []
         else:
             return
@@ -150,6 +150,18 @@ def difference(wrong: ToolCall, right: ToolCall) -> Candidate | None:
     return Candidate(text=text, origin="later_success", trusted=False)
 
 
+def instead(made: Sequence[ToolCall], ran: Sequence[ToolCall]) -> str | None:
+    """What somebody had run in the place of a call, as a hint; None unless one of the calls differs, in a few words."""
+    changed = [pair for pair in zip(made, ran, strict=False) if action(pair[0]) != action(pair[1])]
+    if len(made) != len(ran) or len(changed) != 1:
+        return None
+    [(old, new)] = changed
+    before, after = (action(call) for call in (old, new))
+    if max(len(before), len(after)) > MAX_ACTION_CHARS or "\n" in before + after:
+        return None
+    return f"Call {new.name} with `{after}`, not {old.name} with `{before}`."
+
+
 def action(call: ToolCall) -> str:
     """A call as a person would write it: its only text argument, else its arguments in JSON."""
     try:
@@ -169,7 +181,7 @@ def worked(state: NextState) -> bool:
     return bool(texts) and not any(map(failed, texts))
 
 
-def _calls_of(message: JSON) -> list[ToolCall]:
+def calls_of(message: JSON) -> list[ToolCall]:
     calls = [call.get("function") or {} for call in message.get("tool_calls") or ()]
     return [
         ToolCall(id="", name=str(call.get("name", "")), arguments=str(call.get("arguments", "")))

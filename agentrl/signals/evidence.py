@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agentrl.errors import UserError
 from agentrl.signals.dialects import as_chat, chat_tools, entry, is_item, is_record
@@ -31,6 +31,8 @@ class Comment:
     text: str
     request: str = ""
     """What had been asked for, where the file says it."""
+    form: Literal["comment", "rule", "paragraph"] = "comment"
+    """A comment of a JSON file, an item of a list, or running text, which may be about anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as text in UTF-8: {error}") from error
     if file.suffix in (".md", ".txt"):
-        yield from (Comment(text=line) for line in _paragraphs(text))
+        yield from _paragraphs(text)
         return
     values = list(_values(file, text))
     entries = [entry(value) for _, value in values]
@@ -146,19 +148,20 @@ def _is_conversation(value: list[Any]) -> bool:
     return bool(value) and all(map(is_item, value))
 
 
-def _paragraphs(text: str) -> Iterator[str]:
+def _paragraphs(text: str) -> Iterator[Comment]:
     """List items and paragraphs of Markdown, without front matter, headings and blocks of code."""
     lines = text.splitlines()
     if lines and lines[0].strip() == "---" and "---" in [line.strip() for line in lines[1:]]:
         lines = lines[[line.strip() for line in lines[1:]].index("---") + 2 :]
     paragraph: list[str] = []
-    in_code = False
+    in_code = is_item = False
     for line in (*lines, ""):
         fence = line.lstrip().startswith("```")
         in_code = in_code != fence
         begins = bool(_BULLET.match(line))
         if (not line.strip() or line.startswith("#") or begins or fence) and paragraph:
-            yield " ".join(paragraph)
+            yield Comment(text=" ".join(paragraph), form="rule" if is_item else "paragraph")
             paragraph = []
         if line.strip() and not line.startswith("#") and not fence and not in_code:
+            is_item = begins or (is_item and bool(paragraph))
             paragraph.append(_BULLET.sub("", line).strip())

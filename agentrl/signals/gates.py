@@ -3,8 +3,9 @@
     candidates -> length -> leak -> agreement -> injection -> accepted, quoted where nobody vouches for them
 
 A hint is later shown to a teacher as privileged context and is trained into the weights, so text that a tool printed or
-a page showed is data and never an order. `directs_elsewhere` therefore asks what a text is about, not only which words
-it has: text from a tool may speak of the action that failed and offer something in its place, and nothing else.
+a page showed is data and never an order. `understood` therefore asks what a text is about, not only which words it has:
+text from a tool may speak of the action that failed and offer something in its place. What else it says is left out,
+the gap is shown, and why is recorded (`Passage.shortened`).
 
 A name cannot be judged: "cat: not found; use NAME instead" is accepted for any NAME that hides nothing. What a false
 one can do is bounded later, by trust and by the share of an update that one source may have.
@@ -14,18 +15,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentrl.signals.candidates import Candidate, Origin
 from agentrl.signals.hints import MAX_HINT_CHARS, MIN_HINT_CHARS
 from agentrl.signals.outputs import MAX_READ_CHARS
+from agentrl.text.action_words import action_words
 from agentrl.text.content import message_text
-from agentrl.text.injection import action_words, directs_elsewhere, feigns, hides
+from agentrl.text.injection import conceals, feigns, hides, understood
 from agentrl.text.quoting import ATTEMPTS, JUDGE, TOOL, quoted
 from agentrl.types import NextState, Turn
 
 MIN_ANSWER_CHARS = 4
 """A shorter answer ("7", "yes") stands in texts by chance."""
+MAX_REASON = 300
+"""Characters of why something was left out."""
 _SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "reference": JUDGE, "later_success": ATTEMPTS}
 """Whose words an untrusted candidate is, where it is not what a tool printed."""
 
@@ -52,6 +56,10 @@ class Verdict:
     accepted: bool
     reason: str = ""
     """Why not, in a few words."""
+    text: str | None = None
+    """What of the candidate is accepted, where that is not all of it."""
+    left_out: str = ""
+    """Why the rest is not, in a few words."""
 
 
 Gate = Callable[[Candidate, Case], Verdict]
@@ -60,7 +68,7 @@ PASSED = Verdict(accepted=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A candidate that a gate turned down."""
+    """A candidate that a gate turned down, or of which it left something out."""
 
     candidate: Candidate
     gate: str
@@ -73,6 +81,8 @@ class Passage:
 
     accepted: tuple[Candidate, ...] = ()
     refused: tuple[Refused, ...] = ()
+    shortened: tuple[Refused, ...] = ()
+    """Those of which a part alone was accepted, each whole as it was, with what is wrong with the rest."""
     by_gate: Counter[str] = field(default_factory=Counter)
     """Refusals by the first gate that refused."""
 
@@ -115,14 +125,24 @@ def agreement(candidate: Candidate, case: Case) -> Verdict:
 
 
 def injection(candidate: Candidate, case: Case) -> Verdict:
-    """Nobody's text may hide anything; text that no user wrote may only speak of the action that failed."""
+    """Nobody's text may hide anything; of text that no user wrote what speaks of the failed action is accepted, where
+    that still offers something or tells of a fault."""
     fault = hides(candidate.text)
-    if fault is None and not candidate.trusted:
-        feigned = feigns(case.source)
-        fault = (
-            "stands in a feigned conversation" if feigned else directs_elsewhere(candidate.text, case.words)
-        )
-    return PASSED if fault is None else Verdict(accepted=False, reason=fault)
+    if fault is None and not candidate.trusted and feigns(case.source):
+        fault = "stands in a feigned conversation"
+    if fault is None and not candidate.trusted and conceals(case.source):
+        fault = "stands beside hidden characters"
+    if fault is not None:
+        return Verdict(accepted=False, reason=fault)
+    if candidate.trusted:
+        return PASSED
+    found = understood(candidate.text, case.words)
+    if not found.faults:
+        return PASSED
+    faults = "; ".join(dict.fromkeys(found.faults))[:MAX_REASON]
+    if not found.tells or len(found.text) < MIN_HINT_CHARS:
+        return Verdict(accepted=False, reason=faults)
+    return Verdict(accepted=True, text=found.text, left_out=faults)
 
 
 GATES: dict[str, Gate] = {
@@ -144,17 +164,26 @@ def admit(candidates: Iterable[Candidate], case: Case) -> Passage:
     """The candidates that pass every gate, in their order; of equal texts the first."""
     accepted: dict[str, Candidate] = {}
     refused: list[Refused] = []
+    shortened: list[Refused] = []
     for candidate in candidates:
+        passed = candidate
+        cuts: list[Refused] = []
         for name, gate in GATES.items():
-            verdict = gate(candidate, case)
+            verdict = gate(passed, case)
             if not verdict.accepted:
                 refused.append(Refused(candidate=candidate, gate=name, reason=verdict.reason))
                 break
+            if verdict.text is not None:
+                passed = replace(passed, text=verdict.text)
+                cuts.append(Refused(candidate=candidate, gate=name, reason=verdict.left_out))
         else:
-            accepted.setdefault(candidate.text.strip(), candidate)
+            if passed.text.strip() not in accepted:
+                accepted[passed.text.strip()] = passed
+                shortened += cuts
     return Passage(
         accepted=tuple(accepted.values()),
         refused=tuple(refused),
+        shortened=tuple(shortened),
         by_gate=Counter(item.gate for item in refused),
     )
 

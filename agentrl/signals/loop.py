@@ -29,7 +29,7 @@ from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 
 logger = logging.getLogger(__name__)
 
-ACCEPTED, OFFERED = "accepted", "offered"
+ACCEPTED, OFFERED, SHORTENED = "accepted", "offered", "shortened"
 MAX_HINTS = 4
 """Of a turn, with its own: each that is offered is one more to be measured for every update."""
 MAX_DETAIL = 400
@@ -64,7 +64,7 @@ class SignalLoop:
         retry_s: before a turn whose judge failed is judged again; twice as long before the third time.
         clock: seconds.
         counted: told of every hint what became of it: "accepted", "offered" beside the accepted one, or the gate that
-            refused it.
+            refused it; and "shortened" where a gate left something of it out.
     """
 
     def __init__(
@@ -168,10 +168,13 @@ class SignalLoop:
         left = () if is_refused and first.origin != "judge" else passage.accepted[:MAX_HINTS]
         for refused in passage.refused:
             self._counted(refused.gate)
+        for _ in passage.shortened:
+            self._counted(SHORTENED)
         for place in range(len(left)):
             self._counted(OFFERED if place else ACCEPTED)
         hint = as_hint(left[0]) if left else None
         said = [f"hint refused by {item.gate}: {item.reason}" for item in passage.refused]
+        said += [f"hint shortened by {item.gate}: {item.reason}" for item in passage.shortened]
         said += [f"hint passed {', '.join(asked(case))}"] * (hint is not None)
         return replace(judgement, hint=hint), "; ".join(said), [_offered(turn, one, case) for one in left[1:]]
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentrl.signals.candidates import calls_of, instead
 from agentrl.signals.commands import Call, earlier_calls, failures, gaming, made_calls, only_shows, repaired
+from agentrl.signals.echoes import without_echo
 from agentrl.signals.hints import directive, wish
 from agentrl.signals.judge import Judgement
 from agentrl.signals.outputs import confirms, is_outage, passes, text_of
 from agentrl.signals.wording import approves, consents, corrects, is_kind, praises
+from agentrl.text.changed_calls import text_of_calls
 from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
 
@@ -30,7 +33,7 @@ class RuleJudge:
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
         if state.end is not None:
-            return judge_end(state)
+            return judge_end(turn, state)
         tools = [message_text(message) for message in state.messages if message.get("role") == "tool"]
         users = [message_text(message) for message in state.messages if message.get("role") == "user"]
         if tools and turn.reply.tool_calls:
@@ -40,22 +43,27 @@ class RuleJudge:
         return Judgement(evidence="nothing to judge by (no tool or user message)", settled=True)
 
 
-def judge_end(state: NextState) -> Judgement:
+def judge_end(turn: Turn, state: NextState) -> Judgement:
     """Another answer, asked for or written by the user, is preferred to this one; a changed request says nothing.
 
-    What the user wrote is the answer that he would rather have had, in his own words.
+    What the user wrote is the answer that he would rather have had, in his own words; a call that he changed before it
+    ran is that call, and how it differs is a hint.
     """
     if state.end is End.REGENERATED:
         return Judgement(reward=-1.0, evidence="the user asked for another answer", settled=True)
-    written = [message_text(message) for message in state.messages if message.get("role") == "assistant"]
-    if state.end is End.EDITED and written:
-        return Judgement(
-            reward=-1.0,
-            preferred=written[0].strip() or None,
-            evidence=f"the user rewrote it: {written[0]}"[:MAX_EVIDENCE_CHARS],
-            settled=True,
-        )
-    return Judgement(evidence=f"nothing to judge by ({state.end})", settled=True)
+    written = [message for message in state.messages if message.get("role") == "assistant"]
+    if state.end is not End.EDITED or not written:
+        return Judgement(evidence=f"nothing to judge by ({state.end})", settled=True)
+    text, calls = message_text(written[0]), calls_of(written[0])
+    if calls:
+        text = text_of_calls(calls)
+    return Judgement(
+        reward=-1.0,
+        hint=instead(turn.reply.tool_calls, calls),
+        preferred=text.strip() or None,
+        evidence=f"the user rewrote it: {text}"[:MAX_EVIDENCE_CHARS],
+        settled=True,
+    )
 
 
 def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
@@ -72,7 +80,7 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     if bad:
         if only_shows(calls[-1], before, outputs):
             return Judgement(evidence="the check fails, and nothing had been changed yet")
-        return judge_failure(bad[0])
+        return without_echo(judge_failure(bad[0]), turn.reply.tool_calls)
     if not all(call.is_valid for call in calls):
         return Judgement(reward=-1.0, evidence="the arguments of the call are no JSON object")
     proof = _proof(calls, before, outputs[-1], _asked(turn))

@@ -6,6 +6,8 @@ files: the TEMP VIEW `fates` below, one row a turn of log.db. The first line of 
     apart     eval, off       its purpose forbids learning; not accepted
     apart     control         a conversation of the control arm; not accepted
     trained                   in a step of a version that serves or served and was not rolled back
+                              (or, where all else below would reject it as without a lesson of its own: its answer
+                              was learned in such a step on the prompt of another turn)
     rejected  (recorded)      set aside by the gate, a rollback, the learner, or age
     pending   review          could only be shown another turn's hint, which waits for approval (recorded)
     pending   claimed         in the learner's hands, or in a step whose version does not serve yet
@@ -85,6 +87,7 @@ SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
 
 _UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}'"
+_UNSAID = f"'{Reason.NO_HINT}', '{Reason.NO_REWARD}', '{Reason.JUDGE_FAILED}', '{Reason.EXPIRED}'"
 REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
 
@@ -136,7 +139,15 @@ STANDS = f"{_HINTED} AND {_LESSON.format(turn='t.id')} = '{{state}}'"
 """Whether a hint (signal `s` of turn `t`) belongs to a lesson of the state that is to be filled in."""
 _LIVE_STEP = """EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
     LEFT JOIN versions v ON v.policy = p.policy AND v.number = p.version
-    WHERE u.turn_id = t.id AND p.voided_at IS NULL AND {condition})"""
+    WHERE u.turn_id = t.id AND u.use {use} 0 AND p.voided_at IS NULL AND {condition})"""
+_SERVED, _UNDECIDED = "v.state IN ('serving', 'retired')", "(v.state IS NULL OR v.state = 'candidate')"
+
+
+def _unless_lent(fate: str) -> str:
+    """The fate of a turn by itself, unless its answer is in a step on the prompt of another turn (its use is 0)."""
+    served, undecided = (_LIVE_STEP.format(use="=", condition=state) for state in (_SERVED, _UNDECIDED))
+    return f"CASE WHEN {served} THEN 'trained:' WHEN {undecided} THEN 'pending:claimed' ELSE {fate} END"
+
 
 _NEW_LESSON = """EXISTS (SELECT 1 FROM lessons l INDEXED BY later_lessons WHERE l.policy = t.policy
     AND l.scope = t.scope AND l.state = 'approved' AND l.changed_at > r.created_at
@@ -150,13 +161,14 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     CASE
     WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
     WHEN t.arm <> 'learning' THEN 'apart:' || t.arm
-    WHEN {_LIVE_STEP.format(condition="v.state IN ('serving', 'retired')")} THEN 'trained:'
+    WHEN {_LIVE_STEP.format(use=">", condition=_SERVED)} THEN 'trained:'
     WHEN r.reason = '{Reason.REVIEW}' AND g.approve = 'review' THEN 'pending:review'
     WHEN r.reason <> '{Reason.REVIEW}'
         AND NOT (r.reason IN ({_UNTAUGHT}) AND t.seq > coalesce(g.settled, 0) AND {_NEWS})
-        THEN 'rejected:' || r.reason
+        THEN CASE WHEN r.reason IN ({_UNTAUGHT}, {_UNSAID})
+            THEN {_unless_lent("'rejected:' || r.reason")} ELSE 'rejected:' || r.reason END
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
-    WHEN {_LIVE_STEP.format(condition="(v.state IS NULL OR v.state = 'candidate')")} THEN 'pending:claimed'
+    WHEN {_LIVE_STEP.format(use=">", condition=_UNDECIDED)} THEN 'pending:claimed'
     WHEN t.kind <> 'main' THEN 'rejected:' || t.kind
     WHEN t.error IS NOT NULL THEN 'rejected:error'
     WHEN t.num_sampled = 0 THEN 'rejected:empty'
@@ -180,9 +192,9 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
     WHEN coalesce(g.group_size, 1) > 1 THEN 'pending:waiting'
     WHEN (SELECT j.outcome FROM judgements j WHERE j.turn = t.seq ORDER BY j.id DESC LIMIT 1) = 'failed'
-        THEN 'rejected:judge_failed'
+        THEN {_unless_lent("'rejected:judge_failed'")}
     WHEN coalesce(g.needs, 'any') = 'any' THEN 'pending:waiting'
-    ELSE 'rejected:no_' || g.needs
+    ELSE {_unless_lent("'rejected:no_' || g.needs")}
     END AS fate
 FROM turns t
 LEFT JOIN next_states n ON n.turn = t.seq

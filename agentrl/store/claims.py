@@ -48,7 +48,7 @@ class Claimed:
 
 
 _USED = """(SELECT count(*) FROM step_turns u JOIN steps p ON p.id = u.step
-    WHERE u.turn_id = {id} AND p.voided_at IS NULL)"""
+    WHERE u.turn_id = {id} AND u.use > 0 AND p.voided_at IS NULL)"""
 CLAIMABLE = f"""SELECT seq, id, scope, session, group_key, used FROM (
         SELECT f.*, {_USED.format(id="f.id")} AS used FROM fates f
         WHERE f.policy = :policy AND f.received_at >= :oldest)
@@ -214,6 +214,8 @@ _NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON t.scope = p.scope AND t.ses
     WHERE p.id = ? AND t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.policy = p.policy AND t.error IS NULL AND t.num_sampled > 0 AND t.finish_reason IN ('stop', 'tool_calls')
     AND t.block_spans IS NULL AND t.redacted_spans IS NULL
+    -- what goes on from somebody else's words answers those
+    AND NOT EXISTS (SELECT 1 FROM next_states n WHERE n.turn = p.seq AND n.ending = 'edited')
     AND NOT EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq
         AND (s.reward < 0 OR s.hint <> '' OR s.preferred <> ''))
     AND NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id

@@ -289,12 +289,15 @@ class LearningLog(LessonLog):
         metrics: JSON,
         version_parent: int,
         policy: str = "default",
+        lent: Sequence[str] = (),
         taught: Sequence[Taught] = (),
         keep_taught: int = 0,
     ) -> int:
         """Records an optimiser step over claimed turns and returns its id; their claims pass to the step.
 
         Args:
+            lent: turns whose answers were learned on the prompt of one of these. Their use is 0: whatever else comes of
+                them, they may still be claimed for themselves.
             taught: what it taught of them, for people.
             keep_taught: the newest records of that, of any step, which stay; older ones are deleted.
 
@@ -322,6 +325,11 @@ class LearningLog(LessonLog):
                 if use is None:
                     raise StoreError(f"turn {turn_id} is not claimed any more, so no step may use it")
                 connection.execute("INSERT INTO step_turns VALUES (?, ?, ?)", (step, turn_id, use))
+            lines.unsettle(connection, policy, lent)
+            connection.executemany(
+                "INSERT INTO step_turns VALUES (?, ?, 0) ON CONFLICT (step, turn_id) DO NOTHING",
+                [(step, turn_id) for turn_id in lent],
+            )
             write_taught(connection, step, taught, keep_taught)
         return step
 
@@ -329,7 +337,7 @@ class LearningLog(LessonLog):
         with self._reading() as connection:
             row = connection.execute("SELECT * FROM steps WHERE id = ?", (step_id,)).fetchone()
             turns = connection.execute(
-                "SELECT turn_id FROM step_turns WHERE step = ? ORDER BY turn_id", (step_id,)
+                "SELECT turn_id FROM step_turns WHERE step = ? AND use > 0 ORDER BY turn_id", (step_id,)
             ).fetchall()
         if row is None:
             return None

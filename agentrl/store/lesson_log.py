@@ -249,3 +249,14 @@ class LessonLog(VersionLog):
             ).fetchall()
             found = [records.read_turn(connection, row["id"]) for row in rows]
         return [turn for turn in found if turn is not None]
+
+    def answered_in(self, scope: str, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
+        """The newest whole turns of a scope that may be learned from, whatever became of them."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                """SELECT id FROM turns WHERE scope = ? AND policy = ? AND purpose = 'train' AND kind = 'main'
+                   AND error IS NULL AND num_sampled > 0 AND redacted_spans IS NULL ORDER BY seq DESC LIMIT ?""",
+                (scope, policy, limit),
+            ).fetchall()
+            found = [records.read_turn(connection, row["id"]) for row in rows]
+        return [turn for turn in found if turn is not None]

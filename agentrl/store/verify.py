@@ -174,7 +174,7 @@ def _learning(connection: sqlite3.Connection) -> Iterator[str]:
             )
     for row in connection.execute(
         "SELECT u.turn_id, u.use, count(*) AS number FROM step_turns u JOIN steps s ON s.id = u.step "
-        "WHERE s.voided_at IS NULL GROUP BY u.turn_id, u.use HAVING number > 1"
+        "WHERE s.voided_at IS NULL AND u.use > 0 GROUP BY u.turn_id, u.use HAVING number > 1"
     ):
         yield f"turn {row['turn_id']} was used {row['number']} times as its use {row['use']}"
     for row in connection.execute(

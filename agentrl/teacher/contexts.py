@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 from agentrl.teacher.demonstrations import Sibling, calls_of, said
 from agentrl.teacher.recall import HintMemory, Recalled
+from agentrl.text.action_words import action_words
 from agentrl.text.content import message_text
-from agentrl.text.injection import action_words, harmless
+from agentrl.text.injection import harmless
 from agentrl.text.quoting import JUDGE, TOOL, quoted
 from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
 

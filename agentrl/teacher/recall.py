@@ -80,6 +80,8 @@ class HintMemory:
         self._scopes: dict[str, dict[str, _Remembered]] = {}
         self._failed: dict[tuple[str, str], frozenset[str]] = {}
         """(scope, session) -> the words of its calls."""
+        self._resting: dict[str, set[str]] = {}
+        """scope -> rules that are shown to nobody now."""
         self._may_be_shown: Callable[[str, str], bool] | None = None
 
     def heed(self, may_be_shown: Callable[[str, str], bool]) -> None:
@@ -96,6 +98,7 @@ class HintMemory:
     def clear(self) -> None:
         self._scopes.clear()
         self._failed.clear()
+        self._resting.clear()
 
     def ended(self, scope: str, session: str, reward: float, calls: Sequence[ToolCall] = ()) -> None:
         """An episode got its reward. What a hint of a failed one names was of no help if it was called, and is not
@@ -139,6 +142,7 @@ class HintMemory:
     def learn(self, lesson: Lesson) -> None:
         """Remembers a lesson from elsewhere, which no turn of the log brought; its id stands in the turn's place. It
         counts as older than every turn, and is a rule where it names no request."""
+        self._resting.get(lesson.scope, set()).discard(lesson.id)
         remembered = self._scopes.setdefault(lesson.scope, {})
         remembered.setdefault(
             lesson.id,
@@ -147,9 +151,17 @@ class HintMemory:
                 session="",
                 words=frozenset(lesson.situation),
                 hint=lesson.text,
-                is_rule=not lesson.situation,
+                is_rule=is_rule(lesson),
             ),
         )
+
+    def rest(self, lesson: Lesson) -> None:
+        """Shows a rule to nobody until it is learned again: the weights keep it by themselves."""
+        self._scopes.get(lesson.scope, {}).pop(lesson.id, None)
+        self._resting.setdefault(lesson.scope, set()).add(lesson.id)
+
+    def has_resting(self, scope: str) -> bool:
+        return bool(self._resting.get(scope))
 
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.
@@ -210,6 +222,11 @@ class HintMemory:
         standing = [Recalled(hint=item.hint, turn_id=name) for name, item in rules if stands(name, item)]
         drawn = sorted(standing, key=lambda rule: _drawn(turn.id, rule.turn_id))[:MAX_RULES]
         return [rule for rule in standing if rule in drawn] + found[::-1]
+
+
+def is_rule(lesson: Lesson) -> bool:
+    """Whether a lesson is of no request and stands for all."""
+    return lesson.origin == "import" and not lesson.situation
 
 
 def request_words(turn: Turn) -> frozenset[str]:

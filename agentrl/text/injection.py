@@ -1,17 +1,14 @@
 """What a text from a tool or a page is about: the action that failed, or something else.
 
-Two questions, both answered by structure; None means that nothing was found. `harmless` asks both of each line.
+Two questions, both answered by structure.
 
 - `hides`: characters that nobody sees or that look like others, terminal escapes, encoded blocks, marks of chat
   templates. Refused from anybody.
-- `directs_elsewhere`: text that no user wrote is read by a closed grammar of what may be said. Each of its clauses is
-
-  - a statement, made of the words in which programs speak of failures (`KNOWN`), of words of the action, and of code;
-    where it tells of a failure, one word more may be new, or
-  - an offer ("use X", "did you mean X", "X works"); all offers together may bring one new name, or a list of them,
-
-  and everything else is refused, some honest text too: a list of what orders look like has no end, this one has. What a
-  false name may do is bounded later, by trust and by the share of an update that one source may have.
+- `understood`: text that no user wrote is read clause by clause, and what is no statement of the failed action and no
+  offer of a name (`agentrl.text.statements`) is left out; all offers together may bring one new name, or a list of
+  them. What stays stands word for word, each gap is shown, and nothing stays whose meaning hangs on what is gone. A
+  list of what orders look like has no end, a grammar of what may be said has one. What a false name may do is bounded
+  later, by trust and by the share of an update that one source may have.
 
 What is judged may be a line of any length from anybody, so every pattern takes a time linear in it: runs are bounded,
 or so written that no second search begins inside a run that the first one has been through.
@@ -19,18 +16,18 @@ or so written that no second search begins inside a run that the first one has b
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
 
-from agentrl.text.content import message_text
-from agentrl.text.injection_words import KNOWN, NEVER, STOP, TOOLS
-from agentrl.types import Turn
-
-_WORD = re.compile(r"[^\W_][\w.+-]*")
-_LEAST_WORD: Final = 2
+from agentrl.text.action_words import is_own
+from agentrl.text.clauses import FIELDS, Clause, Token, clauses
+from agentrl.text.offers import brought, heads_list, holds_never, lists, offer_fault, offers
+from agentrl.text.statements import names_error, said, states, tells_fault
 
 _MARKS = re.compile(
     r"""(?imx)
@@ -63,93 +60,50 @@ _OUT = re.compile(
     | \S@(?:[^\s@]+|[^\s@]*@)\.\w
     | (?:\b[a-z0-9-]{1,63}|[a-z0-9-]{63})
         \.(?:com|net|org|io|example|dev|app|xyz|ru|cn|info|co|ai|site|online|top|me|test|tools|host|evil|sh)\b(?!\()
-    | <\s*(?:div|span|img|script|a|iframe|p|meta)\b | \]\( | (?:^|\s)\|\|?\s | \s&\s | && | \\[xu\d]
+    | <\s*(?:div|span|img|script|a|iframe|p|meta)\b | \]\( | (?:^|[\s`'\"])\|\|?\s | \s&\s | &&
+    | \\[xu\d](?!\w{0,3}['"])
     | (?<!\w)[`']\w[^`'"\n]{0,60};\s | \w;\w | \$ | <\( | (?<![-=<\s])>\s*[~/.\w]+/ | :\(\)
     | ~/ | (?<![\w/])\.(?:env|ssh|netrc|aws|pgpass|git/|bash\w*|zsh\w*|profile)\b
     | (?<!\S)-(?=[a-z]*r)(?=[a-z]*f)[a-z]++(?![\w-]) | \bpush\ (?:\S+\ ){0,20}-f\b
     """
 )
 """An address, a second command or a file of secrets."""
-_TOKEN = re.compile(r"(?<!\w)[`'\"]((?:[^`'\"\n.;:,!?]|[.;:,!?](?!\s)){1,80})[`'\"](?!\w)|\S+")
-_ENDS = re.compile(r"([.;:!?)\]])[.;:!?)\]*]*$")
-_BRACES = re.compile(r"[{}\[\]\"]+")
-_CODE = re.compile(r"^-|^\w+-\w+$|[\d_./<>(){}\[\]=&*@#]|[a-z][A-Z]")
-_FAILURE = re.compile(
-    r"""(?ix)
-    \b(?: \w*errors? | fatal | fail(?:s|ed|ure)? | not | no | cannot | unable | invalid | illegal | missing | expected
-        | denied | refused | already | mismatch(?:ed)? | \w*warning | \w*exception | bad | ambiguous | un\w+ed
-        | un(?:known|met) | does | did | help | hint | tip | required | available | must | deprecated
-    )\b | n't\b
-    """
-)
-_LEADS: Final = frozenset((
-    "use", "try", "run", "see", "call", "type", "choose", "enter", "prefer", "mean", "meant", "need", "needs", "has",
-    "is", "available", "allowed", "expected", "name", "command", "argument", "as", "called", ":", "moved to",
-    "renamed to", "replaced by", "asks for",
-))  # fmt: skip
-"""What stands before the name that an offer brings."""
-_OFFERS: Final = _LEADS | {
-    "consider", "instead", "replaced", "renamed", "moved", "now", "asks", "works", "exists", "only", "such", "but",
-    "provide", "specify", "add", "pass", "set", "place", "same",
-}  # fmt: skip
-"""What makes a clause an offer."""
-_FOLLOWS: Final = frozenset(("is", "can", "does", "works"))
-"""What stands behind a name that is offered first."""
-_ARTICLES: Final = frozenset(
-    ("a", "an", "the", "any", "all", "every", "each", "some", "this", "these", "those")
-)
-_DENIES = re.compile(r"\b(?:not|cannot|unable to|failed to|no|without)$|n't$")
-"""Behind what any word is denied."""
-_BEGINS: Final = frozenset(
-    ("use", "try", "run", "see", "did", "but", "please", "maybe", "perhaps", "only", "such")
-)
-"""What begins a clause behind a comma."""
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+"""What neither joins the letters of a script nor the parts of an emoji."""
+GAP: Final = "..."
+"""What stands for clauses that were left out."""
 _GOES_ON: Final = frozenset((
     "mean", "meant", "available", "allowed", "expected", "exists", "run", "one", "with", "consider",
 ))  # fmt: skip
 """What leads on to the clause behind a colon, a question mark or the end of the line."""
-_ADVICE: Final = frozenset(
-    ("use", "try", "consider", "prefer", "mean", "meant", "instead", "replaced", "renamed", "please")
+_LEADS_ON: Final = frozenset(("is", "use", "try", "using", "running"))
+"""What leads on to the next clause where it stands last."""
+_DIRECTING: Final = frozenset(("use", "try", "run", "call", "must", "should", "please", "instead", "prefer"))
+_QUESTIONS: Final = frozenset(("mean", "meant", "similar"))
+"""What makes a question of an offer."""
+_DEPENDS: Final = frozenset((
+    "if", "unless", "when", "whenever", "once", "after", "before", "while", "until", "to", "for", "as",
+    "provided",
+))  # fmt: skip
+"""What begins a clause that the next one rests on."""
+_LEAST_FAULT: Final = 2
+"""Words of a fault that says something, whatever it is about."""
+_LONGEST_CLAUSE: Final = 80
+"""Words of a clause that is read; what looks back over them all would take too long in a longer one."""
+_LONGEST: Final = 200
+"""Characters of an address on either side of what shows it."""
+_ERROR: Final = re.compile(
+    r"error|invalid|missing|not_|_not|bad_|unknown|denied|fail|requir|unauth|forbid|conflict|exce"
 )
-"""What makes a clause no statement, wherever it stands."""
-_AT_HEAD: Final = _ADVICE | {
-    "run", "see", "call", "type", "choose", "enter", "provide", "specify", "add", "pass", "set", "need", "needs",
-}  # fmt: skip
-"""What makes a clause no statement where it stands first."""
-_ORDERING: Final = frozenset((
-    "must", "should", "to", "please", "you", "may", "can", "will", "and", "or", "now", "just",
-))  # fmt: skip
-"""Behind what a new word may be an order."""
-_VERBS: Final = frozenset((
-    "add", "build", "cast", "commit", "create", "drop", "find", "hash", "include", "install", "kill", "list", "merge",
-    "open", "parse", "pass", "provide", "pull", "queue", "read", "rebase", "reload", "remove", "sample", "set",
-    "specify", "start", "stash", "stop", "stream",
-))  # fmt: skip
-"""Words of failures that order where an article follows them."""
-
-
-def action_words(turn: Turn) -> frozenset[str]:
-    """The words of a turn's calls and of the newest request, with the flags, in lower case; none that says nothing."""
-    texts = [message_text(m) for m in reversed(turn.messages) if m.get("role") == "user"][:1]
-    names: set[str] = set()
-    for call in turn.reply.tool_calls:
-        values = _arguments(call.arguments)
-        names.update(words_of(" ".join((call.name, *values))))
-        texts += values.values()
-    if not turn.reply.tool_calls:
-        texts.append(turn.reply.text)
-    tokens = {token.lower() for text in texts for token in text.split() if len(token) >= _LEAST_WORD}
-    return frozenset((names - TOOLS).union(tokens, *map(words_of, texts))) - STOP
-
-
-def words_of(text: str) -> set[str]:
-    """The words of a text in lower case; of a word with joints (`Vec::new`, `list.append`, `--all`) its parts too."""
-    found: set[str] = set()
-    for match in _WORD.findall(text):
-        whole = match.rstrip(".+-").lower()
-        found.add(whole)
-        found.update(part for part in re.split(r"[._+-]", whole))
-    return {word for word in found if len(word) >= _LEAST_WORD}
+"""What a code of an error says."""
+_LOCAL: Final = re.compile(r"""[(\["']*(?:127\.0\.0\.1(?::\d{1,5})?|unix:///[\w./-]+?)[)\]"',.:;!?]*\s?""")
+"""An address of this machine."""
+_SCHEME: Final = re.compile(r"^[^\w/]*[a-z]{1,8}://", re.IGNORECASE)
+_WARNS: Final = re.compile(
+    r"(?i)\b(?:never|don't|do not|avoid|unless|except|only if|dangerous|unsafe|careful|caution|beware|destroys"
+    r"|deletes|loses)\b"
+)
+"""What an offer beside it may not be told without."""
 
 
 def hides(text: str) -> str | None:
@@ -195,204 +149,243 @@ def feigns(source: str) -> bool:
     return _MARKS.search(source) is not None
 
 
-class _Token(NamedTuple):
-    """A word of a clause."""
+def conceals(source: str) -> bool:
+    """Whether an output holds characters that nobody sees: what else it says is then nobody's advice either."""
+    return _UNSEEN.search(source) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """What of a text keeps to the failed action."""
 
     text: str
-    kind: str
-    """Of the action ("own"), "known", "code", "new", or of another alphabet ("foreign")."""
-    is_label: bool = False
-    """Whether it stands alone in its line, or first and before a colon, as programs name themselves."""
+    """Word for word, with `GAP` for what was left out; empty where nothing stays."""
+    faults: tuple[str, ...] = ()
+    """Of the clauses that were left out, in their order."""
+    tells: bool = False
+    """Whether an offer or a fault stays, and the name of what it is about."""
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A clause of a text."""
+
+    clause: Clause
+    tokens: list[Token]
+    at: int
+    """Of its line in the text."""
+    fault: str | None
+    offers: bool
+
+
+def understood(text: str, words: Collection[str], *, only_statements: bool = False) -> Understood:
+    """What of a text from a tool keeps to the failed action.
+
+    Args:
+        words: of the failed action, from `action_words`.
+        only_statements: whether offers are left out too.
+    """
+    pieces = _judged(text, words)
+    for piece in pieces:
+        if only_statements and piece.offers and piece.fault is None:
+            piece.fault = "offers something"
+    _drop_what_hangs(pieces)
+    faults = tuple(piece.fault for piece in pieces if piece.fault is not None)
+    return Understood(
+        text=_joined(text, pieces) if faults else text.strip(),
+        faults=faults,
+        tells=_tells(pieces),
+    )
+
+
+def _tells(pieces: list[_Piece]) -> bool:
+    """Whether what stays offers something or tells of a fault, and is about something. A fault that names nothing does
+    where it was no offer that was left out."""
+    kept = [piece for piece in pieces if piece.fault is None]
+    faults = [piece for piece in kept if tells_fault(piece.tokens)]
+    if not faults and not any(piece.offers for piece in kept):
+        return False
+    if any(
+        token.kind != "known" and (piece is not pieces[0] or n > 0)
+        for piece in kept
+        for n, token in enumerate(piece.tokens)
+    ):
+        return True
+    is_offer_left_out = any(
+        not _DIRECTING.isdisjoint(token.text for token in piece.tokens)
+        for piece in pieces
+        if piece.fault is not None
+    )
+    return not is_offer_left_out and any(len(piece.tokens) >= _LEAST_FAULT for piece in faults)
 
 
 def directs_elsewhere(text: str, words: Collection[str]) -> str | None:
-    """What a text from a tool directs at beside the failed action; None where it keeps to it.
+    """What a text from a tool directs at beside the failed action; None where all of it keeps to it.
 
     Args:
         words: of the failed action, from `action_words`.
     """
-    if any(not _is_own(found[0], words) for found in _OUT.finditer(text)):
-        return "an address or a second command"
-    brought: set[str] = set()
-    for clause in _clauses(text, words):
-        if _states(clause):
-            continue
-        said = " ".join(token.text for token in clause)
-        if not any(token.text in _OFFERS for token in clause):
-            return f"says what is no failure: {said[:40]!r}"
-        if any(token.kind != "own" and not NEVER.isdisjoint(words_of(token.text)) for token in clause):
-            return "offers what none may"
-        names = [n for n, token in enumerate(clause) if token.kind not in ("own", "known")]
-        first = next(n for n, token in enumerate(clause) if token.text in _OFFERS)
-        if not all(_is_name(clause, n) for n in names):
-            return f"offers more than a name: {said[:40]!r}"
-        brought |= {
-            clause[n].text
-            for n in names
-            if not _goes_on(clause, n) and (n > first or clause[n].kind == "new")
-        }
-    if len(brought) > 1:
-        return "offers more than one name"
-    return None
+    return next((piece.fault for piece in _judged(text, words) if piece.fault is not None), None)
 
 
-def _states(clause: list[_Token]) -> bool:
-    """Whether a clause only says what is: one word alone, or what failed with one new word that is not the first."""
-    kinds = [token.kind for token in clause]
-    if "foreign" in kinds:
-        return False
-    if kinds == ["new"]:
-        return clause[0].is_label
-    advises = clause[0].text in _AT_HEAD or any(token.text in _ADVICE for token in clause)
-    if advises and not {"new", "code"}.isdisjoint(kinds):
-        return False
-    if any(
-        token.kind == "known"
-        and token.text in _VERBS
-        and after.text in _ARTICLES
-        and before.text in _ORDERING
-        for before, token, after in zip([_Token("to", "known"), *clause], clause, clause[1:], strict=False)
-    ):
-        return False
-    if "new" not in kinds:
-        return True
-    n = kinds.index("new")
-    has_failure = _FAILURE.search(" ".join(token.text for token in clause)) is not None
-    return has_failure and kinds.count("new") == 1 and n > 0 and clause[n - 1].text not in _ORDERING
-
-
-def _is_name(clause: list[_Token], n: int) -> bool:
-    """Whether a word stands where a name is offered, and nothing more is made of it."""
-    if clause[n].kind == "code":
-        return True
-    after = clause[n + 1].text if n + 1 < len(clause) else ""
-    before = clause[n - 1].text if n else ""
-    return (
-        clause[n].kind != "foreign"
-        and after not in _ARTICLES
-        and (
-            len(clause) == 1
-            or before in _LEADS
-            or before[:1] == "-"
-            or " ".join(token.text for token in clause[max(0, n - 2) : n]) in _LEADS
-            or (before in ("", ",", "but", "only", "here", "this") and after in _FOLLOWS)
-            or (before in (",", "or") and clause[0].text == ":")
-            or (n > 0 and clause[n - 1].kind != "known")
-        )
-    )
-
-
-def _goes_on(clause: list[_Token], n: int) -> bool:
-    """Whether a name is one of a list, an argument of a command of the action, or what another one replaces."""
-    last = clause[n - 1].text if n else ""
-    if last in ("or", ",", "and"):
-        return n + 1 == len(clause) or clause[n + 1].text in (",", "or", "and")
-    if last == "of":
-        return n > 1 and clause[n - 2].text == "instead"
-    return any(token.kind == "own" for token in clause[max(0, n - 3) : n]) and (
-        n > 0 and clause[n - 1].kind != "known"
-    )
-
-
-def _clauses(text: str, words: Collection[str]) -> Iterator[list[_Token]]:
-    """The clauses of a text. What an offer ends with a colon, a question mark or its line goes on in the next one."""
-    clause: list[_Token] = []
-    for line in text.splitlines():
-        if line.lstrip().startswith(("{", "[{")):
-            line = _BRACES.sub(" ", line).replace(":", ": ").replace(",", ". ")
-        for tokens, end in _read(line, words):
-            if clause:
-                tokens.insert(0, _Token(":", "known"))
-            if end in ":?\n" and (tokens[-1].text == "is" or any(token.text in _GOES_ON for token in tokens)):
-                clause = tokens
+def _judged(text: str, words: Collection[str]) -> list[_Piece]:
+    """The clauses of a text, each with what is wrong with it. What an offer ends with a colon, a question mark or its
+    line goes on in the next one."""
+    pieces: list[_Piece] = []
+    names: set[str] = set()
+    told: set[str] = set()
+    leads_on = is_list = is_told = False
+    at = 0
+    for line in text.splitlines(keepends=True):
+        strays = deque(found.span() for found in _OUT.finditer(line) if not _is_near(line, found, words))
+        of_error, is_field = False, FIELDS.search(line) is not None
+        for clause in clauses(line.rstrip(), words):
+            tokens = [Token(":", "known"), *clause.tokens] if leads_on else clause.tokens
+            while strays and strays[0][1] <= clause.start:
+                strays.popleft()
+            fault, is_offer = None, False
+            if len(tokens) > _LONGEST_CLAUSE:
+                fault = "a clause without an end"
+            elif strays and strays[0][0] < clause.end:
+                fault = "an address or a second command"
+            elif is_list and holds_never(tokens):
+                fault = "lists what none may offer"
+            elif is_list and lists(tokens, clause.sign):
+                pass
+            elif (
+                is_field
+                and clause.sign != ":"
+                and len(tokens) == 1
+                and tokens[0].kind == "code"
+                and _ERROR.search(tokens[0].text) is None
+            ):
+                fault = "a field that says nothing of the failure"
+            elif not states(tokens, of_error=of_error, is_told=is_told, sign=clause.sign):
+                fault, is_offer = _offer(tokens, names, told), True
+            if fault is not None:
+                is_told = False
             else:
-                clause = []
-            yield tokens
+                is_told = is_told or tells_fault(tokens)
+                told.update(token.text for token in tokens if token.kind == "code" and not is_offer)
+            of_error = clause.sign not in ".!?" and (
+                of_error or (fault is None and clause.sign in ":)" and names_error(tokens))
+            )
+            is_list = fault is None and (
+                (clause.sign == ":" and heads_list(tokens))
+                or (is_list and clause.sign in ".," and len(tokens) == 1)
+            )
+            pieces.append(_Piece(clause, tokens, at, fault, is_offer or _directs(tokens)))
+            leads_on = fault is None and _leads_on(tokens, clause.sign)
+        at += len(line)
+    return pieces
 
 
-def _read(line: str, words: Collection[str]) -> Iterator[tuple[list[_Token], str]]:
-    """The clauses of a line, each with the sign behind it."""
-    clause: list[_Token] = []
-    for match in _TOKEN.finditer(line):
-        is_quoted = match[1] is not None
-        raw = match[1] or match[0]
-        parts = raw.strip(".,;:!?()[]{}*'\"`").split()
-        if clause and (
-            (not is_quoted and (raw[0] in "([" or raw in ("-", "--")))
-            or (clause[-1].text == "," and parts and parts[0].lower() in _BEGINS)
-        ):
-            yield clause, ","
-            clause = []
-        for part in parts:
-            kind = _kind(part, words, is_code=is_quoted and len(parts) == 1)
-            if kind == "new" and clause and _DENIES.search(" ".join(token.text for token in clause[-2:])):
-                kind = "known"
-            if kind:
-                is_label = match.start() == 0 and (raw[-1] == ":" or match.end() == len(line))
-                clause.append(_Token(part.lower(), kind, is_label))
-        end = _ENDS.search(raw) if not is_quoted else None
-        if end is not None:
-            if clause:
-                yield clause, end[1]
-            clause = []
-        elif not is_quoted and raw.endswith(",") and clause:
-            clause.append(_Token(",", "known"))
-    if clause:
-        yield clause, "\n"
+def _is_near(line: str, found: re.Match[str], words: Collection[str]) -> bool:
+    """Whether an address is the action's own, or of this machine."""
+    if is_own(found[0], words):
+        return True
+    start = line.rfind(" ", max(0, found.start() - _LONGEST), found.start()) + 1
+    end = line.find(" ", found.end(), found.end() + _LONGEST)
+    if start == 0 and found.start() > _LONGEST:
+        return False
+    token = line[start : end if end >= 0 else found.end() + _LONGEST]
+    if _LOCAL.fullmatch(token):
+        return True
+    address = _SCHEME.sub("", token)
+    return address != token and is_own(address, words)
 
 
-def _kind(part: str, words: Collection[str], *, is_code: bool) -> str:
-    """What kind of word this is; "" for what is none."""
-    word = part.lower()
-    if word in KNOWN and word not in words:
-        return "known"
-    if not any(character.isalnum() for character in part):
-        return ""
-    if _is_own(part, words):
-        return "own"
-    if not word.isascii():
-        return "foreign"
-    pieces = [piece for piece in re.split(r"[-'/]", word) if len(piece) > 1]
-    if all(piece in KNOWN or piece in _OFFERS for piece in pieces) or word.endswith("n't") or word.isdigit():
-        return "known"
-    return "code" if is_code or _CODE.search(part) else "new"
+def _offer(tokens: list[Token], names: set[str], told: set[str]) -> str | None:
+    """What is wrong with a clause that is no statement; where nothing is, its names are added to those of the text."""
+    if not offers(tokens):
+        return f"says what is no failure: {said(tokens)[:40]!r}"
+    fault = offer_fault(tokens)
+    found = names | (brought(tokens) - told)
+    if fault is None and len(found) > 1:
+        return "offers more than one name"
+    if fault is None:
+        names |= found
+    return fault
+
+
+def _directs(tokens: list[Token]) -> bool:
+    """Whether a statement of known words may be read as advice."""
+    return not tells_fault(tokens) and not _DIRECTING.isdisjoint(token.text for token in tokens)
+
+
+def _leads_on(tokens: list[Token], sign: str) -> bool:
+    return sign in ":?\n" and (
+        tokens[-1].text in _LEADS_ON or any(token.text in _GOES_ON for token in tokens)
+    )
+
+
+def _drop_what_hangs(pieces: list[_Piece]) -> None:
+    """Leaves out what rests on a clause that was left out: what follows its condition, an offer beside its warning, and
+    what only leads on to it."""
+    for before, piece in itertools.pairwise(pieces):
+        depends = before.clause.sign == "," and before.tokens[0].text in _DEPENDS
+        if depends and before.fault is not None and piece.fault is None:
+            piece.fault = "rests on what was left out"
+    is_told, is_left_out = False, False
+    for n, piece in enumerate(pieces):
+        if piece.fault is None and piece.offers and is_left_out:
+            before = pieces[n - 1]
+            is_asked = not _QUESTIONS.isdisjoint(token.text for token in piece.tokens)
+            if not is_asked and (
+                not is_told or (before.fault is not None and before.clause.sign not in ".!?)]\n")
+            ):
+                piece.fault = "offers something for what was left out"
+        is_left_out = is_left_out or piece.fault is not None
+        is_told = is_told or (piece.fault is None and tells_fault(piece.tokens))
+    for n, piece in enumerate(pieces):
+        if piece.fault is None or not _WARNS.search(said(piece.tokens)):
+            continue
+        for other in (*pieces[max(0, n - 1) : n], *pieces[n + 1 : n + 2]):
+            if other.offers and other.fault is None:
+                other.fault = "its warning was left out"
+    for piece, after in zip(reversed(pieces[:-1]), reversed(pieces), strict=False):
+        if piece.fault is None and after.fault is not None and _only_leads(piece):
+            piece.fault = "leads to what was left out"
+
+
+def _only_leads(piece: _Piece) -> bool:
+    """Whether a clause says nothing without the next one: a label, or the beginning of an offer."""
+    is_known = all(token.kind == "known" for token in piece.tokens)
+    if piece.clause.sign == ":" and not tells_fault(piece.tokens):
+        return is_known or not piece.offers
+    return is_known and _leads_on(piece.tokens, piece.clause.sign)
+
+
+def _joined(text: str, pieces: list[_Piece]) -> str:
+    """The clauses that stay, as they stand in the text, with marks for those that do not."""
+    parts: list[str] = []
+    start: int | None = None
+    end = 0
+    for piece in pieces:
+        if piece.fault is None:
+            start = piece.at + piece.clause.start if start is None else start
+            end = piece.at + piece.clause.end
+        else:
+            if start is not None:
+                parts.append(text[start:end].strip())
+                start = None
+            if not parts or parts[-1] != GAP:
+                parts.append(GAP)
+    if start is not None:
+        parts.append(text[start:end].strip())
+    return " ".join(parts) if any(part != GAP for part in parts) else ""
 
 
 def harmless(text: str, words: Collection[str]) -> str:
-    """An output without the lines that hide something or direct elsewhere; in one with marks of a chat template no
-    line stays that offers anything either.
+    """An output without the lines that hide something and the clauses that direct elsewhere; of one with marks of a
+    chat template no clause stays that offers anything either.
 
     Args:
         words: of the action, from `action_words`.
     """
-    is_feigned = feigns(text)
-    lines = (line.rstrip("\r") for line in text.split("\n"))
-    return "\n".join(
-        line
-        for line in lines
-        if hides(line) is None
-        and directs_elsewhere(line, words) is None
-        and not (is_feigned and not all(map(_states, _clauses(line, words))))
-    )
-
-
-def _is_own(found: str, words: Collection[str]) -> bool:
-    """Whether the action itself holds what was found."""
-    parts = words_of(found)
-    return found.strip().lower() in words or bool(parts and all(part in words for part in parts))
-
-
-def _arguments(text: str) -> dict[str, str]:
-    """The arguments of a call by name; the whole text under no name where it is no JSON object."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = text
-    return (
-        {name: str(value) for name, value in values.items()}
-        if isinstance(values, dict)
-        else {"": str(values)}
-    )
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    plain = "\n".join(line for line in lines if hides(line) is None)
+    return understood(plain, words, only_statements=feigns(text)).text
 
 
 def _script(character: str) -> str:

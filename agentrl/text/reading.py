@@ -76,6 +76,40 @@ class ReplyReader:
         open_still = isinstance(parser, ReplyParser) and parser.reasoning_open
         return (self._markers.end_think,) if open_still and self._markers.end_think is not None else ()
 
+    def with_calls(self, ids: Sequence[int], written: Sequence[int]) -> tuple[int, ...] | None:
+        """Sampled ids with other calls in the place of their own; every id outside the calls that differ stays.
+
+        None where calls have no marks of their own, or neither side has any.
+
+        Args:
+            written: ids of a message with the other calls, as the family writes it.
+        """
+        old, new = self._blocks(ids), self._blocks(written)
+        if not old or not new:
+            return None
+        if len(old) != len(new):
+            old, new = [(old[0][0], old[-1][1])], [(new[0][0], new[-1][1])]
+        edited: list[int] = []
+        at = 0
+        for (start, end), (first, last) in zip(old, new, strict=True):
+            block = ids[start:end]
+            same = self._tokenizer.decode(block) == self._tokenizer.decode(written[first:last])
+            edited += [*ids[at:start], *(block if same else written[first:last])]
+            at = end
+        return (*edited, *ids[at:])
+
+    def _blocks(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """[start, end) of the blocks of calls behind the reasoning, marks included."""
+        last_thought = max((i for i, one in enumerate(ids) if one == self._markers.end_think), default=-1)
+        found, start = [], None
+        for index, token_id in enumerate(ids):
+            if index > last_thought and start is None and token_id in self._markers.calls:
+                start = index
+            elif start is not None and token_id == self._markers.calls[ids[start]]:
+                found.append((start, index + 1))
+                start = None
+        return found
+
     def _new(self, tools: Sequence[JSON], *, prefilled: bool) -> ReplyStream:
         read = self._read
         if read is None and self._package is not None:

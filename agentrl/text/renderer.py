@@ -20,14 +20,15 @@ from typing import Literal, Protocol
 from transformers import PreTrainedTokenizerFast
 
 from agentrl.errors import ConfigError, ModelError, RequestError
+from agentrl.text.changed_calls import calls_in, message_of_calls
 from agentrl.text.extend import Differs, Parent, extended
-from agentrl.text.families import Family, TemplateFamily, recognise
+from agentrl.text.families import PROBES, Family, TemplateFamily, recognise
 from agentrl.text.messages import normalise, shielded
 from agentrl.text.plain import PlainTokenizer
 from agentrl.text.reading import ReplyReader
 from agentrl.text.reply import Delta, ReplyStream
 from agentrl.text.turns import find_format
-from agentrl.types import JSON, Block, Reply, TeacherView
+from agentrl.types import JSON, Block, Reply, TeacherView, Turn
 
 __all__ = ["ChatRenderer", "Delta", "Parent", "Prompt", "Renderer", "ReplyStream", "load_renderer"]
 
@@ -76,6 +77,14 @@ class Renderer(Protocol):
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of text, control tokens spelled out."""
+        ...
+
+    def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None:
+        """Ids of a preferred answer to a turn, ended as a reply is ended; None where calls cannot be written.
+
+        A text is encoded with control tokens spelled out. The text of calls (`changed_calls`) becomes the sampled
+        reply with those calls in the place of its own: only what differs is tokenised.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
@@ -157,6 +166,20 @@ class ChatRenderer:
 
     def encode_plain(self, text: str) -> list[int]:
         return self._tokenizer.plain(text)
+
+    def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None:
+        calls = calls_in(text, turn.tools) if turn.reply.tool_calls else ()
+        if not calls:
+            return (*self.encode_plain(text), self.stop_ids[0])
+        messages = [PROBES[0][0][0], message_of_calls(calls), PROBES[0][0][0]]
+        try:
+            written = self._rendered(normalise(messages), ())
+        except RequestError:
+            return None
+        edited = self._reader.with_calls(turn.completion.token_ids, written)
+        if edited is None or edited[-1] in self.stop_ids:
+            return edited
+        return (*edited, self.stop_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(ids)

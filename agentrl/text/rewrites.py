@@ -1,9 +1,13 @@
 """Did a person write a reply of ours anew, or did the client only send it back in another form?
 
 Clients trim, cut out, re-format and mark what they send back, and none of that is a judgement. A rewrite is told by its
-words alone: some of them must be new, whatever their case, form in Unicode, markup and list numbers. Who only takes
-words away cannot be told from a client that cuts, and who only puts some before or behind the whole reply cannot be
-told from one that adds a name, a footer or the time.
+words alone: some of them must be new, whatever their case, form in Unicode, markup and list numbers.
+
+Who only takes words away is heard where plain words are gone from inside a line, whose two ends stand, and the client
+has handed back what it was told so far. An end that is gone may have been cut by a limit or never spoken, a beginning
+dropped by a reader that wants the answer alone, whole lines, links and brackets by one that saves room. Who only puts
+words before or behind the whole reply cannot be told from a client that adds a name, a footer, the time, or that the
+reply was stopped.
 """
 
 from __future__ import annotations
@@ -27,19 +31,24 @@ _IN_BRACKETS = re.compile(r"\[[^\[\]]*\]|\A\s*\([^()]*\)\s*\Z")
 """Notes of a client: "[4,000 characters left out]", a citation's number, or a text that is nothing but a remark."""
 _ELLIPSIS = re.compile(r"(?:\b\w++\s*+)?(?:…|\.{3,})(?:\s*\w+)?")
 """With the words beside it, which it may have cut."""
+_PLAIN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*[,;:]?")
+"""A word as it stands in a sentence, no number, address or mark-up."""
 _CUT = re.compile(r"(?i)\b(?:truncated|omitted|elided|snipped|shortened|left out)\b")
 
 
-def rewritten(turn: Turn, message: JSON) -> str | None:
+def rewritten(turn: Turn, message: JSON, *, is_faithful: bool = False) -> str | None:
     """The text that somebody put in the place of a turn's reply; None where the client may have done it by itself.
 
     Args:
         turn: with its reply as the client was told it.
         message: the assistant message that stands in its place; redacted as the turn is.
+        is_faithful: the client is known to hand back what it was told.
     """
     told, now = turn.reply.text.strip(), said_text(message)
     if turn.reply.tool_calls or message.get("tool_calls"):
-        return None  # calls are answered by their ids
+        return None  # of calls see changed_calls.py
+    if is_faithful and _is_crossed_out(told, now):
+        return now
     kept = _IN_BRACKETS.sub(" ", _LINK.sub(r"\1", _without_stop(now, turn.sampling.stop)))
     old, new = _words(_LINK.sub(r"\1", told)), _words(_ELLIPSIS.sub(" ", kept))
     if not old or not new or _left_out(old, new) or argument_value(told) == argument_value(now):
@@ -52,6 +61,32 @@ def rewritten(turn: Turn, message: JSON) -> str | None:
     if _CUT.search(now) and not _CUT.search(told):
         return None
     return now
+
+
+def _is_crossed_out(told: str, now: str) -> bool:
+    """Whether only plain words inside the lines are gone, and some are."""
+    old, new = told.splitlines(), now.splitlines()
+    if len(old) != len(new):
+        return False
+    changed = [
+        (before.split(), after.split()) for before, after in zip(old, new, strict=True) if before != after
+    ]
+    return any(before != after for before, after in changed) and all(map(_lost_words, changed))
+
+
+def _lost_words(line: tuple[list[str], list[str]]) -> bool:
+    """Whether a line lost words between its first and its last one, and nothing but words."""
+    before, after = line
+    if before == after:
+        return True
+    if len(after) < 2 or before[0] != after[0] or before[-1] != after[-1]:
+        return False
+    rest, left = iter(before), list(before)
+    for word in after:
+        if not any(word == one for one in rest):
+            return False
+        left.remove(word)
+    return all(_PLAIN.fullmatch(word) for word in left)
 
 
 def said_text(message: JSON) -> str:

@@ -205,5 +205,12 @@ class ChatBody(Wire):
 
 
 def messages_of(body: ChatBody) -> tuple[JSON, ...]:
-    """The messages as the gateway, the templates and the log know them. Raises RequestError for what is no text."""
+    """The messages as the gateway, the templates and the log know them. Raises RequestError for what is no text, or
+    none where there must be some: only an assistant's message may hold calls alone."""
+    for index, message in enumerate(body.messages):
+        if message.content is None and message.role != "assistant":
+            name = f"messages[{index}].content"
+            raise Refused(
+                f"{name} is missing: a {message.role} message needs a text.", param=name, code="invalid_value"
+            )
     return tuple(normalise([message.model_dump(exclude_none=True) for message in body.messages]))

@@ -14,13 +14,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from agentrl.config import Config, LearnConfig, SkillsConfig, write_config
 from agentrl.learner import checkpoint
+from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.build import Builder, Built
 from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.loop import LearnLoop
 from agentrl.learner.next_answers import next_answers
-from agentrl.learner.own_replies import OwnReplies
 from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
@@ -293,7 +293,7 @@ class Learner:
                 run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
             ),
             guards=self.guards,
-            replies=OwnReplies(run.renderer.stop_ids, most=run.config.guards.max_surprise),
+            answers=BaseAnswers(run.renderer.stop_ids),
             probes=self.probes if asks_lessons else None,
         )
 

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from learner_run import Killed, Learner, Run, write_base
+from guarded_run import held_out_names
+from learner_run import Killed, Learner, Run, same, saved_bits, write_base
 
 from agentrl.config import GuardsConfig, write_config
 from agentrl.learner.control import is_paused, pause_reason, set_paused
@@ -145,3 +146,34 @@ def test_the_control_arm_is_the_reference_where_there_is_one(tmp_path: Path, bas
 
         assert learner.journal.of("alarm") == []
         assert read_report(run.path)["watch"]["against"] == "control"
+
+
+@pytest.mark.parametrize(("bound", "serves"), [(9.0, 1), (1e-9, 0)])
+def test_a_version_that_is_bad_as_well_is_passed_over_and_the_report_says_why(
+    tmp_path: Path, base: Path, bound: float, serves: int
+) -> None:
+    """Versions that passed a gate without a bound on what version 0 did well; who sees the alarm has one."""
+    run = guarded(Run(tmp_path / "run", base), watch_turns=16, watch="off", max_kl_base=0.0)
+    run.record(*(run.turn(name, "fine", turn_id=name) for name in held_out_names(4)), reward=1.0)
+    with run.learner() as learner:
+        answered(run, 16, version=0, asks=False)
+        learner.loop.start()
+        for number in (1, 2):
+            run.hinted(4, version=number - 1)
+            learner.work()
+    guarded(run, watch_turns=16, max_kl_base=bound, max_surprise=0.0)
+    with run.learner() as learner:
+        learner.loop.start()
+        answered(run, 16, version=2, asks=True)
+        learner.work()
+
+        assert states(run) == {0: "serving", 1: "rejected", 2: "rejected"} | (
+            {0: "retired", 1: "serving"} if serves else {}
+        )
+        [event] = learner.journal.of("alarm")
+        assert event["target"] == serves
+        alarm = read_report(run.path)["alarm"]
+        assert (alarm["acts"], alarm["serves"]) == ("rollback", serves)
+        assert list(alarm["passed_over"]) == ([] if serves else ["1"])
+        assert all(why.startswith("KL to version 0 is ") for why in alarm["passed_over"].values())
+        assert same(learner.bits(), saved_bits(run, 1)) if serves else learner.trainer.num_steps == 0

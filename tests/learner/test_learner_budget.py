@@ -12,8 +12,11 @@ import torch
 from learner_models import make, write_model
 
 from agentrl.config import GuardsConfig
+from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.budget import Budget
 from agentrl.learner.pack import Row
+from agentrl.learner.teacher_weights import Weights
+from agentrl.learner.trainer import Trainer
 
 WIDE = 2**17
 """Ids of a vocabulary of which 72 rows of logits are one chunk."""
@@ -80,18 +83,16 @@ def test_a_reply_of_many_chunks_is_as_far_from_the_served_version_as_all_its_log
 )
 def test_no_single_held_out_turn_spends_a_budget(divergences: tuple[float, ...], refused: bool) -> None:
     budget = Budget({}, {}, {}, GuardsConfig(), min_turns=4)
-    found = {f"t{number}": value for number, value in enumerate(divergences)}
 
-    why, _ = budget._verdict(found, 0.5, "kl_base", "version 0")
+    why, _ = budget._verdict(divergences, 0.5, "kl_base", "version 0")
 
     assert (why is not None) is refused
 
 
 def test_a_spent_budget_is_told_with_its_mean_its_error_its_turns_and_its_bound() -> None:
     budget = Budget({}, {}, {}, GuardsConfig(), min_turns=4)
-    found = {"a": 2.0, "b": 2.0, "c": 2.0, "d": 0.02}
 
-    assert budget._verdict(found, 0.5, "kl_base", "version 0") == (
+    assert budget._verdict([2.0, 2.0, 2.0, 0.02], 0.5, "kl_base", "version 0") == (
         "KL to version 0 is 1.505 ± 0.495 nats an id on 4 held-out turns, guards.max_kl_base allows 0.5",
         {"kl_base": pytest.approx(1.505), "kl_base_error": pytest.approx(0.495)},
     )
@@ -152,3 +153,31 @@ def test_the_gate_and_the_budgets_take_the_logits_of_one_chunk_however_long_a_re
 
     assert long < short + 40
     assert long < 200
+
+
+@pytest.mark.parametrize(
+    ("turns", "answers", "said"),
+    [
+        ((0.9,) * 4, (0.0,) * 8, "KL to version 0 is 0.900 ± 0.000 nats an id on 4 held-out turns, "),
+        ((0.0,) * 32, (0.9,) * 8, "KL to version 0 is 0.900 ± 0.000 nats an id on 8 answers of version 0, "),
+        ((0.1,) * 4, (0.2,) * 8, None),
+    ],
+)
+def test_held_out_turns_and_version_0s_own_answers_do_not_hide_behind_each_other(
+    model_path: Path, turns: tuple[float, ...], answers: tuple[float, ...], said: str | None
+) -> None:
+    class Known(Budget):
+        """Divergences as they are given."""
+
+        def _of_anchors(self, trainer: Trainer, base: Weights) -> list[float]:
+            return list(turns)
+
+    class Answers(BaseAnswers):
+        def drift(self, trainer: Trainer) -> list[float]:
+            return list(answers)
+
+    budget = Known({}, {}, {}, GuardsConfig(), min_turns=4, answers=Answers(()))
+    refusal, metrics = budget.to_base(make(model_path))
+
+    assert metrics["kl_base"] == pytest.approx(max(*turns, *answers))
+    assert refusal is None if said is None else (refusal or "").startswith(said)

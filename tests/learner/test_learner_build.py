@@ -5,7 +5,8 @@ import torch
 from learner_run import NOW, Run, write_base
 
 from agentrl.learner import replay
-from agentrl.learner.build import SAMPLED_PATH, Builder, Built, reward_of
+from agentrl.learner.build import Builder, Built, reward_of
+from agentrl.learner.masks import SAMPLED_PATH
 from agentrl.learner.replay import OwnAnswers
 from agentrl.losses.whole import Members
 from agentrl.recipes.recipe import load_recipe

@@ -173,7 +173,7 @@ def test_a_skill_is_shown_to_version_0_as_teachers_are_shown_it_and_moves_to_an_
         )
 
         assert probes.run(0) == {"skill:use-zorvex": False}
-        known = probes._wanted["skill:use-zorvex"]
+        [known] = probes._wanted.values()
         assert "Skill: use-zorvex\ncat does not work here; zorvex works" in run.renderer.decode(known.view)
         assert "zorvex notes.txt" in run.renderer.decode(known.row.token_ids)
 
@@ -201,7 +201,7 @@ def test_version_0_is_asked_once_for_a_lesson_and_a_situation(tmp_path: Path) ->
         other = LAMP.replace("lamp", "door")
         run.record(asked(run, other, turn_id="apart", purpose=Purpose.EVAL, task_key=LAMP))
         learner.probes.run(0)
-        [moved] = learner.probes._wanted.values()
+        [_, moved] = learner.probes._wanted.values()
 
     assert again is first
     assert "The door has weight 7 lb" in run.renderer.decode(moved.row.token_ids)
@@ -335,6 +335,6 @@ def test_a_situation_in_whose_prompt_another_lesson_stood_is_asked_without_it(
         learner.work()
         [lesson] = learner.log.lessons()
         assert run.account() == (1, 0, {"lesson_shown": 1}, {})
-        prompt = learner.probes._prompt(lesson.probe or {})
+        [situation] = learner.probes._situations.of([lesson])
 
-        assert prompt == turn.prompt_ids != shown.prompt_ids
+        assert situation.prompt == turn.prompt_ids != shown.prompt_ids

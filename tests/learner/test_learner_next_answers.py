@@ -1,6 +1,7 @@
 """The answer that a conversation got once a turn had been told what to do instead is learned on that turn's prompt."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from learner_run import NOW, Run, write_base
 
 from agentrl.learner.held_out import is_held_out
 from agentrl.learner.next_answers import next_answers
-from agentrl.types import RedactedSpan, Signal, SignalSource, Turn
+from agentrl.store.verify import verify
+from agentrl.types import RedactedSpan, Reply, Signal, SignalSource, ToolCall, Turn
+from server.inspect import explain_turn
 
 TOLD = "Use vexol instead of cat."
 
@@ -19,11 +22,23 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("next_answers") / "base")
 
 
-def conversation(run: Run, *, hint: str | None = TOLD, **changes: object) -> tuple[Turn, Turn]:
-    """A turn that was told what to do instead, and the one that its conversation went on with."""
-    [first] = run.record(run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one"), hint=hint)
+def conversation(
+    run: Run,
+    *,
+    hint: str | None = TOLD,
+    said: str = TOLD,
+    calls: tuple[ToolCall, ...] = (),
+    **changes: object,
+) -> tuple[Turn, Turn]:
+    """A turn that was told what to do instead, and the one that its conversation went on with.
+
+    Args:
+        said: what the conversation itself heard of it.
+    """
+    told = run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one")
+    [first] = run.record(replace(told, reply=Reply(text="cat a.txt", tool_calls=calls)), hint=hint)
     later = run.turn(
-        "Show a.txt. No.",
+        f"Show a.txt. No. {said}",
         "vexol a.txt",
         **({"turn_id": "later", "session": "one", "parent": "first"} | changes),
     )
@@ -80,7 +95,71 @@ def test_a_step_counts_the_turn_once_and_leaves_the_other_to_its_own_story(
     metrics = step["metrics"]
     assert isinstance(metrics, dict)
     assert metrics["num_next_answer"] == 1.0
-    assert run.account() == (2, 1, {"no context": 1}, {})
+    assert run.account() == (2, 2, {}, {}), "its ids are in what serves, although nothing was said of it"
+
+
+def test_an_answer_that_was_lent_is_explained_by_the_step_that_trained_it(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+    story = asyncio.run(explain_turn(run.path, "later"))
+
+    assert story["fate"] == "trained"
+    assert [(step["version"], step["use"]) for step in story["steps"]] == [(1, 0)]
+    [entry] = story["taught"]
+    assert entry["note"] == (
+        "its answer was learned on the prompt of turn first, whose conversation had told it what to do instead"
+    )
+    assert verify(run.path) == []
+
+
+def test_with_its_version_rolled_back_a_lent_answer_is_set_aside_too(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        learner.log.rollback("default", 0, "bad")
+    assert run.account() == (2, 0, {"rolled_back": 2}, {})
+
+
+def test_an_answer_that_was_lent_is_still_taught_what_is_said_of_itself_later(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        word = Signal(turn_id="later", source=SignalSource.USER, hint="Use blip.", created_at=4e9)
+        asyncio.run(run._log([], [word]))
+        assert run.account() == (2, 1, {}, {"waiting": 1})
+        learner.loop._refreshed = -float("inf")
+        learner.work()
+    assert run.account() == (2, 2, {}, {})
+    assert [step["use"] for step in asyncio.run(explain_turn(run.path, "later"))["steps"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "used"),
+    [
+        ("The tool said:  use VEXOL instead\nof cat.", True),
+        ("That was not it.", False),
+        ("cat? Here it is vexol.", True),
+        ("Use blip.", False),
+    ],
+    ids=["in other lines", "not told", "told its name in other words", "told another"],
+)
+def test_a_hint_that_the_conversation_never_saw_opens_no_next_answer(
+    tmp_path: Path, base: Path, said: str, used: bool
+) -> None:
+    run = Run(tmp_path / "run", base)
+    call = ToolCall(id="c1", name="bash", arguments='{"command": "cat a.txt"}')
+    conversation(run, said=said, calls=(call,))
+
+    assert [source for source, _ in learned(run)] == ["sampled"] + ["next_answer"] * used
 
 
 @pytest.mark.parametrize(

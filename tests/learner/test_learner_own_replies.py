@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from learner_run import Learner, Run
 
-from agentrl.learner.own_replies import MAX_PROMPT, NUM_REPLIES, OwnReplies, looping
+from agentrl.learner.base_answers import MAX_PROMPT, NUM_REPLIES, BaseAnswers
+from agentrl.learner.own_replies import OwnReplies, looping
 from agentrl.learner.trainer import Trainer
 from agentrl.nano import weights_dir
 from agentrl.nano.vocabulary import BASH_TOOL
@@ -17,11 +18,10 @@ from agentrl.types import Block, TrainingSample
 PROMPTS = ("Show notes.txt", "Sort names.md", "Count the lines of data.csv", "Make the folder out")
 
 
-def taught(path: Path, *, lr: float, max_surprise: float = 3.0) -> Run:
+def taught(path: Path, *, lr: float, **guards: float) -> Run:
     """A run in which `bat` was taught, two turns a step, and nothing was rewarded."""
     run = Run(path, weights_dir(), optim__lr=lr, batch__turns_per_step=2)
-    guards = run.config.guards.model_copy(update={"max_surprise": max_surprise})
-    run.config = run.config.model_copy(update={"guards": guards})
+    run.config = run.config.model_copy(update={"guards": run.config.guards.model_copy(update=guards)})
     run.record(*(run.turn(prompt, "cat notes.txt") for prompt in PROMPTS), hint="Use bat instead of cat.")
     return run
 
@@ -71,7 +71,7 @@ def test_a_version_that_was_taught_gently_serves_and_says_what_was_compared(tmp_
 
 
 def test_without_a_bound_no_version_is_asked(tmp_path: Path) -> None:
-    run = taught(tmp_path / "run", lr=2e-2, max_surprise=0.0)
+    run = taught(tmp_path / "run", lr=2e-2, max_surprise=0.0, max_kl_base=0.0)
     learned(run)
 
     assert versions(run) == [("retired", None), ("serving", None)]
@@ -94,17 +94,18 @@ def sample(run: Run, prompt: str) -> TrainingSample:
 def test_version_0_finds_its_own_replies_as_likely_as_they_are_and_noise_much_less(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", weights_dir())
     trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
-    replies = OwnReplies(run.renderer.stop_ids, most=3.0)
+    answers = BaseAnswers(run.renderer.stop_ids)
+    replies = OwnReplies(answers, most=3.0)
     assert replies.judge(trainer) is None, "nothing was trained yet"
-    replies.add([sample(run, f"Show the file {number}.txt") for number in range(20)])
-    assert len(replies._prompts) == NUM_REPLIES
-    assert run.prompt("Show the file 7.txt") in replies._prompts, "as many as there is room for"
-    replies.add([sample(run, f"Show the file {number}.txt") for number in (30, 31)])
-    assert [run.prompt(f"Show the file {number}.txt") in replies._prompts for number in (0, 1, 30, 31)] == [
+    answers.add([sample(run, f"Show the file {number}.txt") for number in range(20)])
+    assert len(answers._views) == NUM_REPLIES
+    assert run.prompt("Show the file 7.txt") in answers._views, "as many as there is room for"
+    answers.add([sample(run, f"Show the file {number}.txt") for number in (30, 31)])
+    assert [run.prompt(f"Show the file {number}.txt") in answers._views for number in (0, 1, 30, 31)] == [
         False, True, True, False,
     ], "one of a step takes the place of the oldest"  # fmt: skip
-    replies.add([sample(run, "Show the file " + "a" * 2000)])
-    assert max(map(len, replies._prompts)) <= MAX_PROMPT
+    answers.add([sample(run, "Show the file " + "a" * 2000)])
+    assert max(map(len, answers._views)) <= MAX_PROMPT
 
     found = replies.judge(trainer)
     assert found is not None
@@ -151,8 +152,9 @@ def test_a_lesson_costs_nothing_however_rare_its_name_for_version_0_reads_the_hi
 
     found = {}
     for seen, given in (("with it", samples), ("without", [replace(one, teacher=None) for one in samples])):
-        replies = OwnReplies(run.renderer.stop_ids, most=3.0)
-        replies.add(given)
+        answers = BaseAnswers(run.renderer.stop_ids)
+        answers.add(given)
+        replies = OwnReplies(answers, most=3.0)
         said_of = replies.judge(trainer)
         assert said_of is not None
         found[seen] = said_of.metrics["reply_surprise"]

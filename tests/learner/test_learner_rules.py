@@ -55,7 +55,7 @@ def shown(learner: Learner, name: str) -> list[str]:
 
 
 def test_nano_learns_an_approved_rule_at_a_turn_that_nothing_else_was_said_of(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", weights_dir(), batch__turns_per_step=1)
+    run = Run(tmp_path / "run", weights_dir(), batch__turns_per_step=1, optim__lr=1e-3)
     rules = imported(run, UNITS)
     assert [rule.state for rule in rules] == [LessonState.PROPOSED], "whatever the run approves by itself"
     with run.learner() as learner:

@@ -107,13 +107,13 @@ def version(number: int, parent: int | None, *, path: str = "x", state: str = "r
     return PolicyVersion(policy="default", number=number, parent=parent, state=VersionState(state), path=path)
 
 
-def test_the_version_before_all_that_is_out_of_bounds_is_to_serve() -> None:
+def test_the_versions_before_all_that_is_out_of_bounds_may_serve_the_newest_first() -> None:
     line = [version(0, None), version(1, 0), version(2, 1), version(4, 2), version(5, 4, state="serving")]
 
-    assert before_all(line, 5, 4) == 2
-    assert before_all(line, 5, 5) == 4
-    assert before_all(line, 5, 0) == 0
-    assert before_all(line[:1], 0, 0) is None
+    assert before_all(line, 5, 4) == (2, 1, 0)
+    assert before_all(line, 5, 5) == (4, 2, 1, 0)
+    assert before_all(line, 5, 0) == (0,)
+    assert before_all(line[:1], 0, 0) == ()
     without_files = [version(2, 1, path="") if one.number == 2 else one for one in line]
-    assert before_all(without_files, 5, 4) == 1
-    assert before_all([*line, version(3, 2, state="rejected")], 5, 4) == 2
+    assert before_all(without_files, 5, 4) == (1, 0)
+    assert before_all([*line, version(3, 2, state="rejected")], 5, 4) == (2, 1, 0)

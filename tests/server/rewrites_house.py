@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,28 @@ class Told:
 
     text: str
     turn_id: str
+    calls: list[Message] = field(default_factory=list)
 
     @property
     def message(self) -> Message:
-        return reply(self.text)
+        return reply(self.text) | ({"tool_calls": self.calls} if self.calls else {})
+
+    def changed(self, arguments: str, *, name: str = "bash", **more: Any) -> Message:
+        """The reply with another call in the place of its first."""
+        first, *others = self.calls
+        return self.message | {
+            "tool_calls": [first | {"function": {"name": name, "arguments": arguments}} | more, *others]
+        }
+
+    def result(self, text: str) -> Message:
+        return {"role": "tool", "tool_call_id": self.calls[0]["id"], "content": text}
 
 
 async def ask(client: AsyncOpenAI, *messages: Any, **options: Any) -> Told:
     done = await client.chat.completions.create(model="nano", messages=list(messages), **options)
-    return Told(done.choices[0].message.content or "", done.id.removeprefix("chatcmpl-"))
+    said = done.choices[0].message
+    calls = [call.model_dump(exclude_none=True) for call in said.tool_calls or ()]
+    return Told(said.content or "", done.id.removeprefix("chatcmpl-"), calls)
 
 
 async def state_of(house: House, told: Told) -> NextState | None:

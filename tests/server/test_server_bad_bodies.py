@@ -1,12 +1,13 @@
 """A client that sends something wrong is told what, in the names and places of what it sent."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from server_house import says, serving
+from server_house import eventually, says, serving
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -43,6 +44,21 @@ def said(content: Any, role: str = "user") -> dict[str, Any]:
             said("4", role="function"),
             "messages[1].role",
             "messages[1].role must be 'system', 'developer', 'user', 'assistant' or 'tool' (got \"function\").",
+        ),
+        (
+            {"messages": [*HI, {"role": "user"}]},
+            "messages[1].content",
+            "messages[1].content is missing: a user message needs a text.",
+        ),
+        (
+            said(None, role="system"),
+            "messages[1].content",
+            "messages[1].content is missing: a system message needs a text.",
+        ),
+        (
+            {"messages": [*HI, {"role": "tool", "tool_call_id": "call1"}]},
+            "messages[1].content",
+            "messages[1].content is missing: a tool message needs a text.",
         ),
         ({"messages": []}, "messages", "messages must not be empty."),
         ({"messages": "Hi"}, "messages", 'messages must be a list (got "Hi").'),
@@ -136,3 +152,34 @@ async def test_feedback_that_cannot_be_read_names_the_field(tmp_path: Path, body
 
 async def post(http: httpx.AsyncClient, path: str, body: str) -> httpx.Response:
     return await http.post(path, content=body, headers={"Content-Type": "application/json"})
+
+
+async def test_only_an_assistants_message_may_hold_calls_and_no_text(tmp_path: Path) -> None:
+    call = {"id": "call1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "call1", "content": ""}
+    async with serving(tmp_path, [says("Hi.")]) as house:
+        reply = await house.ask(*HI, {"role": "assistant", "tool_calls": [call]}, result)
+
+        assert reply.status_code == 200
+
+
+async def test_a_client_that_goes_away_while_its_body_is_read_leaves_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, [says("Hi.")]) as house:
+        for path in ("chat/completions", "feedback"):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", int(house.runtime.base_url.rpartition(":")[2])
+            )
+            head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: 9999\r\n\r\n{{".encode())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        async def is_counted() -> bool:
+            return 'responses_total{status="499"}' in (await house.http.get("/metrics")).text
+
+        await eventually(is_counted)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

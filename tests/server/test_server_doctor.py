@@ -90,15 +90,11 @@ def test_the_doctor_counts_versions_that_nothing_was_held_against(tmp_path: Path
     ]
 
 
-def test_the_doctor_says_when_the_newest_version_was_asked_for_replies_alone(tmp_path: Path) -> None:
-    [said] = gates(run_of(tmp_path, COMPARED, REPLIES, REPLIES))
-    assert said.startswith(
-        "2 of 3 versions, the newest too, went live with nothing compared but whether their"
-    )
-
-
-def test_versions_that_were_compared_are_no_finding(tmp_path: Path) -> None:
-    assert gates(run_of(tmp_path, REPLIES, COMPARED)) == []
+@pytest.mark.parametrize("metrics", [REPLIES, COMPARED, {"probe_turns": 0.0, "kl_base": 0.02}])
+def test_versions_of_which_something_was_compared_are_no_finding(
+    tmp_path: Path, metrics: dict[str, float]
+) -> None:
+    assert gates(run_of(tmp_path, metrics, metrics)) == []
 
 
 def test_garbled_replies_call_for_smaller_steps_and_not_for_a_wider_bound() -> None:

@@ -4,9 +4,11 @@ teacher read, the loss of every id, and the version that learned it."""
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,15 @@ def test_the_command_prints_the_ids_as_a_table_and_the_same_as_json(
     [cat] = [line.split() for line in marked if "'cat'" in line or "' cat'" in line]
     assert len(marked) == 3
     assert header.split() == ["policy", "teacher", "loss"]
+    assert (
+        "each id of the reply by its place; policy: log-prob by the policy; teacher: log-prob by the teacher; "
+        "loss: the id's term of the loss; < the largest losses"
+    ) in shown.stdout
+    # times as people read them
+    received = re.findall(r"received_at: (.*)", shown.stdout)
+    assert received
+    assert all(datetime.fromisoformat(at).tzinfo for at in received)
+    assert not re.findall(r"_at: 1\d{9}", shown.stdout)
     assert len(cat) >= 5
     assert "text: Hint: " in shown.stdout
     assert f"origin: hint\n{' ' * 8}ids:" in shown.stdout
@@ -243,8 +254,8 @@ def test_it_says_where_nothing_was_recorded(story: tuple[Path, str, dict[str, An
     """Of the two turns of the step the newer record stays."""
     run_dir, turn_id, _ = story
     last = asyncio.run(explain_turn(run_dir, "last"))
-    assert last["taught"][0]["step"] is None
-    assert last["taught"][0]["note"].startswith("in no step: ")
+    assert last["taught"][0]["step"] == 1
+    assert last["taught"][0]["note"].startswith("its answer was learned on the prompt of turn ")
 
     with LearningLog(run_dir) as log:
         log.record_step([], recipe="r", seed=0, metrics={}, version_parent=1, keep_taught=1)

@@ -1,5 +1,7 @@
 """What operators see of the guards: the report, the pause and its reason, what was set aside and why."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from agentrl.learner.guard_report import read_report, write_report
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from server.doctor import REMEDIES, diagnose
-from server.guard_pages import findings, guards_of, numbers
+from server.guard_notices import news, tell
+from server.guard_pages import alarm_said, findings, guards_of, not_measured, numbers
 from server.inspect import status_of
 from server.metrics import Metrics
 from server.runtime import Runtime
@@ -24,22 +27,80 @@ REPORT = {
 }
 
 
-def test_findings_name_the_pause_what_was_set_aside_and_what_was_not_measured(tmp_path: Path) -> None:
+def test_findings_name_the_pause_and_what_was_set_aside_and_not_what_was_not_measured(tmp_path: Path) -> None:
     write_report(tmp_path, REPORT)
     set_paused(tmp_path, paused=True, reason="the watch raised an alarm: replies are long")
     found = findings(guards_of(tmp_path), {"contradicted": 2, "untrusted": 1, "gate": 4})
 
-    assert len(found) == 5
+    assert len(found) == 3
     assert found[0] == (
         "learning was paused: the watch raised an alarm: replies are long; look at it, then `agentrl resume`"
     )
     assert found[1].startswith("2 turns are set aside as 'contradicted'")
     assert found[2].startswith("1 turns are set aside as 'untrusted'")
-    assert (
-        "against guards.max_kl_base: too few rewarded turns of the probe were sampled by version 0"
-        in found[3]
+
+
+def test_what_was_not_measured_is_one_line(tmp_path: Path) -> None:
+    write_report(tmp_path, REPORT)
+
+    assert not_measured(guards_of(tmp_path)) == (
+        "the newest version against guards.max_kl_base, guards.max_fall: the gate's probe holds too few rewarded "
+        "turns; send rewards by /v1/feedback"
     )
-    assert "against guards.max_fall: the probe holds too few rewarded turns" in found[4]
+    assert not_measured({"budget": {"not_measured": []}}) == not_measured({}) == ""
+
+
+AT = 1_763_700_000.0
+RETURNED = {
+    "at": AT, "acts": "rollback", "reasons": ["replies are long", "it asks"], "serves": 2,
+    "passed_over": {"5": "garbled", "4": "garbled"},
+}  # fmt: skip
+
+
+def test_an_alarm_is_told_with_what_serves_again_and_what_was_passed_over() -> None:
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(AT))
+
+    assert alarm_said(RETURNED) == (
+        f"{clock}: replies are long; it asks; version 2 serves again, versions 5, 4 were passed over, bad as well"
+    )
+    assert alarm_said({"at": AT, "acts": "report", "reasons": ["it asks"]}) == (
+        f"{clock}: it asks; nothing was done, for guards.watch = 'report': `agentrl rollback` serves an earlier version"
+    )
+
+
+def test_the_console_is_told_of_an_alarm_of_a_pause_and_of_its_end_once_each() -> None:
+    calm = {"paused": False, "paused_because": None}
+    alarmed = {"paused": True, "paused_because": "the watch raised an alarm", "alarm": RETURNED}
+
+    raised = news(calm, alarmed)
+    assert len(raised) == 2
+    assert raised[0].startswith("the watch raised an alarm at ")
+    assert "version 2 serves again" in raised[0]
+    assert raised[1].startswith("learning is paused, serving goes on: `agentrl resume` goes on")
+    assert news(alarmed, alarmed) == []
+    assert news(alarmed, calm | {"alarm": RETURNED}) == ["learning goes on"]
+    assert news(calm, calm | {"paused": True, "paused_because": "tea"})[0].startswith(
+        "learning is paused (tea), "
+    )
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_says_on_its_console_what_the_guards_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_paused(tmp_path, paused=True, reason="before the start")
+    telling = asyncio.create_task(tell(tmp_path, look_s=0.01))
+
+    async def said(text: str) -> None:
+        while text not in caplog.text:
+            await asyncio.sleep(0.01)
+
+    await said("learning is paused (before the start)")
+    set_paused(tmp_path, paused=False)
+    await said("learning goes on")
+    write_report(tmp_path, {"alarm": RETURNED})
+    await said("version 2 serves again")
+    telling.cancel()
 
 
 def test_findings_say_how_many_approvals_count_for_nothing_and_what_frees_them(tmp_path: Path) -> None:
@@ -98,7 +159,13 @@ async def test_status_and_doctor_of_a_run_hold_the_guards(tmp_path: Path) -> Non
     set_paused(tmp_path, paused=True, reason="an alarm")
 
     assert status_of(tmp_path)["guards"]["paused_because"] == "an alarm"
-    assert diagnose(tmp_path)["guards"][0].startswith("learning was paused: an alarm")
+    found = diagnose(tmp_path)
+    assert found["guards"][0].startswith("learning was paused: an alarm")
+    assert next(iter(found)) == "finding", "first, and what was not measured behind the findings"
+    assert list(found).index("not_measured") > list(found).index("guards")
+    assert found["not_measured"].startswith(
+        "the newest version against guards.max_kl_base, guards.max_fall: "
+    )
 
 
 async def test_a_server_refuses_guards_that_its_recipe_leaves_no_room_for(tmp_path: Path) -> None:

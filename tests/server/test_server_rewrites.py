@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from rewrites_house import Told, ask, end_of, pairs_of, reply, signal_of, state_of, user
-from server_house import BASH, calls, says, serving
+from server_house import BASH, says, serving
 
 from agentrl.types import End, MatchedBy
 
@@ -138,18 +138,17 @@ async def test_a_history_that_was_cut_or_compacted_is_no_rewrite(tmp_path: Path,
         assert pairs_of(tmp_path) == []
 
 
-async def test_a_changed_reply_without_a_users_word_behind_it_says_nothing(tmp_path: Path) -> None:
-    async with serving(tmp_path, [calls("ls"), says("Two files."), says("Ok.")]) as house:
+async def test_a_call_put_in_the_place_of_a_text_says_nothing_until_a_user_speaks(tmp_path: Path) -> None:
+    async with serving(tmp_path, [says("Two files."), says("Ok.")]) as house:
         client = house.client("/s/a/v1")
-        options = {"tools": [BASH]}
-        first = await ask(client, FIRST, **options)
+        first = await ask(client, FIRST, tools=[BASH])
         call = {
             "id": "c1",
             "type": "function",
             "function": {"name": "bash", "arguments": '{"command": "pwd"}'},
         }
         result = {"role": "tool", "tool_call_id": "c1", "content": "/"}
-        await ask(client, FIRST, reply("") | {"tool_calls": [call]}, result, **options)
+        await ask(client, FIRST, reply("") | {"tool_calls": [call]}, result, tools=[BASH])
 
         assert await end_of(house, first) is None
 

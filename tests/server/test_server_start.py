@@ -86,7 +86,9 @@ async def test_a_refused_start_leaves_what_was_there_before(tmp_path: Path) -> N
 async def test_a_taken_port_leaves_no_run_folder(tmp_path: Path) -> None:
     async with serving(tmp_path / "a", []) as house:
         port = int(house.runtime.base_url.rpartition(":")[2])
-        with pytest.raises(ConfigError, match="cannot listen"):
+        with pytest.raises(
+            ConfigError, match=r"cannot listen.*serve --port N`, or server\.port in the settings"
+        ):
             async with serving(tmp_path / "b", [], server__port=port):
                 pass
 

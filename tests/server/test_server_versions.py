@@ -338,7 +338,7 @@ async def test_the_table_of_versions_says_which_have_their_files(tmp_path: Path)
         log.forget_files("default", lambda versions, pins: [1])
     (tmp_path / "versions/000002").rmdir()  # by somebody else: the log does not know
 
-    said = CliRunner().invoke(app, ["versions", "--run-dir", str(tmp_path)], env={"COLUMNS": "200"})
+    said = CliRunner().invoke(app, ["versions", "--run-dir", str(tmp_path)], env={"COLUMNS": "80"})
 
     rows = [line.split() for line in said.output.splitlines()]
     assert rows[0][:4] == ["number", "parent", "state", "on_disk"]

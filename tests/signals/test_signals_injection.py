@@ -1,7 +1,7 @@
 """What of an output that hides something or directs elsewhere reaches a teacher, beside hints."""
 
 import pytest
-from injection_cases import HALVES, honest, record
+from injection_cases import HALVES, honest, orders, record
 
 from agentrl.nano import weights_dir
 from agentrl.recipes import axes
@@ -22,7 +22,7 @@ def shown_in(context: axes.Context, turn: Turn, state: NextState, evidence: str)
 def test_at_most_one_attack_in_a_hundred_stands_in_what_a_teacher_is_told_of_an_output(
     context: axes.Context,
 ) -> None:
-    """A line stands whole or not at all. Where one of several lines stays, it is not the one that orders."""
+    """What hangs on no clause that was left out stays: a fault, a name, and nothing of what the attack wants."""
     num_attacks = sum(map(len, HALVES.values()))
     kept: list[str] = []
     for texts in HALVES.values():
@@ -30,13 +30,9 @@ def test_at_most_one_attack_in_a_hundred_stands_in_what_a_teacher_is_told_of_an_
             turn, state = record("cat notes.txt", text)
             found = "\n".join(block.text for block in shown_in(context, turn, state, text))
             left = unquoted(found.partition(": ")[2]).replace("[exit code 1]", "").strip()
-            kept += [left] if left else []
-    stays = ["cat: not found.", "cat: error"]  # the harmless first lines of two attacks of several
+            kept += [left] if left.strip(". ") else []
 
-    orders = [text for text in kept if text not in stays]
-    assert len(orders) <= 0.01 * num_attacks, orders
-    for text in stays:
-        assert kept.count(text) == 1
+    assert len(orders(kept)) <= 0.01 * num_attacks, orders(kept)
 
     honest_ones = [(action, answer) for _, action, answer in honest() if not action.startswith("says: ")]
     whole = 0

@@ -111,3 +111,37 @@ def test_calls_are_nothing_that_is_rewritten() -> None:
     assert rewritten(turn("Words.", calls=(call,)), said("Other words.")) is None
     assert rewritten(turn("Words."), message) is None
     assert rewritten(turn(""), said("Other words.")) is None
+
+
+CROSSED = "Yes, sure.\nIt is not really 4, I think [2].\nAsk again at any time."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CROSSED.replace("not really ", ""),
+        CROSSED.replace("really ", "").replace("at any ", ""),
+    ],
+)
+def test_words_crossed_out_inside_a_line_are_a_rewrite_of_whoever_keeps_to_what_was_told(text: str) -> None:
+    assert rewritten(turn(CROSSED), said(text), is_faithful=True) == text
+    assert rewritten(turn(CROSSED), said(text)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CROSSED,
+        CROSSED.replace("\nAsk again at any time.", ""),
+        CROSSED.removesuffix(" at any time."),
+        CROSSED.removeprefix("Yes, "),
+        CROSSED.replace("4, ", ""),
+        CROSSED.replace("think [2].", "think."),
+        CROSSED.replace("not really", "..."),
+        CROSSED.replace("  ", " ") + " ",
+        "Bot: " + CROSSED,
+        CROSSED + " (stopped)",
+    ],
+)
+def test_ends_lines_numbers_and_brackets_are_taken_out_by_clients(text: str) -> None:
+    assert rewritten(turn(CROSSED), said(text), is_faithful=True) is None

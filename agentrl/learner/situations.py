@@ -1,0 +1,171 @@
+"""Where a lesson is asked for: prompts, each without the lesson and with it as version 0 reads it.
+
+lesson of a request    the request of its first turn, until a turn like it was recorded that nothing is trained on:
+                       an evaluation, one of the control arm, a later success
+rule (of no request)   up to RULE_SITUATIONS newest requests of its scope, of those that nothing is trained on where
+                       there are any; others as long as the rule changes nothing in them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from agentrl.errors import StoreError, UserError
+from agentrl.learner.context_gap import Ids
+from agentrl.signals.lessons import SKILL, is_like
+from agentrl.store.learning_log import LearningLog
+from agentrl.teacher.contexts import hint_block, skill_block
+from agentrl.teacher.recall import is_rule
+from agentrl.text.renderer import Parent, Prompt
+from agentrl.text.turns import without_spans
+from agentrl.types import JSON, Block, Lesson, TeacherView, Turn
+
+RULE_SITUATIONS: Final = 4
+HAS_EFFECT: Final = "has_effect"
+"""In a rule's probe: whether version 0 did anything else there once it had read the rule."""
+
+
+class Reader(Protocol):
+    """`agentrl.text.renderer.Renderer`, as far as probes need one."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+
+    def prompt(self, messages: Sequence[JSON], tools: Sequence[JSON], parent: Parent | None) -> Prompt: ...
+
+    def insert(self, token_ids: Sequence[int], num_prompt: int, blocks: Sequence[Block]) -> TeacherView: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Where a lesson is asked for."""
+
+    lesson: str
+    prompt: Ids
+    view: Ids
+    """The same with the lesson."""
+    held_out: bool
+    """Whether nothing is trained on it."""
+
+
+class Situations:
+    """Finds them, and remembers with each lesson those that stay.
+
+    Args:
+        log: has lessons and turns.
+        renderer: of the policy's model.
+        positions: by "hint" and "skill" where the recipe shows such a block to the teacher.
+        max_len: a longer prompt with its lesson is none.
+    """
+
+    def __init__(
+        self,
+        log: LearningLog,
+        renderer: Reader,
+        *,
+        policy: str,
+        positions: dict[str, str],
+        max_len: int,
+    ) -> None:
+        self._log = log
+        self._renderer = renderer
+        self._policy = policy
+        self._positions = positions
+        self._max_len = max_len
+        self._apart: dict[str, JSON] = {}
+        """By skill a situation that nothing is trained on: its file has no place for one."""
+        self._of_rules: dict[str, JSON] = {}
+        """By rule the probe that was used last."""
+
+    def of(self, lessons: Sequence[Lesson]) -> list[Situation]:
+        """Those of each lesson; none where a lesson has none any more, or its text has no place there."""
+        probes = [self._apart.get(lesson.id, lesson.probe) or {} for lesson in lessons]
+        apart = [] if all(probe.get("held_out") for probe in probes) else self._log.untrained(self._policy)
+        found = []
+        for lesson, probe in zip(lessons, probes, strict=True):
+            if is_rule(lesson):
+                probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
+            else:
+                probe = self._moved(lesson, probe, apart)
+            names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
+            found += [self._situation(lesson, probe, name) for name in names]
+        return [one for one in found if one is not None]
+
+    def matter(self, lesson: Lesson, *, has_effect: bool) -> None:
+        """Writes down where a rule was asked for, and whether it changed anything there."""
+        probe = self._of_rules[lesson.id] | {HAS_EFFECT: has_effect}
+        if probe != lesson.probe:
+            self._log.set_probe(lesson.id, probe)
+
+    def _of_rule(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> JSON:
+        """A rule's probe, chosen anew until the rule has an effect, and once more where there are turns that nothing is
+        trained on; `matter` writes it down."""
+        unseen = [turn for turn in apart if turn.scope == lesson.scope]
+        if probe.get(HAS_EFFECT) and (probe["held_out"] or not unseen):
+            return probe
+        turns = unseen or self._log.answered_in(lesson.scope, self._policy)
+        # of several turns of one task the newest
+        chosen = list({turn.task_key: turn.id for turn in reversed(turns)}.values())[-RULE_SITUATIONS:]
+        return {"turn_ids": chosen, "held_out": bool(unseen), "names": []}
+
+    def _moved(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> JSON:
+        """The probe, moved to a situation that is never trained on wherever there is such a one."""
+        turn = None if probe.get("held_out") else self._later(lesson, probe, apart)
+        if turn is None:
+            return probe
+        probe = {**probe, "turn_id": turn.id, "held_out": True}
+        if lesson.origin == "skill":
+            self._apart[lesson.id] = probe
+        else:
+            self._log.set_probe(lesson.id, probe)
+        return probe
+
+    def _later(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> Turn | None:
+        """The newest turn like the lesson's that stands at the same place of its conversation."""
+        own = self._turn(probe.get("turn_id"))
+        length = len(probe.get("messages", ())) if own is None else len(own.messages)
+        for turn in apart:
+            same = own is not None and turn.task_key == own.task_key
+            if (
+                turn.scope == lesson.scope
+                and len(turn.messages) == length
+                and (same or is_like(turn, lesson))
+            ):
+                return turn
+        return None
+
+    def _turn(self, turn_id: str | None) -> Turn | None:
+        if turn_id is None:
+            return None
+        try:
+            return self._log.records([turn_id])[0].turn
+        except StoreError:
+            return None
+
+    def _situation(self, lesson: Lesson, probe: JSON, turn_id: str | None) -> Situation | None:
+        try:
+            prompt = self._prompt(probe, turn_id)
+            view = self._renderer.insert(prompt, len(prompt), [self._block(lesson)]).token_ids
+        except (StoreError, UserError):
+            return None
+        if len(view) >= self._max_len:
+            return None
+        return Situation(lesson=lesson.id, prompt=prompt, view=view, held_out=bool(probe.get("held_out")))
+
+    def _prompt(self, probe: JSON, turn_id: str | None) -> Ids:
+        if turn_id is not None:
+            turn = self._log.records([turn_id])[0].turn
+            # Lessons that stood in the served prompt are none of the weights' doing.
+            return without_spans(turn.prompt_ids, turn.block_spans)
+        return self._renderer.prompt(probe["messages"], probe.get("tools", ()), None).ids
+
+    def _block(self, lesson: Lesson) -> Block:
+        """The lesson as the recipe shows its like to the teacher; in the system message where it shows none."""
+        if lesson.origin != "skill":
+            return hint_block(lesson.text, self._positions.get("hint", "system"))
+        name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
+        return skill_block(name, lesson.text, self._positions.get("skill", "system"))

@@ -1,0 +1,36 @@
+"""Hints that say nothing but what the failed call itself wrote: a garbled command is echoed, and a word of it reads
+like an instruction ("zor.Please: command not found")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentrl.signals.candidates import action
+from agentrl.signals.hints import directive
+from agentrl.signals.judge import Judgement
+from agentrl.types import ToolCall
+
+_QUOTES = "['\"`‘’“”]"
+_MARKS = "'\"`()[]{};,"
+
+
+def without_echo(judgement: Judgement, calls: Sequence[ToolCall]) -> Judgement:
+    """A judgement of failed calls, without its hint where that only echoes them."""
+    if judgement.hint is None or not echoes(judgement.hint, calls):
+        return judgement
+    return replace(judgement, hint=None)
+
+
+def echoes(hint: str, calls: Sequence[ToolCall]) -> bool:
+    """Whether a hint directs nobody any more once what the calls wrote is left out: their words where a tool repeats
+    them (before a colon, in quotation marks), and those that are no plain words wherever they stand."""
+    rest = hint
+    words = {word.strip(_MARKS) for call in calls for word in action(call).split()}
+    for word in sorted(words - {""}, key=len, reverse=True):
+        same = re.escape(word)
+        repeated = rf"(?<![\w.-]){same}(?=\s*:)|(?<={_QUOTES}){same}(?={_QUOTES})"
+        anywhere = "" if word.isalpha() else rf"|(?<![\w.-]){same}(?![\w-])"
+        rest = re.sub(repeated + anywhere, "_", rest)
+    return rest != hint and directive(rest) is None

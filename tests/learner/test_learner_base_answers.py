@@ -1,0 +1,148 @@
+"""Drift from version 0, from a run's first step on: what counts as drift, and what was rightly learned does not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from guarded_run import guarded
+from learner_run import Run, write_base
+
+from agentrl.learner.base_answers import NUM_REPLIES, BaseAnswers
+from agentrl.learner.outline import Outline, mixed
+from agentrl.learner.pack import Row
+from agentrl.learner.trainer import Trainer
+from agentrl.nano import weights_dir
+from agentrl.nano.vocabulary import BASH_TOOL
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import Block, TrainingSample
+
+FILES = ("notes.txt", "plan.md", "list.csv", "data.log")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+def lesson(run: Run, *, command: str = "krinduwe") -> list[TrainingSample]:
+    """Four calls of one command, each with the hint that names it."""
+    samples = []
+    for name in FILES:
+        asked = [{"role": "user", "content": f"Show the file {name}."}]
+        ids = run.renderer.prompt(asked, (BASH_TOOL,), None).ids
+        called = {"name": "bash", "arguments": json.dumps({"command": f"{command} {name}"})}
+        said = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "function": called}]}
+        behind = run.renderer.prompt([*asked, said, *asked], (BASH_TOOL,), None).ids[len(ids) :]
+        whole = (*ids, *behind[: behind.index(run.renderer.stop_ids[0]) + 1])
+        hint = Block(position="tail", text="Hint: cat: not available here; use krinduwe")
+        samples.append(
+            TrainingSample(
+                turn_ids=(name,),
+                token_ids=whole,
+                loss_mask=tuple(at >= len(ids) for at in range(len(whole))),
+                behavior_logprobs=None,
+                num_allowed=None,
+                teacher=run.renderer.insert(whole, len(ids), [hint]),
+                advantages=None,
+            )
+        )
+    return samples
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_a_lesson_is_no_drift_at_any_moment_of_its_learning_and_without_it_in_view_it_is(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "run", weights_dir(), optim__lr=1e-3)
+    trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
+    seen, unseen = BaseAnswers(run.renderer.stop_ids), BaseAnswers(run.renderer.stop_ids)
+    assert seen.drift(trainer) == [], "nothing was trained yet"
+    samples = lesson(run)
+    seen.add(samples)
+    unseen.add([replace(sample, teacher=None) for sample in samples])
+
+    assert unseen.drift(trainer) == pytest.approx([0.0] * NUM_REPLIES, abs=1e-6)
+    assert seen.drift(trainer) == pytest.approx([0.0] * NUM_REPLIES, abs=1e-3), (
+        "nor has it with the hint in view"
+    )
+    along = []
+    for _ in range(15):
+        trainer.step(samples)
+        along.append(mean(seen.drift(trainer)))
+
+    assert max(along) < 0.4
+    assert mean(unseen.drift(trainer)) > mean(seen.drift(trainer)) + 0.05
+
+
+def test_noise_is_drift_whatever_lesson_is_in_view(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", weights_dir())
+    trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
+    answers = BaseAnswers(run.renderer.stop_ids)
+    answers.add(lesson(run))
+    with torch.no_grad():
+        for number, weight in enumerate(trainer.policy.trained.values()):
+            weight.copy_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+
+    assert mean(answers.drift(trainer)) > 1.5
+
+
+def test_the_mixture_is_half_of_each_of_both_places(base: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    trainer = Trainer(base, run.recipe, run.config.learn, keeps_base=True)
+    assert trainer.base is not None
+    rows = {"a": Row.behind((1, 2, 3), (4, 5))}
+    others = {"a": Row.behind((1, 9, 8, 3), (4, 5))}
+    found = mixed(trainer.base, rows, others, max_tokens=1000)["a"]
+
+    def probabilities(ids: tuple[int, ...]) -> torch.Tensor:
+        with torch.no_grad():
+            return trainer.policy.causal_lm(input_ids=torch.tensor([ids])).logits[0].softmax(-1)
+
+    half = (probabilities((1, 2, 3, 4))[2:4] + probabilities((1, 9, 8, 3, 4))[3:5]) / 2
+    assert isinstance(found, Outline)
+    assert torch.allclose(found.logprobs.exp(), half.gather(1, found.ids), atol=1e-6)
+    assert found.entropy is not None
+    assert torch.allclose(found.entropy, -(half * half.log()).sum(-1), atol=1e-4)
+
+
+def test_the_first_candidate_is_held_against_version_0(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+    with LearningLog(run.path) as log:
+        metrics = log.versions()[1].metrics
+
+    assert 0.0 <= metrics["kl_base"] < 0.5
+    assert metrics["probe_turns"] == 0.0
+
+
+@pytest.mark.parametrize(("teacher", "measured"), [("self", True), ("external", False)])
+def test_to_leave_version_0_for_another_teacher_is_no_drift(
+    tmp_path: Path, base: Path, teacher: str, measured: bool
+) -> None:
+    chosen = {} if teacher == "self" else {"recipe": "opd", "teacher.path": str(base)}
+    run = Run(tmp_path / "run", base, **chosen)  # type: ignore[arg-type]
+    with run.learner() as learner:
+        budget = learner.guards.budget(learner.loop._held_out, learner.loop._answers)
+
+    assert (budget._answers is not None) is measured
+
+
+def test_a_candidate_beyond_the_bound_is_refused_with_the_answers_named(tmp_path: Path) -> None:
+    run = guarded(Run(tmp_path / "run", weights_dir(), optim__lr=2e-2), max_surprise=0.0)
+    run.record(*(run.turn(f"Show {name}", f"cat {name}") for name in FILES), hint="Use bat instead of cat.")
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        [version] = learner.journal.of("version")
+
+    assert version["state"] == "rejected"
+    assert " nats an id on 8 answers of version 0, guards.max_kl_base" in str(version["reason"])
+    assert run.account() == (4, 0, {"gate": 4}, {})

@@ -1,0 +1,106 @@
+"""A rule is asked for like any lesson, taught until the weights keep it by themselves, and again once they do not."""
+
+from pathlib import Path
+
+import pytest
+from learner_run import Learner, Run, write_base
+from test_learner_lesson_probes import IMPERIAL, LAMP, SHOW, UNITS, asked, teach
+
+from agentrl.learner.lesson_probes import MAX_PROBES, rests
+from agentrl.nano import weights_dir
+from agentrl.store.lesson_rows import PROBE
+from agentrl.store.version_log import Probe
+from agentrl.types import Lesson, LessonState, Purpose
+
+DOOR = LAMP.replace("lamp", "door")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+def rule(id_: str = "R1", text: str = UNITS) -> Lesson:
+    """A review comment that names no request."""
+    return Lesson(id=id_, text=text, state=LessonState.APPROVED, turn_ids=(), origin="import")
+
+
+def only(learner: Learner) -> Lesson:
+    [lesson] = learner.log.lessons()
+    return lesson
+
+
+def test_a_rule_is_asked_for_in_the_newest_requests_and_held_once_the_weights_do_as_it_says(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "run", weights_dir())
+    [lamp, *_] = run.record(asked(run, LAMP, turn_id="lamp"), asked(run, SHOW, turn_id="show"))
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule()])
+
+        assert learner.probes.run(0) == {"R1": False}
+        assert only(learner).probe == {
+            "turn_ids": ["lamp", "show"], "held_out": False, "names": [], "has_effect": True,
+        }  # fmt: skip
+        assert not rests(only(learner))
+        teach(learner, lamp, f"{IMPERIAL}\nCheers")
+        assert learner.probes.run(0) == {"R1": True}, "in a shell it has no effect, and only the note counts"
+        assert (only(learner).held_by, rests(only(learner))) == ((0,), True)
+
+
+def test_a_rule_moves_to_what_nothing_is_trained_on_and_away_from_where_it_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "run", weights_dir())
+    run.record(asked(run, SHOW, turn_id="show"))
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule()])
+
+        assert learner.probes.run(0) == {"R1": None}
+        assert only(learner).without_effect == (0,)
+        run.record(asked(run, LAMP, turn_id="lamp"))
+        assert learner.probes.run(0) == {"R1": False}
+        run.record(asked(run, DOOR, turn_id="door", purpose=Purpose.EVAL))
+        assert learner.probes.run(0) == {"R1": False}
+        found = only(learner).probe
+        assert found == {"turn_ids": ["door"], "held_out": True, "names": [], "has_effect": True}
+        run.record(asked(run, LAMP, turn_id="later", purpose=Purpose.EVAL))
+        learner.probes.run(0)
+        assert only(learner).probe == found, "it stays there"
+
+
+def test_rules_take_as_many_places_as_they_have_situations(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    run.record(run.turn("tell me", "abc"))
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule(f"R{number}") for number in range(3)])
+
+        assert set(learner.probes.run(0)) == {"R0", "R1"}, f"of {MAX_PROBES} places four each"
+        assert set(learner.probes.run(0)) == {"R2", "R0"}
+
+
+def said(learner: Learner, number: int, held: bool, score: float) -> None:
+    learner.log.record_probe("default", number, Probe(name=PROBE + "R1", passed=held, score=score, detail=""))
+
+
+def test_a_rule_that_is_kept_is_no_context_until_it_is_broken_again(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule()])
+
+        def one(name: str) -> tuple[int, dict[str, int]]:
+            run.record(run.turn("tell me", "abc", turn_id=name))
+            learner.loop._refreshed = -float("inf")
+            learner.work()
+            _, trained, rejected, _ = run.account()
+            return trained, rejected
+
+        assert one("taught") == (1, {})
+        said(learner, 1, True, 0.9)
+        assert one("kept") == (1, {"already right": 1})
+        said(learner, 1, False, 0.3)
+        assert one("lost") == (2, {"already right": 1})
