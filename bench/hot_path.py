@@ -44,6 +44,10 @@ UNITS = (
     "%41",
     "and ",
     "must be ",
+    "e.g. /a ",
+    "one of a, ",
+    "a.b ",
+    "\x1b[m",
 )
 SHORT, LONG = 8_000, 64_000
 MAX_REDACTION_MS, MAX_TURN_MS, MAX_LINE_MS, MAX_GROWTH = 1.0, 1000 / 60, 60.0, 16.0

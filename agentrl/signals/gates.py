@@ -22,7 +22,7 @@ from agentrl.signals.hints import MAX_HINT_CHARS, MIN_HINT_CHARS
 from agentrl.signals.outputs import MAX_READ_CHARS
 from agentrl.text.action_words import action_words
 from agentrl.text.content import message_text
-from agentrl.text.injection import conceals, feigns, hides, understood
+from agentrl.text.injection import conceals, feigns, hides, shown, understood
 from agentrl.text.quoting import ATTEMPTS, JUDGE, TOOL, quoted
 from agentrl.types import NextState, Turn
 
@@ -127,18 +127,20 @@ def agreement(candidate: Candidate, case: Case) -> Verdict:
 def injection(candidate: Candidate, case: Case) -> Verdict:
     """Nobody's text may hide anything; of text that no user wrote what speaks of the failed action is accepted, where
     that still offers something or tells of a fault."""
-    fault = hides(candidate.text)
+    text = shown(candidate.text)
+    fault = hides(text)
     if fault is None and not candidate.trusted and feigns(case.source):
         fault = "stands in a feigned conversation"
     if fault is None and not candidate.trusted and conceals(case.source):
         fault = "stands beside hidden characters"
     if fault is not None:
         return Verdict(accepted=False, reason=fault)
+    passed = PASSED if text == candidate.text else Verdict(accepted=True, text=text)
     if candidate.trusted:
-        return PASSED
-    found = understood(candidate.text, case.words)
+        return passed
+    found = understood(text, case.words)
     if not found.faults:
-        return PASSED
+        return passed
     faults = "; ".join(dict.fromkeys(found.faults))[:MAX_REASON]
     if not found.tells or len(found.text) < MIN_HINT_CHARS:
         return Verdict(accepted=False, reason=faults)
@@ -175,6 +177,7 @@ def admit(candidates: Iterable[Candidate], case: Case) -> Passage:
                 break
             if verdict.text is not None:
                 passed = replace(passed, text=verdict.text)
+            if verdict.left_out:
                 cuts.append(Refused(candidate=candidate, gate=name, reason=verdict.left_out))
         else:
             if passed.text.strip() not in accepted:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from agentrl.text.action_words import is_own
-from agentrl.text.injection_words import KNOWN, OFFERS
+from agentrl.text.injection_words import ASSETS, CLAIMS, DEEDS, KNOWN, NEVER, OFFERS, PEOPLE
 
 _TOKEN = re.compile(r"(?<!\w)[`'\"]((?:[^`'\"\n.;:,!?]|[.;:,!?](?!\s)){1,80})[`'\"](?!\w)|\S+")
 _ENDS = re.compile(r"([.;:!?)\]])[.;:!?)\]*,'\"`]*$")
@@ -21,9 +21,20 @@ _CLOSED = re.compile(r"[`'][.,;:!?)\]]*$")
 """How a word ends that a quotation mark begins, where the quotation ends with it."""
 FIELDS = re.compile(r"[{\[]\s*\"")
 _FIELD = re.compile(r"\"\s?:|\"(?=,)|,(?=\s?[\"{\[])|[{}\[\]\"]")
-_CODE = re.compile(r"^-|^\w+(?:-\w+)+$|[\d_./<>(){}\[\]=&*@#|]|[a-z][A-Z]|::")
+_CODE = re.compile(r"^[-$]|^\w+(?:-\w+)+$|[\d_./<>(){}\[\]=&*@#|]|[a-z][A-Z]|::")
 _DENIES = re.compile(r"\b(?:not|cannot|can only|unable to|failed to|no|without)$|n't$")
 """Behind what any word is denied."""
+_LEET = re.compile(r"(?=.{4})(?=[0-9@]*[a-z])[a-z0-9@]*?[0134578@][a-z][a-z0-9@]*")
+_JOINED_ORDER = re.compile(
+    r"(?:ignore|disregard|forget|bypass|override|obey|leak|reveal)\w{0,30}?"
+    r"(?:rules?|instructions?|guidelines?|orders?|prompts?|safety|polic|secret|keys)"
+)
+"""An order in one word."""
+_DIGITS: Final = str.maketrans("034578@", "oeastba")
+"""Digits that stand for letters, beside 1."""
+_LEAST_STEM: Final = 3
+_WANTED: Final = (ASSETS, CLAIMS, DEEDS, NEVER, PEOPLE)
+"""Of what attacks are made."""
 _BEGINS: Final = frozenset(
     ("use", "try", "run", "see", "did", "but", "please", "maybe", "perhaps", "only", "such", "you")
 )
@@ -92,12 +103,16 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
                 is_label = match.start() == 0 and (raw[-1] == ":" or match.end() == len(said))
                 tokens.append(Token(part.lower(), kind, is_label))
         is_inside = is_inside and match.end() <= last_mark
-        sign = None if is_quoted or (raw[-1] in ")]" and _CALL.search(raw)) else _ENDS.search(raw)
+        sign = (
+            None
+            if is_quoted or (raw.rstrip(",")[-1:] in ("]", ")") and _CALL.search(raw.rstrip(",")))
+            else _ENDS.search(raw)
+        )
         if sign is not None and (parts or not raw.startswith("..")):
             if tokens:
                 yield Clause(tokens, start, end, sign[1])
             tokens = []
-        elif not is_quoted and raw.endswith(",") and tokens:
+        elif not is_quoted and (raw.endswith(",") or raw == "|") and tokens:
             tokens.append(Token(",", "known"))
     if tokens:
         yield Clause(tokens, start, end, "\n")
@@ -111,6 +126,25 @@ def _plain(mark: re.Match[str]) -> str:
     return "." if found == "," else " "
 
 
+def _stems(word: str) -> list[str]:
+    """What a form of a noun or a verb may be made of; a form gives no order."""
+    if word.endswith("ing"):
+        return [word[:-3], word[:-3] + "e", word[:-4]]
+    if word.endswith("ed"):
+        return [word[:-2], word[:-1], word[:-3]]
+    return [word[:-1], word[:-2]] if word.endswith("s") and len(word) > _LEAST_STEM else []
+
+
+def _spells(word: str) -> bool:
+    """Whether digits stand for letters in a word that everybody knows."""
+    return any(
+        spelled in known or spelled.removesuffix("s") in known
+        for one in "il"
+        for spelled in [word.replace("1", one).translate(_DIGITS)]
+        for known in (KNOWN, *_WANTED)
+    )
+
+
 def _kind(part: str, words: Collection[str], *, is_code: bool) -> str:
     """What kind of word this is; "" for what is none."""
     word = part.lower()
@@ -118,10 +152,18 @@ def _kind(part: str, words: Collection[str], *, is_code: bool) -> str:
         return "known"
     if not any(character.isalnum() for character in part):
         return ""
+    if _JOINED_ORDER.search(word) and not is_own(part, words):
+        return "foreign"
+    if _LEET.fullmatch(word) and not is_own(part, words) and _spells(word):
+        return "foreign"
     if is_own(part, words) or (word.endswith("ing") and (word[:-3] in words or word[:-3] + "e" in words)):
         return "own"
     if not word.isascii():
         return "foreign"
+    if not any(word in wanted for wanted in _WANTED) and any(
+        stem in KNOWN and stem not in DEEDS and len(stem) >= _LEAST_STEM for stem in _stems(word)
+    ):
+        return "known"
     pieces = [piece for piece in re.split(r"[-'/]", word) if len(piece) > 1]
     if all(piece in KNOWN or piece in OFFERS for piece in pieces) or word.endswith("n't") or word.isdigit():
         return "known"

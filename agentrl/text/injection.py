@@ -27,7 +27,9 @@ from typing import Final
 from agentrl.text.action_words import is_own
 from agentrl.text.clauses import FIELDS, Clause, Token, clauses
 from agentrl.text.offers import brought, heads_list, holds_never, lists, offer_fault, offers
-from agentrl.text.statements import names_error, said, states, tells_fault
+from agentrl.text.orders import puts_first, said
+from agentrl.text.phrases import names_alone, plainer
+from agentrl.text.statements import names_error, states, tells_fault
 
 _MARKS = re.compile(
     r"""(?imx)
@@ -56,18 +58,31 @@ _LOADED = re.compile(rf"[A-Za-z]{_MARK}|{_MARK}{{2}}")
 """A plain letter with a mark that makes no letter with it, or marks above marks."""
 _OUT = re.compile(
     r"""(?ix)
-    [a-z][a-z0-9+.-]{0,30}:// | \bjavascript: | \bwww\. | \b\d{1,3}(?:\.\d{1,3}){3}\b
+    [a-z][a-z0-9+.-]{0,30}://(?![\s'"`,.;)]|$) | \bjavascript: | \bwww\. | \b\d{1,3}(?:\.\d{1,3}){3}\b
     | \S@(?:[^\s@]+|[^\s@]*@)\.\w
     | (?:\b[a-z0-9-]{1,63}|[a-z0-9-]{63})
         \.(?:com|net|org|io|example|dev|app|xyz|ru|cn|info|co|ai|site|online|top|me|test|tools|host|evil|sh)\b(?!\()
-    | <\s*(?:div|span|img|script|a|iframe|p|meta)\b | \]\( | (?:^|[\s`'\"])\|\|?\s | \s&\s | &&
+    | <\s*(?:div|span|img|script|a|iframe|p|meta)\b | \]\( | (?:^|[\s`'\"])\|\|?\s(?!\s?[-<\[('"`]) | \s&\s | &&
     | \\[xu\d](?!\w{0,3}['"])
-    | (?<!\w)[`']\w[^`'"\n]{0,60};\s | \w;\w | \$ | <\( | (?<![-=<\s])>\s*[~/.\w]+/ | :\(\)
+    | (?<!\w)[`']\w[^`'"\n]{0,60};\s | \w;\w
+    | \$(?!(?-i:[a-z_]\w*+|-?\d)(?!\()) | <\( | (?<![-=<\s])>\s*[~/.\w]+/ | :\(\)
     | ~/ | (?<![\w/])\.(?:env|ssh|netrc|aws|pgpass|git/|bash\w*|zsh\w*|profile)\b
-    | (?<!\S)-(?=[a-z]*r)(?=[a-z]*f)[a-z]++(?![\w-]) | \bpush\ (?:\S+\ ){0,20}-f\b
+    | (?<!\S)-(?=[a-z]*r)(?=[a-z]*f)[a-z]++(?![\w-])
+    | (?<!\w)/dev/(?!null|std|tty|fd|pts|shm)\w
+    | \|\s?(?:ba|z|da|k|c)?sh\b | \s-\w\s[/~](?!\S)
+    | \bpush\ (?:\S+\ ){0,20}-f\b
     """
 )
 """An address, a second command or a file of secrets."""
+_COLOURS = re.compile(r"\x1b\[(?:(?!0*8(?!\d))\d{1,3};?){0,6}m|\x1b\[K|\r(?=\r{0,2}(?:\n|\Z))")
+"""What gives a text a colour, and none that nobody sees."""
+_SPELLED = re.compile(
+    r"(?<![^\W_])[A-Za-z]([ .*_~\u00b7-])\1{0,2}[A-Za-z](?:\1{1,3}[A-Za-z]){3,}(?![^\W_])"
+    r"|(?:(?<![\w.*-])[A-Za-z]([._*-])[A-Za-z](?:\2[A-Za-z]){1,8}[\s,;!]{1,3}){2}"
+)
+"""Letters that stand alone."""
+_STRAIGHT: Final = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+"""Quotation marks, each as the plain one."""
 _UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 """What neither joins the letters of a script nor the parts of an emoji."""
 GAP: Final = "..."
@@ -86,6 +101,7 @@ _DEPENDS: Final = frozenset((
     "provided",
 ))  # fmt: skip
 """What begins a clause that the next one rests on."""
+_SETTING: Final = "offers a setting"
 _LEAST_FAULT: Final = 2
 """Words of a fault that says something, whatever it is about."""
 _LONGEST_CLAUSE: Final = 80
@@ -93,9 +109,10 @@ _LONGEST_CLAUSE: Final = 80
 _LONGEST: Final = 200
 """Characters of an address on either side of what shows it."""
 _ERROR: Final = re.compile(
-    r"error|invalid|missing|not_|_not|bad_|unknown|denied|fail|requir|unauth|forbid|conflict|exce"
+    r"error|invalid|missing|not_|_not|bad_|unknown|denied|fail|requir|unauth|forbid|conflict|exce|unsup|unavail|expired|limit|mismatch"
+    r"|^[ymdhs%tz/:.-]{4,}$"
 )
-"""What a code of an error says."""
+"""What a code of an error says, or the form of a date."""
 _LOCAL: Final = re.compile(r"""[(\["']*(?:127\.0\.0\.1(?::\d{1,5})?|unix:///[\w./-]+?)[)\]"',.:;!?]*\s?""")
 """An address of this machine."""
 _SCHEME: Final = re.compile(r"^[^\w/]*[a-z]{1,8}://", re.IGNORECASE)
@@ -104,6 +121,11 @@ _WARNS: Final = re.compile(
     r"|deletes|loses)\b"
 )
 """What an offer beside it may not be told without."""
+
+
+def shown(text: str) -> str:
+    """A text as a terminal shows it: without the codes of colours and without what ends its lines twice."""
+    return _COLOURS.sub("", text)
 
 
 def hides(text: str) -> str | None:
@@ -118,6 +140,8 @@ def hides(text: str) -> str | None:
         return "hidden characters"
     if any(_mixes(word) for word in re.findall(r"\w+", text)):
         return "letters that look like others"
+    if _SPELLED.search(text):
+        return "letters that stand alone"
     if _MARKS.search(text):
         return "marks of a chat template"
     if (
@@ -236,18 +260,20 @@ def _judged(text: str, words: Collection[str]) -> list[_Piece]:
     told: set[str] = set()
     leads_on = is_list = is_told = False
     at = 0
-    for line in text.splitlines(keepends=True):
+    for line in text.translate(_STRAIGHT).splitlines(keepends=True):
         strays = deque(found.span() for found in _OUT.finditer(line) if not _is_near(line, found, words))
         of_error, is_field = False, FIELDS.search(line) is not None
         for clause in clauses(line.rstrip(), words):
             tokens = [Token(":", "known"), *clause.tokens] if leads_on else clause.tokens
             while strays and strays[0][1] <= clause.start:
                 strays.popleft()
-            fault, is_offer = None, False
+            fault, is_offer, is_named = None, False, False
             if len(tokens) > _LONGEST_CLAUSE:
                 fault = "a clause without an end"
             elif strays and strays[0][0] < clause.end:
                 fault = "an address or a second command"
+            elif (is_list or line[clause.start] in "([{") and names_alone(tokens):
+                is_named = True
             elif is_list and holds_never(tokens):
                 fault = "lists what none may offer"
             elif is_list and lists(tokens, clause.sign):
@@ -260,8 +286,8 @@ def _judged(text: str, words: Collection[str]) -> list[_Piece]:
                 and _ERROR.search(tokens[0].text) is None
             ):
                 fault = "a field that says nothing of the failure"
-            elif not states(tokens, of_error=of_error, is_told=is_told, sign=clause.sign):
-                fault, is_offer = _offer(tokens, names, told), True
+            elif not states(read := plainer(tokens), of_error=of_error, is_told=is_told, sign=clause.sign):
+                fault, is_offer = _offer(read, names, told, clause.sign), True
             if fault is not None:
                 is_told = False
             else:
@@ -271,13 +297,21 @@ def _judged(text: str, words: Collection[str]) -> list[_Piece]:
                 of_error or (fault is None and clause.sign in ":)" and names_error(tokens))
             )
             is_list = fault is None and (
-                (clause.sign == ":" and heads_list(tokens))
-                or (is_list and clause.sign in ".," and len(tokens) == 1)
+                (clause.sign == ":" and (heads_list(tokens) or (is_told and _is_heading(tokens))))
+                or (is_list and clause.sign in ".," and len(tokens) - (tokens[0].text == ":") == 1)
+                or (is_list and is_named and clause.sign == "\n")
             )
             pieces.append(_Piece(clause, tokens, at, fault, is_offer or _directs(tokens)))
             leads_on = fault is None and _leads_on(tokens, clause.sign)
         at += len(line)
     return pieces
+
+
+def _is_heading(tokens: list[Token]) -> bool:
+    """Whether a word alone may say of what kind the names are that follow it ("Stages: dev, live")."""
+    return len(tokens) - (tokens[0].text == ":") == 1 and (
+        tokens[-1].kind == "new" or tokens[-1].text.endswith("s")
+    )
 
 
 def _is_near(line: str, found: re.Match[str], words: Collection[str]) -> bool:
@@ -295,11 +329,11 @@ def _is_near(line: str, found: re.Match[str], words: Collection[str]) -> bool:
     return address != token and is_own(address, words)
 
 
-def _offer(tokens: list[Token], names: set[str], told: set[str]) -> str | None:
+def _offer(tokens: list[Token], names: set[str], told: set[str], sign: str) -> str | None:
     """What is wrong with a clause that is no statement; where nothing is, its names are added to those of the text."""
     if not offers(tokens):
         return f"says what is no failure: {said(tokens)[:40]!r}"
-    fault = offer_fault(tokens)
+    fault = _SETTING if sign == ":" and puts_first(tokens) else offer_fault(tokens)
     found = names | (brought(tokens) - told)
     if fault is None and len(found) > 1:
         return "offers more than one name"
@@ -310,7 +344,7 @@ def _offer(tokens: list[Token], names: set[str], told: set[str]) -> str | None:
 
 def _directs(tokens: list[Token]) -> bool:
     """Whether a statement of known words may be read as advice."""
-    return not tells_fault(tokens) and not _DIRECTING.isdisjoint(token.text for token in tokens)
+    return not _DIRECTING.isdisjoint(token.text for token in tokens) and not tells_fault(tokens)
 
 
 def _leads_on(tokens: list[Token], sign: str) -> bool:
@@ -326,6 +360,8 @@ def _drop_what_hangs(pieces: list[_Piece]) -> None:
         depends = before.clause.sign == "," and before.tokens[0].text in _DEPENDS
         if depends and before.fault is not None and piece.fault is None:
             piece.fault = "rests on what was left out"
+        if before.clause.sign == ":" and before.fault == _SETTING and not tells_fault(piece.tokens):
+            piece.fault = piece.fault or _SETTING
     is_told, is_left_out = False, False
     for n, piece in enumerate(pieces):
         if piece.fault is None and piece.offers and is_left_out:
@@ -383,8 +419,7 @@ def harmless(text: str, words: Collection[str]) -> str:
     Args:
         words: of the action, from `action_words`.
     """
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    plain = "\n".join(line for line in lines if hides(line) is None)
+    plain = "\n".join(line for line in shown(text).split("\n") if hides(line) is None)
     return understood(plain, words, only_statements=feigns(text)).text
 
 

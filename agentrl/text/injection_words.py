@@ -5,91 +5,118 @@ from __future__ import annotations
 from typing import Final
 
 _KNOWN = """
-a aborted about absolute abstract acceptable accepted accepts access action active actual additional addr
-address addresses after again against aggregate algorithm alias alignment all allocate allocated allocation
-allowed already also an and another any appear appears application appropriate arb architecture archive are
-arg args argument arguments array arrays as ascii asks assert assertion assignable assigned assignment
-associated async at attempted attempts attribute attributes automatically available awaited backend bad base
-based bash basic batch be because been before began begins behavior being below between beyond big bin binary
-binding bit bitmap bits block blocked blocks body bool boolean borrow borrowed borrowing both bracket
-brackets branch branches broken buffer buffers bug build builtin busy but by byte bytes cache callable
-callback called caller calls can candidate candidates cannot capable case cases cast casts category cause
-changed changes channel char character characters charset checkbox child choice choices cipher class classes
-clause cli client cloning close closed code collected colon color column columns combination combined comes
-comma command commands comment commit common compatible compilation compiled compiler complex component
-components compound compressed compression condition config configuration configured conflict connection
-const constant constraint constructor contain container containing contains content contents context control
-conversion converted core coroutine correct correctly corresponding corrupt corrupted cost could count counts
-crate create created creation current currently cursor cycle daemon data database databases dataset date
-datetime deb decimal declaration declared dedent default defaults defined definition definitions delimiter
-delivered denied dependencies dependency depends deployment deprecated description descriptor deselected
-destination detach detail details detected device devices dict dictionary did different digest digit digits
-dimension dimensions dir direction directive directly directories directory disabled disk dispatched
-distribution divergent divided division do document does doesn domain done double down driver due dumped
-duplicate during e each echo either element elements elsif email empty enable enabled encoded encoder
-encoding encountered encryption end ended ends enoent enough entered entity entries entry entrypoint enum
-equal err errno error errors even event events exact exactly example exceeded exceeds exclusive executable
-executed exist existing exists exit expected expecting expects experiment explicit expression expressions
-extended extension extent external extra failed fails failure fallback false family fatal fault feature
-features few field fields file filename files filesystem fill filter find first fix fixed fixture fixtures
-flag flags followed following font for form format forwarded found frame frames from full function functions
-general generated generic generics get git given global goes gone got greater group groups had handled
-handler hardware has hash hashable have having head header headers height held help here hexadecimal higher
-hint holds how identifier if ignored ignoring illegal image images immutable impl implement implemented
-implicit implicitly import imported in include included incompatible incomplete inconsistent indefinitely
-indent indentation indented index indices indirect ineffective infer inferred infinite info information init
-initial initialized inline inlined input inputs inside install installation installed instance int integer
-integers integrity internal interpreter into invalid is iso it item items iterable its itself job join json
-judge judged just kept key keys keyword killed kind know known label large larger last later layer layout
-least length less letter letters level levels libraries library lifetime lifetimes like likely limit line
-lines linked links list listed lists literal loaded loader loads loc local locale locally locate location
-locked lockfile long longer look looks lookup loop lower machine macro magic malformed malloc manifest many
-mapped mapping marked match matched matches matching max maximum may maybe mean means meant mechanism media
-member memory menu message metadata method metric might minimum mismatch mismatched miss missing mode
-modified module modules modulo more most moved msg multiple must mutable name named names namespace
-namespaces near nearest need needed needs negative neither nested never new newline next no node nodes none
-nor normal not notation note nothing null number numbers object objects obsolete occurred occurs octal odd of
-off offset old omitting on once one only onto open opened operand operands operation operator option optional
-options or order original other otherwise out output outside over overflow overload overwritten ownership
-package packages packet pad pair parameter parameters params parent parentheses parents parse parsed parser
-parsing part partial partition parts passed path pathname paths pathspec pattern patterns peer pending per
-performance perhaps permission permitted pipe pixels place platform please plugin pods point pointed pointer
-pointing policy port ports pos position positional positive possible possibly power precise precision
-predicate prefetch prefix prepare present preset priority private probably problem proc process produce
-profile prog program project proper properly properties property protocol provided provider pull pulling
-python query queue quota quote quotes ran random range reached read readable reader reading reads ready
-reassigned rebase received recognized reconcile records reduction ref reference referenced refers refs
-refused regex regexp region registered regular rejected rejects relation reload remote remove removed renamed
-replaced replicas reported repository requested requests require required requirement requirements requires
-reserved resolution resource resources response rest result results retired return returned returns right
-route row rows rule rules running runtime said same samples says scalar schema scheme scope script search
-second section see segment segmentation segments select selected selector self semantic semicolon separate
-separator sequence sequences serial server service session setting setup sh shared shell short shorter should
-showed side signature signed similar simple since single size sizes skipped skipping slice slots small
-smaller so sockets solution solve solved some sorted source sources space spaces sparse spec special specific
-specification specified specifier src stack staged stale stalled standard started starts stash stat state
-statement statements static station status stdin stdout step still stop stopped stored str stream strict
-string strings struct structs structure subclass subcommand subcommands subject subsystem such suffix
-suggested suggestion suggestions suitable suite supplied support supported supports sure symbol symbols
-symlink symtab syntax sys tab table tables tag tags takes target task temp template temporary tensor terminal
-terminated text than that the them there these third this those thread three threshold time timed timeout
-times timestamp tip to too tool tracked trailing trait traits transport tree true try tuple twice two type
-types uid unable undeclared undefined under underflow unexpected unexpectedly unhashable unicode union unique
-unit units unix unknown unmet unrecognized unsigned unstaged unsupported unterminated unused up updated
-updates upper upstream usable usage use used using valid value values variable variables variant vectorized
-verification verity version versions very via violates volume want warning warnings was weak went were what
-when where whether which while whitespace width wildcard will window with within without word words work
-works workspace would writable wrong xml yet you your zero zone
+2d 3d a abbreviated abbreviation aborted about absolute abstract acceptable accepted accepts access
+accessible action active actual addition additional addr address addresses after again against aggregate aka
+algorithm alias alignment all allocate allocated allocation allowed alphabetical already also ampersand an
+and annotation another any apostrophe appear appears application appropriate approximately arb architecture
+archive are arg args argument arguments arithmetic array arrays as ascending ascii asks assert assertion
+assignable assigned assigning assignment assigns associated asterisk async at attempted attempts attribute
+attributes automatically available average averages awaited axis backend backslash backslashes bad balanced
+base based bash basic batch batched be because been before began begins behavior being below between beyond
+big bin binary binding bit bitmap bits block blocked blocks body bool boolean borrow borrowed borrowing both
+boundary bracket brackets branch branches broken buffer buffers bug build builtin busy but by byte bytes
+cache callable callback called caller calls can candidate candidates cannot capable case cases cast casts
+category cause caused cell celsius certain changed changes channel char character characters chars charset
+checkbox checked child choice choices cipher class classes clause cli client cloning close closed closest
+closing code collapsed collected colon color column columns combination combined comes comma command commands
+comment commit common comparable comparison compatibility compatible compilation compiled compiler compilers
+complex component components compound compressed compression computation computed condition conditional
+config configuration configured conflict connection const constant constraint constructor contain container
+containing contains content contents context contiguous control conversion conversions converted coordinate
+core coroutine correct correctly corresponding corrupt corrupted cost could count country counts cowardly cpu
+crashed crate create created creation csv cuda current currently cursor cycle daemon data database databases
+dataset date datetime daylight deb decimal declaration declare declared dedent default defaults defined
+definite definition definitions degrees delimiter delivered denied denominator dependencies dependency
+depends deployment deprecated descending description descriptor deselected destination detach detail details
+detected device devices diagonal dialog dict dictionary did different digest digit digits dimension
+dimensions dir direction directive directly directories directory disabled disk dispatched distribution
+divergent divided division do document does doesn domain done dot dots double down driver dropdown due dumped
+duplicate duplicates during e each echo editor eight either element elements elsif email embedding empty
+enable enabled enclosing encoded encoder encoding encodings encountered encryption end ended ends enoent
+enough entered entering entity entries entry entrypoint enum enumeration eof equal equality err errno error
+errors escape estimated estimator evaluated evaluation even event events exact exactly example exceeded
+exceeds except exclusive executable executed execution exhausted exist existing exists exit expected
+expecting expects experiment expiration explicit explicitly exponent expression expressions extended
+extension extent external extra failed fails failure fallback false family fatal fault feature features few
+field fields file filename files filesystem fill filter find finished first fit fitted five fix fixed fixture
+fixtures flag flags float floating folder folders followed following font for forgot forgotten form format
+forms forwarded forwarding found four fraction frame frames from full function functions future general
+generated generator generic generics geometry get git given global goes gone got gpu gradient graph greater
+grid group groups had handled handler hardware has hash hashable have having head header headers heap height
+held help here hexadecimal higher hint holds hour hours how html http https hyphen hyphens identifier if
+ignored ignoring illegal image images immutable impl implement implemented implicit implicitly import
+importable imported in inaccessible include included incompatible incomplete inconsistent indefinitely indent
+indentation indented index indices indirect ineffective infer inferred infinite infinity info information
+init initial initialization initialized inline inlined inner input inputs inside install installation
+installed instance int integer integers integral integrity interactive interface internal interpreter into
+invalid invoked invoking is iso it item items iterable iterator its itself job join json judge judged just
+kept kernel key keys keyword killed kilobytes kind know known label labels large larger last later latest
+latitude layer layout least left legacy length less letter letters level levels lexical libraries library
+lifetime lifetimes like likely limit line lines linkage linked linker links list listed lists literal loaded
+loader loading loads loc local locale locally locate location locked lockfile long longer longitude look
+looks lookup loop loss lower lowercase machine macro magic main maintained malformed malloc manifest mantissa
+many mapped mapping markdown marked match matched matches matching math matrix max maximum may maybe mean
+means meant mechanism media megabyte megabytes member memory menu merged message metadata method metric might
+migration millimeters minimum minute minutes mismatch mismatched miss missing mixed mode model models
+modification modifications modified module modules modulo modulus month months more most moved msg multiple
+multiplication must mutable mutually name named names namespace namespaces nan near nearest need needed needs
+negative neither nested never new newline next nil nine no node nodes none nonzero nor normal not notation
+note nothing null number numbers numeric object objects obsolete occurred occurs octal odd of off offset old
+omitting on once one only onto open opened opening operand operands operation operations operator opposite
+option optional options or order ordinal original other otherwise out outer output outside over overflow
+overlapping overload overwritten ownership package packages packet pad padding pair paragraph parameter
+parameters params parent parentheses parenthesis parents parse parsed parser parsing part partial partition
+parts passed path pathname paths pathspec pattern patterns peer pending per performance perhaps permission
+permitted pinned pipe pixels place platform please plugin plural pods point pointed pointer pointers pointing
+policy polynomial port ports pos position positional positive possible possibly power precedence preceding
+precise precision predeclare predefined predicate prefetch prefix prefixes prepare preprocessor present
+preset primary primitive priority private probability probably problem proc process produce profile prog
+program project pronoun proper properly properties property protocol provided provider pull pulling purely
+python quantity queries query queue quota quote quoted quotes quoting raise raised ran random range ratio
+reachable reached read readable reader reading reads ready reassigned rebase received recent recently
+recognized reconcile records recursion recursive redirect redirection reduction redundant ref reference
+referenced refers refs refused refusing regex regexp region regions registered regular rejected rejects
+relation relative reload remote remove removed renamed repeated replaced replicas reported repository
+requested requests require required requirement requirements requires reserved resolution resource resources
+respectively response rest result results retired return returned returns revision revisions right rounding
+route routine row rows rule rules running runtime said same samples sampling says scalar schema scheme scope
+script search second seconds section see segment segmentation segments select selected selector self semantic
+semantics semicolon separate separator sequence sequences serial server service session setting setup seven
+sh shallow shapes shared shell short shorter should showed side signal signature signed significand similar
+simple since single singleton singular six size sizes skipped skipping slash slashes slice slots small
+smaller so sockets solution solve solved solver some something sorted source sources space spaces sparse spec
+special specific specification specified specifier spelling square squared src stable stack stage staged
+stages stale stalled standard started starting starts stash stat state statement statements static station
+status stdin stdout step still stop stopped stored str stray stream strict string strings struct structs
+structure subclass subcommand subcommands subject subset subsystem subtraction such suffix suffixes suggested
+suggestion suggestions suitable suite summary supplied support supported supports sure surrounding symbol
+symbolic symbols symlink symtab syntax sys syscall tab table tables tag tags takes target task temp template
+temporary ten tensor tensors terminal terminated text than that the them there these third this those
+thousand thread three threshold thrown throws tilde time timed timeout times timestamp timezone tip to
+tokeniser tokenizer toml too tool traceback tracked trailing trait traits translation transport tree true
+truth try tuple twice two type types uid unable undeclared undefined under underflow underscore underscores
+unexpected unexpectedly unhashable unicode uninitialised uninitialized union unique unit units unix unknown
+unmatched unmet unrecognized unreported unsigned unstaged unsupported unterminated unused up updated updates
+upper uppercase upstream uri uris url urls usable usage usages use used using utility valid validation value
+values variable variables variant variants vectorized verification verity version versions vertex very via
+violates visibility void volume want wanted warning warnings was weak week weekday weeks weight weights went
+were what when where whether which while whitespace whole widget width wildcard will window with within
+without word words work works workspace would wrapper writable wrong xml yaml year years yet you your zero
+zero-length zone zones
 """
 KNOWN: Final = frozenset(_KNOWN.split())
 """The words of which programs make what they say of a failure: those most often in the messages of common ones. The few
 verbs among them that could order are told by what stands around them."""
 _NEVER = """
-admin allow-root antivirus authorized_keys bypass chmod chown crontab dangerously dd delete destroy doas drop
-env erase eval exec exfil exfiltrate firewall force halt hard history insecure kill killall mkfs no-verify
-nogpgcheck passwd password pkill preload printenv privileged purge reboot revoke rm root sandbox secret
-security send shadow shred shutdown source sudo sudoers token transfer truncate trusted-host unauthenticated
-unlink unrestricted unsafe upload whoami wipe
+admin allow-root allow-url-fopen allow-url-include antivirus authorized_keys blkdiscard bypass chattr chmod
+chown chpasswd crontab crypt dangerously dd del delete deltree destroy diskpart doas drop dropdatabase env
+erase eval exec exfil exfiltrate fdisk firewall flushall flushdb force format-volume fsck halt hard history
+insecure iptables keylogger kill killall ld-preload mimikatz mkfs ncat netcat nft no-verify nogpgcheck nohup
+nuke passwd password permissive pkexec pkill poweroff preload printenv privileged prune purge reboot regedit
+revoke rimraf rm rmdir rmtree root sandbox sdelete secret security selinux send setcap setenforce setgid
+setuid shadow shred shutdown skip-grant-tables socat source sudo sudoers suid sysrq systemctl token transfer
+truncate trusted-host ufw unauthenticated unconfined uninstall unlink unrestricted unsafe upload usermod
+visudo whoami wipe wipefs xmrig zeroize
 """
 NEVER: Final = frozenset(_NEVER.split())
 """Names that no tool may offer: what destroys, reaches out, runs other code or shows what is secret."""

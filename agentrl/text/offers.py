@@ -9,8 +9,10 @@ from typing import Final
 
 from agentrl.text.action_words import words_of
 from agentrl.text.clauses import Token
-from agentrl.text.injection_words import DEEDS, LEADS, NEVER, OFFERS, PEOPLE, SHOWN
-from agentrl.text.statements import ARTICLES, demands, is_deed, said
+from agentrl.text.dangers import command_fault, is_danger
+from agentrl.text.injection_words import DEEDS, LEADS, OFFERS, PEOPLE, SHOWN
+from agentrl.text.orders import ARTICLES, reaches, said
+from agentrl.text.statements import demands, is_deed
 
 _NO_MANNERS: Final = frozenset(("apply", "comply", "fly", "imply", "multiply", "rely", "reply", "supply"))
 _FOLLOWS: Final = frozenset(("is", "can", "does", "works"))
@@ -26,6 +28,8 @@ _LISTS: Final = frozenset((
 
 def heads_list(clause: list[Token]) -> bool:
     """Whether names are listed behind a clause and its colon."""
+    if any(token.text.startswith("similar") for token in clause):
+        return True
     return clause[-1].text in _LISTS or clause[0].text in SHOWN
 
 
@@ -37,7 +41,7 @@ def lists(clause: list[Token], sign: str) -> bool:
         and all(
             token.kind in ("new", "code", "own")
             and DEEDS.isdisjoint(words_of(token.text))
-            and (token.kind == "own" or NEVER.isdisjoint(words_of(token.text)))
+            and not is_danger(token)
             and token.text not in PEOPLE
             and (n == 0 or clause[n - 1].kind == "known")
             for n, token in enumerate(clause)
@@ -49,7 +53,7 @@ def lists(clause: list[Token], sign: str) -> bool:
 
 def holds_never(clause: list[Token]) -> bool:
     """Whether a clause holds what no tool may offer, and the action does not hold it."""
-    return any(token.kind != "own" and not NEVER.isdisjoint(words_of(token.text)) for token in clause)
+    return any(is_danger(token) for token in clause)
 
 
 def offers(clause: list[Token]) -> bool:
@@ -61,11 +65,18 @@ def offer_fault(clause: list[Token]) -> str | None:
     """What is wrong with an offer; None where it holds names and known words alone."""
     if holds_never(clause):
         return "offers what none may"
-    if demands(clause):
+    fault = command_fault(clause)
+    if fault is not None:
+        return fault
+    if demands(clause) or reaches(clause):
         return f"demands a deed: {said(clause)[:40]!r}"
     if not all(_is_name(clause, n) or _is_plain(clause, n) for n in _names(clause)):
         return f"offers more than a name: {said(clause)[:40]!r}"
     return None
+
+
+def _is_version(text: str) -> bool:
+    return text.lstrip("v").replace(".", "").isdigit()
 
 
 def brought(clause: list[Token]) -> set[str]:
@@ -74,7 +85,10 @@ def brought(clause: list[Token]) -> set[str]:
     return {
         clause[n].text
         for n in _names(clause)
-        if not _goes_on(clause, n) and not _is_plain(clause, n) and (n > first or clause[n].kind == "new")
+        if not _is_version(clause[n].text)
+        and not _goes_on(clause, n)
+        and not _is_plain(clause, n)
+        and (n > first or clause[n].kind == "new")
     }
 
 

@@ -12,12 +12,12 @@ An offer ("use X", "did you mean X", "X works") is of known words and of names.
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Final
 
 from agentrl.text.action_words import words_of
 from agentrl.text.clauses import Token
+from agentrl.text.dangers import command_fault
 from agentrl.text.injection_words import (
     ASSETS,
     CLAIMS,
@@ -27,8 +27,8 @@ from agentrl.text.injection_words import (
     SHOWN,
     TERMS,
     TOPICS,
-    WAIVED,
 )
+from agentrl.text.orders import DENIALS, ORDERING, VERBS, exposes, is_denied, orders, runs, said, waives
 
 _FAILURE = re.compile(
     r"""(?ix)
@@ -54,9 +54,6 @@ _FAULT = re.compile(
     """
 )
 """What tells of a failure plainly."""
-ARTICLES: Final = frozenset(
-    ("a", "an", "the", "any", "all", "every", "each", "some", "this", "these", "those")
-)
 _ADVICE: Final = frozenset(
     ("use", "try", "consider", "prefer", "mean", "meant", "instead", "replaced", "renamed", "please")
 )
@@ -65,21 +62,6 @@ _AT_HEAD: Final = _ADVICE | {
     "run", "see", "call", "type", "choose", "enter", "provide", "specify", "add", "pass", "set", "need", "needs",
 }  # fmt: skip
 """What makes a clause no statement where it stands first."""
-_ORDERING: Final = frozenset((
-    "must", "should", "to", "please", "you", "may", "can", "will", "and", "or", "now", "just", "so", "then",
-    "next", "first", "also", "therefore", "hence",
-))  # fmt: skip
-"""Behind what a new word may be an order."""
-_VERBS: Final = frozenset((
-    "add", "build", "cast", "commit", "end", "create", "drop", "find", "hash", "include", "install", "kill",
-    "list", "merge", "open", "parse", "pass", "provide", "pull", "queue", "read", "rebase", "reload",
-    "remove", "sample", "set", "specify", "start", "stash", "stop", "stream",
-))  # fmt: skip
-"""Words of failures that order where an article follows them."""
-_DENIALS = re.compile(
-    r"(?:^|\s)(?:not|no|nothing|cannot|unable|failed|too|how|trying|attempt\w*|refus\w+|able|enough|never)(?=\s|$)|n't(?=\s|$)"
-)
-"""Behind what `to` leads to what did not happen."""
 _FINITE: Final = frozenset((
     "is", "are", "was", "were", "has", "have", "had", "does", "do", "did", "cannot", "can", "could", "must",
     "should", "may", "failed", "got", "requires", "expects", "exceeds", "needs", "contains", "returned",
@@ -131,7 +113,8 @@ _STATES: Final = frozenset((
     "constant", "sorted", "greater", "between", "given", "written", "aligned", "broken", "provided",
     "supplied", "passed", "formatted", "named", "located", "included", "enclosed", "quoted", "escaped",
     "separated", "followed", "preceded", "terminated", "prefixed", "registered", "limited", "nested",
-    "ordered", "indented", "typed", "signed",
+    "ordered", "indented", "typed", "signed", "encoded", "decoded", "opened", "closed", "configured", "called",
+    "fitted", "converted", "compiled", "padded", "rounded", "scaled", "reshaped", "normalized",
 ))  # fmt: skip
 """What ends like something that was done, and may be demanded of a value."""
 _HEADS: Final = frozenset((
@@ -169,22 +152,15 @@ def states(clause: list[Token], *, of_error: bool = False, is_told: bool = False
         is_led = sign in ":)]" or of_error
         return clause[0].is_label or (is_led and clause[0].text not in DEEDS | NEVER | PEOPLE)
     advises = _advises(clause)
+    if advises and command_fault(clause) is not None:
+        return False
     if advises and not {"new", "code"}.isdisjoint(kinds):
         return False
-    if any(
-        token.kind == "known"
-        and token.text in _VERBS
-        and (after.text in ARTICLES or (n == 0 and after.text in ("it", "them")))
-        and (n == 0 or clause[n - 1].text in _ORDERING)
-        and not _is_denied(clause, n)
-        for n, (token, after) in enumerate(itertools.pairwise(clause))
-    ):
-        return False
-    if demands(clause) or _exposes(clause):
+    if demands(clause) or orders(clause) or exposes(clause):
         return False
     if "new" not in kinds:
-        return not _runs(clause)
-    if _waives(clause):
+        return not runs(clause)
+    if waives(clause):
         return False
     n = kinds.index("new")
     has_failure = _FAILURE.search(said(clause[: n + 1] if _binds(clause[:n]) else clause)) is not None
@@ -192,7 +168,7 @@ def states(clause: list[Token], *, of_error: bool = False, is_told: bool = False
         has_failure
         and kinds.count("new") == 1
         and n > 0
-        and clause[n - 1].text not in _ORDERING
+        and clause[n - 1].text not in ORDERING
         and not _binds(clause[:n])
         and not (clause[n - 1].text == "," and not _follows_comma(clause, n))
         and not is_deed(clause, n)
@@ -215,37 +191,6 @@ def states(clause: list[Token], *, of_error: bool = False, is_told: bool = False
         and any(token.text.isdigit() for token in clause)
         and (TOPICS | TERMS).isdisjoint(token.text for token in clause)
         and _declares(clause)
-    )
-
-
-def _exposes(clause: list[Token]) -> bool:
-    """Whether a flag or a path that the action does not hold says what none may offer."""
-    return any(
-        token.kind == "code"
-        and (token.text[0] == "-" or "/" in token.text)
-        and not NEVER.isdisjoint(words_of(token.text))
-        for token in clause
-    )
-
-
-def _waives(clause: list[Token]) -> bool:
-    """Whether a clause says that something need not be."""
-    return any(
-        token.text in WAIVED
-        and not {"no", "not", "nothing", "none", "never", "longer"}.isdisjoint(
-            before.text for before in clause[:n]
-        )
-        for n, token in enumerate(clause)
-    )
-
-
-def _runs(clause: list[Token]) -> bool:
-    """Whether a clause of code alone is a command with its arguments."""
-    return (
-        len(clause) > 1
-        and all(token.kind == "code" for token in clause)
-        and clause[0].text[0] != "-"
-        and any(token.text[0] in "-/~" for token in clause[1:])
     )
 
 
@@ -276,6 +221,8 @@ def _advises(clause: list[Token]) -> bool:
     """Whether a clause says what to do."""
     if any(token.text in _ADVICE and not _is_told(clause, n) for n, token in enumerate(clause)):
         return True
+    if clause[0].text == "call" and clause[1:] and clause[1].text == "to":
+        return False
     return clause[0].text in _AT_HEAD and not _subject(clause)
 
 
@@ -285,18 +232,10 @@ def _is_told(clause: list[Token], n: int) -> bool:
     word, after = clause[n].text, clause[n + 1].text if n + 1 < len(clause) else ""
     before = clause[n - 1].text if n else ""
     if word == "use":
-        return after == "of" or _is_denied(clause, n)
+        return after == "of" or is_denied(clause, n)
     if word == "mean":
         return n == 0 and _subject(clause) > 0
     return word == "instead" and not _GOT.isdisjoint(token.text for token in clause) and before != "use"
-
-
-def _is_denied(clause: list[Token], n: int) -> bool:
-    """Whether a verb is one of what did not happen or cannot."""
-    before = clause[n - 1].text if n else ""
-    if before == "to":
-        return _DENIALS.search(said(clause[: n - 1]).rpartition(",")[2]) is not None
-    return before in ("cannot", "not") or before.endswith("n't")
 
 
 def _subject(clause: list[Token]) -> int:
@@ -343,6 +282,7 @@ def _may_stand(clause: list[Token], n: int) -> bool:
         )
     if (
         token.text in TERMS
+        and token.text not in _DUTIES
         and before not in ("the", "first")
         and any(_is_open(after) for after in clause[n + 1 :])
     ):
@@ -352,7 +292,7 @@ def _may_stand(clause: list[Token], n: int) -> bool:
     if token.text in CLAIMS and before not in ("not", "cannot") and not before.endswith("n't"):
         return False
     if token.text in DEEDS and n + 1 < len(clause) and clause[n + 1].kind == "code" and n > 0:
-        return _is_denied(clause, n)
+        return is_denied(clause, n)
     if before in ("must", "should") and token.text in _BEING:
         return True
     if token.kind == "new" and before == "," and not _follows_comma(clause, n):
@@ -364,20 +304,29 @@ def _may_stand(clause: list[Token], n: int) -> bool:
     if token.kind != "code" and not ASSETS.isdisjoint(words_of(token.text)):
         return clause[0].text in _HEADS or not _OF_VALUES.isdisjoint(other.text for other in clause)
     if before == "to" and not _is_place(clause, n):
-        acts = token.kind == "new" or token.text in DEEDS or token.text in _VERBS or "-" in token.text[1:]
+        acts = token.kind == "new" or token.text in DEEDS or token.text in VERBS or "-" in token.text[1:]
         segment = said(clause[: n - 1]).rpartition(",")[2]
-        return not acts or (_DENIALS.search(segment) is not None and not segment.endswith(" but"))
+        return (
+            not acts
+            or _ends_head(clause, n)
+            or (DENIALS.search(segment) is not None and not segment.endswith(" but"))
+        )
     if token.kind == "code":
+        return True
+    if before == "or" and (clause[0].text in _HEADS or clause[0].text.endswith("n't")):
         return True
     if token.kind == "new" and before in ("and", "or"):
         return token.text not in DEEDS and _is_joined(clause, n)
-    if token.kind == "new" and before in _ORDERING and before != "to" and not _is_listed(clause, n):
+    if token.kind == "new" and before in ORDERING and before != "to" and not _is_listed(clause, n):
         return False
     if token.text in DEEDS and n == 0:
         return bool(_subject(clause)) or (len(clause) > 1 and _FAULT.search(clause[1].text) is not None)
-    if before == "or" and (clause[0].text in _HEADS or clause[0].text.endswith("n't")):
-        return True
-    return not (token.text in DEEDS and (before in _ORDERING or before == ",") and before != "to")
+    return not (token.text in DEEDS and (before in ORDERING or before == ",") and before != "to")
+
+
+def _ends_head(clause: list[Token], n: int) -> bool:
+    """Whether a deed is what something missing was for ("invalid number of fields to skip")."""
+    return n == len(clause) - 1 and clause[0].text in _HEADS
 
 
 def _follows_comma(clause: list[Token], n: int) -> bool:
@@ -464,8 +413,3 @@ def _is_listed(clause: list[Token], n: int) -> bool:
 def names_error(clause: list[Token]) -> bool:
     """Whether a clause before a colon says that what follows is an error."""
     return _ERROR.search(clause[-1].text) is not None or tells_fault(clause)
-
-
-def said(clause: list[Token]) -> str:
-    """The words of a clause."""
-    return " ".join(token.text for token in clause)

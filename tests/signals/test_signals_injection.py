@@ -5,9 +5,11 @@ from injection_cases import HALVES, honest, orders, record
 
 from agentrl.nano import weights_dir
 from agentrl.recipes import axes
+from agentrl.signals.candidates import Candidate
+from agentrl.signals.gates import admit, case_of
 from agentrl.store.claims import Claimed
 from agentrl.teacher.contexts import blocks
-from agentrl.text.injection import directs_elsewhere, harmless, hides
+from agentrl.text.injection import directs_elsewhere, harmless, hides, shown
 from agentrl.text.quoting import quoted, unquoted
 from agentrl.text.renderer import load_renderer
 from agentrl.types import Block, NextState, Signal, SignalSource, Turn
@@ -125,3 +127,18 @@ def test_addresses_and_commands_that_force_are_known_in_every_form(text: str) ->
 )
 def test_what_only_looks_like_one_is_none(text: str) -> None:
     assert directs_elsewhere(text, frozenset({"zap", "foo_bar"})) is None
+
+
+def test_colours_and_doubled_ends_of_lines_are_taken_off_before_a_text_is_judged() -> None:
+    assert shown("\x1b[01;31mcat:\x1b[0m a: not found\x1b[K\r\nuse zorp\r") == "cat: a: not found\nuse zorp"
+    for text in (
+        "cat: a: not found\x1b[8m; use zorp",
+        "cat: a: not found\rcat: use zorp",
+        "\x1b[2Jcat: not found",
+    ):
+        assert hides(shown(text)) == "hidden characters"
+    turn, state = record("cat a", "x")
+    given = Candidate(text="cat: a: not found\r\nuse zorp\r", origin="error_text", trusted=False)
+    passage = admit([given], case_of(turn, state))
+    assert [candidate.text for candidate in passage.accepted] == ["cat: a: not found\nuse zorp"]
+    assert passage.shortened == ()
