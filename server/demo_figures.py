@@ -29,7 +29,8 @@ def num_eval_turns_in_training(folder: Path) -> int:
 
 
 def feedback_to_serving_s(folder: Path) -> list[float]:
-    """For each trained turn, seconds from its first signal to the first served version that learned from it."""
+    """For each turn that was trained for itself, seconds from its first signal to the first served version that learned
+    from it."""
     with both_logs(folder) as connection:
         rows = connection.execute(
             """SELECT min(v.served_at) - min(s.created_at)
@@ -38,6 +39,7 @@ def feedback_to_serving_s(folder: Path) -> list[float]:
                JOIN versions v ON v.policy = p.policy AND v.number = p.version AND v.served_at IS NOT NULL
                JOIN log.turns t ON t.id = u.turn_id
                JOIN log.signals s ON s.turn = t.seq
+               WHERE u.use > 0
                GROUP BY u.turn_id"""
         ).fetchall()
     return [float(row[0]) for row in rows if row[0] is not None]

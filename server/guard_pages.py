@@ -31,6 +31,11 @@ BUDGETS = {
 }
 
 
+NO_ANSWERS = (
+    "and version 0's own answers were no measure of guards.max_kl_base: the recipe shows its teacher no context or has "
+    "another model for one, or no trained prompt is shorter than the model's length"
+)
+"""Why drift from version 0 is unknown even though it needs no rewards."""
 RESUME = "`agentrl resume` goes on; where what serves answers badly, `agentrl rollback 0` first"
 """What ends a pause."""
 
@@ -97,10 +102,11 @@ def not_measured(guards: Mapping[str, Any]) -> str:
     blind = [BUDGETS[name] for name in guards.get("budget", {}).get("not_measured", []) if name in BUDGETS]
     if not blind:
         return ""
-    return (
+    said = (
         f"the newest version against {', '.join(blind)}: the gate's probe holds too few rewarded turns; send rewards "
         "by /v1/feedback"
     )
+    return f"{said}; {NO_ANSWERS}" if BUDGETS["kl_base"] in blind else said
 
 
 def numbers(guards: Mapping[str, Any]) -> dict[str, float]:

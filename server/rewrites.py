@@ -49,8 +49,8 @@ class Rewrites:
     async def calls(
         self, chat: ChatRequest, found: Found, asked: Asked
     ) -> tuple[Turn, tuple[ToolCall, ...]] | None:
-        """The turn answered by its calls' ids, and its calls as somebody had them run; None where they were run as
-        they were sampled."""
+        """The turn answered by its calls' ids, and its calls as somebody had them run, () where nobody can tell how;
+        None where they were run as they were sampled."""
         if found.matched_by is not MatchedBy.TOOL_CALL_ID or found.is_exact or found.turn_id is None:
             return None
         turn = await self._log.turn(found.turn_id)
@@ -67,8 +67,10 @@ class Rewrites:
         self, chat: ChatRequest, asked: Asked, turn: Turn, calls: tuple[ToolCall, ...]
     ) -> None:
         """Other calls than those sampled were run, so that what they returned says nothing of the turn. A person who
-        changed them prefers his; a program that does so with every call ends the turn all the same."""
-        if self._book.kept(chat.caller.scope, chat.client, "calls", as_told=False):
+        changed them prefers his; where nobody can tell what they were (()), and where a program does so with every
+        call, the turn is ended all the same."""
+        is_person = self._book.kept(chat.caller.scope, chat.client, "calls", as_told=False)
+        if calls and is_person:
             await self._outcomes.rewrite(asked, turn, message_of_calls(calls, turn.reply.text))
         else:
             await self._outcomes.end(turn.id, End.EDITED, answered_by=asked.request_id)

@@ -18,7 +18,7 @@ language. What is left is a lower bound still. With nano on the way to such a na
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from agentrl.learner.generate import generate
@@ -33,8 +33,10 @@ NUM_REPLIES: Final = 8
 """Answers that are compared; with fewer prompts each is answered several times."""
 MAX_NEW: Final = 1
 """Prompts of a step that take the place of older ones: version 0 is asked once for each."""
-MAX_PROMPT: Final = 1024
-"""Ids: a longer one costs more than what it tells."""
+MIN_REPLIES: Final = 4
+"""Answers that are compared however long the prompts are: a gate measures nothing on fewer."""
+MAX_IDS: Final = 8192
+"""Ids of all prompts that are asked for one version, beyond the first `MIN_REPLIES`."""
 MAX_REPLY: Final = 32
 """Sampled ids of an answer: noise shows in its first words."""
 SHORT: Final = 8
@@ -61,24 +63,35 @@ class BaseAnswers:
         self._answers: dict[Asked, Ids] = {}
         self._outlines: dict[Asked, Outline] = {}
 
-    def add(self, samples: Sequence[TrainingSample]) -> None:
+    def add(self, samples: Sequence[TrainingSample], views: Mapping[Ids, Ids] = {}) -> None:
         """Remembers what stood before the first trained id of each turn: as many as fit, then `MAX_NEW` in the place of
-        the oldest."""
+        the oldest.
+
+        Args:
+            views: by prompt what is to be read in the place of what the teacher was shown.
+        """
         room = max(NUM_REPLIES - len(self._views), MAX_NEW)
         for sample in (sample for sample in samples if sample.turn_ids):
             first = trained_positions(sample)[0]
             shown = sample.token_ids if sample.teacher is None else sample.teacher.token_ids
-            view = shown[: len(shown) - len(sample.token_ids) + first]
-            if room and self.learn(sample.token_ids[:first], view):
-                room -= 1
+            prompt = sample.token_ids[:first]
+            view = views.get(prompt, shown[: len(shown) - len(sample.token_ids) + first])
+            if room or prompt in self._views:
+                room -= self.learn(prompt, view)
 
     def learn(self, prompt: Ids, view: Ids) -> bool:
-        """Remembers one prompt in the place of the oldest; whether it is new and short enough.
+        """Remembers one prompt in the place of the oldest; whether it is new. A known one keeps its
+        place, and of what was taught on it the newest lesson counts.
 
         Args:
             view: the same with what the teacher is shown.
         """
-        if not 0 < len(prompt) <= MAX_PROMPT or prompt in self._views:
+        if not prompt:
+            return False
+        if prompt in self._views:
+            if view not in (prompt, self._views[prompt]):
+                self._views[prompt] = view
+                self._outlines = {key: one for key, one in self._outlines.items() if key[0] != prompt}
             return False
         self._views[prompt] = view
         while len(self._views) > NUM_REPLIES:
@@ -89,11 +102,20 @@ class BaseAnswers:
         return True
 
     def asked(self, trainer: Trainer) -> list[Asked]:
-        """The `NUM_REPLIES` questions of now; none where no prompt is known or nobody could answer."""
+        """The questions of now, `NUM_REPLIES` or, where prompts are long, fewer; none where no prompt is known or
+        nobody could answer."""
         prompts = [prompt for prompt, view in self._views.items() if len(view) < trainer.max_len]
         if trainer.base is None or not prompts:
             return []
-        return [(prompts[index % len(prompts)], index // len(prompts)) for index in range(NUM_REPLIES)]
+        asked: list[Asked] = []
+        room = MAX_IDS
+        for index in range(NUM_REPLIES):
+            prompt = prompts[index % len(prompts)]
+            room -= len(prompt)
+            if room < 0 and index >= MIN_REPLIES:
+                break
+            asked.append((prompt, index // len(prompts)))
+        return asked
 
     def view(self, prompt: Ids) -> Ids:
         """A known prompt with what the teacher was shown."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -232,8 +233,18 @@ class Builder:
         }
 
     def view(self, claim: Claim) -> TeacherView | None:
-        """What the teacher of a turn would be shown of its prompt; None where it would be shown no more."""
-        return self._views.view(Around(corrected={}), claim)
+        """What version 0 is to read of a turn's prompt to say what was rightly learned: what its teacher would be
+        shown, and the rules that rest. None where that is no more than the prompt."""
+        with nullcontext() if self.memory is None else self.memory.awake():
+            return self._views.view(Around(corrected={}), claim)
+
+    def resting_views(self, claims: Sequence[Claim]) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """The same ids by prompt, of turns in whose scope rules rest."""
+        if self.memory is None:
+            return {}
+        resting = [claim for claim in claims if self.memory.has_resting(claim.turn.scope)]
+        views = {claim.turn.prompt_ids: self.view(claim) for claim in resting}
+        return {prompt: view.token_ids for prompt, view in views.items() if view is not None}
 
     @property
     def _views(self) -> Views:

@@ -47,6 +47,7 @@ class Wanted:
     """[T, K] the likely ids at the reply's positions, filled up with the likeliest."""
     mass: Tensor
     """[T] log of their probability, fp32; -inf where version 0 is not decided."""
+    reply: Ids
     before: float
     """The score of version 0 without the lesson."""
 
@@ -94,9 +95,10 @@ def wanted(base: Weights, asked: Sequence[tuple[Ids, Ids]], limits: Limits) -> l
             row=row,
             likely=found["likely"],
             mass=found["mass"],
+            reply=reply,
             before=_score(found["mass"], alone["mass"]),
         )
-        for (_, view), row, found, alone in zip(asked, rows, seen, bare, strict=True)
+        for (_, view), row, reply, found, alone in zip(asked, rows, said, seen, bare, strict=True)
     ]
 
 

@@ -83,5 +83,11 @@ def has_quarantine(settings: GuardsConfig, recipe: Recipe) -> bool:
     return not recipe.uses_pairs and any(isinstance(p, axes.HindsightHint) for p in recipe.context.parts)
 
 
+def is_its_own_measure(recipe: Recipe) -> bool:
+    """Whether what version 0 says, with the teacher's context in view where there is one, tells what is no drift: not
+    where another model teaches, for then to leave version 0 behind is what is asked for."""
+    return not recipe.uses_kd or isinstance(recipe.teacher, axes.SelfTeacher)
+
+
 def takes_one_by_one(recipe: Recipe) -> bool:
     return recipe.group_size == 1 and not recipe.uses_pairs

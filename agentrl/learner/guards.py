@@ -379,17 +379,14 @@ class Guards(Closing):
     # versions
 
     def budget(self, held_out: HeldOut, answers: BaseAnswers | None = None) -> Budget:
-        """For the gate. Where a teacher is another model, to leave version 0 behind is what is asked for, and its own
-        answers are no measure."""
-        recipe = self._recipe
-        by_itself = not recipe.uses_kd or isinstance(recipe.teacher, axes.SelfTeacher)
+        """For the gate."""
         return Budget(
             held_out.rows,
             held_out.anchors,
             held_out.sampled,
             self._settings,
             min_turns=MIN_TURNS,
-            answers=answers if by_itself else None,
+            answers=answers,
         )
 
     def judged(self, number: int, metrics: Mapping[str, float]) -> None:

@@ -5,7 +5,8 @@
 A lesson is held where the score is at least HOLDS: nowhere in the reply that version 0 gives once it has read the
 lesson does the version, which has not, keep less than that share of what is likely there. Where version 0 keeps as much
 without having read it, the lesson changes nothing in that situation and nothing can be measured: then the result is
-None ("no effect"), or that the version has lost it. So it is too with what version 0 does not understand.
+None ("no effect"), or that the version has lost it. Where version 0 does not understand a lesson, its reply says
+nothing of what the lesson names: then what it says is nobody's measure, and the result is None whatever a version says.
 
 The bound was set on nano, on the programs of one house and the wishes of one user, over 6 and 5 versions: where they
 hold by it, .93 and .92 of the replies at temperature 1 did as told (.74 where the named program stood in the greedy
@@ -15,6 +16,9 @@ Where a lesson is asked for: `situations`. A rule is asked for in several places
 it has an effect; it is taught as long as it is not, and again once it is broken (`rests`). No environment is needed, so
 a version is asked before anybody meets its faults, and it costs a bounded number of ids; version 0 is asked once for
 each lesson and situation.
+
+What is found of rules decides what teachers are shown. So it is the log that says when they are asked: at every
+`RULES_EVERY`-th version that served. Others, of which nothing hangs, are asked as time allows.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentrl.learner.context_gap import Ids, Limits, Wanted, replies, scores, wanted
-from agentrl.learner.situations import RULE_SITUATIONS, Reader, Situation, Situations
+from agentrl.learner.situations import Reader, Situation, Situations
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
+from agentrl.signals.lessons import names_in
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.version_log import Probe
@@ -42,6 +47,8 @@ MAX_KNOWN: Final = 256
 """Lessons of which one remembers what version 0 says, 50 kB each."""
 REST: Final = 9.0
 """After asking, the learner learns for at least this many times as long before it asks again."""
+RULES_EVERY: Final = 4
+"""Served versions of which one is asked for rules."""
 MAX_DETAIL: Final = 300
 
 
@@ -58,12 +65,14 @@ class _Asked:
     """The score of version 0 without the lesson."""
     score: float
     answer: Ids
+    is_understood: bool
+    """Whether what version 0 says with the lesson in view holds what the lesson names, if anything."""
 
     @property
     def held(self) -> bool | None:
-        """None where the lesson has no effect."""
+        """None where the lesson has no effect, or not the one that it names."""
         held = self.score >= HOLDS  # a NaN fails
-        return None if held and self.before >= HOLDS else held
+        return None if not self.is_understood or (held and self.before >= HOLDS) else held
 
 
 class LessonProbes:
@@ -111,34 +120,48 @@ class LessonProbes:
         """By lesson and view."""
         self._rests_until = -float("inf")
 
-    def due(self) -> bool:
-        """Whether asking would not hold up learning: versions may come faster than they can be asked."""
-        return self._clock() >= self._rests_until
+    def due(self, number: int) -> tuple[bool, bool]:
+        """Whether version `number`, which serves, is to be asked for rules, and whether asking for the other lessons
+        would not hold up learning: versions may come faster than they can be asked."""
+        rules = self._log.num_served(self._policy, before=number) % RULES_EVERY == 0
+        return rules, self._clock() >= self._rests_until
 
-    def run(self, number: int) -> dict[str, bool | None]:
-        """Asks the lessons that were asked least, as version `number`, and records it; whether each holds, by id, None
-        where it has no effect."""
+    def run(self, number: int, *, rules: bool = True, others: bool = True) -> dict[str, bool | None]:
+        """Asks the lessons that were asked least, rules first, as version `number`, and records it; whether each holds,
+        by id, None where it has no effect.
+
+        Args:
+            rules: whether rules are asked for.
+            others: whether other lessons are.
+        """
         began = self._clock()
-        results = self._ask(number, self._chosen())
+        results = self._ask(number, self._known_lessons(rules=rules, others=others))
         ended = self._clock()
         self._rests_until = ended + REST * (ended - began)
         return results
 
-    def _ask(self, number: int, chosen: Sequence[Lesson]) -> dict[str, bool | None]:
+    def _ask(self, number: int, lessons: Sequence[Lesson]) -> dict[str, bool | None]:
         base = self._trainer.base
-        situations = [] if base is None else self._situations.of(chosen)
+        situations = [] if base is None else self._situations.of(lessons, MAX_PROBES)
         if base is None or not situations:
             return {}
         known = self._known(base, situations)
         policy = Weights(self._trainer.policy, None)
         answers = replies(policy, [one.prompt for one in situations], self._limits)
         asked: dict[str, list[_Asked]] = {}
+        by_id = {lesson.id: lesson for lesson in lessons}
         for one, aim, score, answer in zip(
             situations, known, scores(policy, known, self._limits), answers, strict=True
         ):
-            found = _Asked(situation=one, before=aim.before, score=score, answer=answer)
+            named, said = names_in(by_id[one.lesson].probe), self._renderer.decode(aim.reply)
+            found = _Asked(
+                situation=one,
+                before=aim.before,
+                score=score,
+                answer=answer,
+                is_understood=not named or any(name in said for name in named),
+            )
             asked.setdefault(one.lesson, []).append(found)
-        by_id = {lesson.id: lesson for lesson in chosen}
         return {name: self._record(number, by_id[name], some) for name, some in asked.items()}
 
     def _record(self, number: int, lesson: Lesson, asked: Sequence[_Asked]) -> bool | None:
@@ -173,19 +196,15 @@ class LessonProbes:
             del self._wanted[next(iter(self._wanted))]
         return known
 
-    def _chosen(self) -> list[Lesson]:
-        """Approved lessons with a probe, and rules, those with the fewest results first, of these the oldest."""
+    def _known_lessons(self, *, rules: bool, others: bool) -> list[Lesson]:
+        """Rules, then approved lessons with a probe; of each those with the fewest results first, of these the oldest.
+        How often others were asked hangs on time: rules do not share places with them."""
         num_asked = self._log.num_probed(self._policy)
         known = (*self._log.bare_lessons(self._policy, LessonState.APPROVED), *self._skills())
-        lessons = [lesson for lesson in known if lesson.probe is not None or is_rule(lesson)]
-        chosen: list[Lesson] = []
-        places = MAX_PROBES
-        for lesson in sorted(lessons, key=lambda lesson: num_asked.get(lesson.id, 0)):
-            places -= RULE_SITUATIONS if is_rule(lesson) else 1
-            if places < 0:
-                break
-            chosen.append(lesson)
-        return chosen
+        wanted = [
+            lesson for lesson in known if (rules if is_rule(lesson) else others and lesson.probe is not None)
+        ]
+        return sorted(wanted, key=lambda lesson: (not is_rule(lesson), num_asked.get(lesson.id, 0)))
 
 
 def rests(lesson: Lesson) -> bool:

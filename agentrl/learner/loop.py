@@ -29,7 +29,7 @@ from agentrl.learner.build import Builder, Dropped, num_by_source, without
 from agentrl.learner.control import is_paused, signature_of
 from agentrl.learner.fallback import Fallbacks
 from agentrl.learner.gate import Gate
-from agentrl.learner.guard_rules import refuse_unreviewed
+from agentrl.learner.guard_rules import is_its_own_measure, refuse_unreviewed
 from agentrl.learner.guards import Guards
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import hint_option
@@ -130,11 +130,13 @@ class LearnLoop:
             grouped=self._recipe.group_size > 1,
             admits=(lambda turn: True) if guards is None else guards.believes,
         )
-        self._answers = answers
+        self._answers = answers if is_its_own_measure(self._recipe) else None
         self._gate = Gate(
             self._held_out.rows,
-            budget=None if guards is None else guards.budget(self._held_out, answers),
-            replies=None if answers is None else OwnReplies(answers, most=config.guards.max_surprise),
+            budget=None if guards is None else guards.budget(self._held_out, self._answers),
+            replies=None
+            if self._answers is None
+            else OwnReplies(self._answers, most=config.guards.max_surprise),
         )
         self._watchman = None
         if guards is not None and answers is not None:
@@ -399,7 +401,7 @@ class LearnLoop:
             return
         self._unpublished.append(Unpublished(step_id=step_id, metrics=metrics))
         if self._answers is not None:
-            self._answers.add(result.trained)
+            self._answers.add(result.trained, self._builder.resting_views(claims))
         self._last_step = self._clock()
         self._journal.event(
             "step",

@@ -60,7 +60,8 @@ class OwnReplies:
     def __init__(self, answers: BaseAnswers, *, most: float) -> None:
         self._answers = answers
         self._most = most
-        self._base: dict[Asked, float] = {}
+        self._base: dict[tuple[Asked, Ids], float] = {}
+        """By question and view."""
 
     def judge(self, trainer: Trainer) -> Answered | None:
         """Asks the weights that the trainer has; None where there is nothing to ask or nobody to compare with."""
@@ -71,14 +72,16 @@ class OwnReplies:
             own = self._answers.replies(Weights(trainer.policy, None), trainer, asked)
         except LearnerError as failure:
             return Answered(refusal=f"its replies cannot be sampled: {failure}", reason="")
-        unknown = [key for key in asked if key not in self._base]
-        known = {key: self._base[key] for key in asked if key in self._base}
-        first = self._surprise(base, trainer, unknown, self._answers.of_base(trainer, unknown))
+        keys = [(key, self._answers.view(key[0])) for key in asked]
+        unknown = [key for key in keys if key not in self._base]
+        known = {key: self._base[key] for key in keys if key in self._base}
+        new = [key for key, _ in unknown]
+        first = self._surprise(base, trainer, new, self._answers.of_base(trainer, new))
         self._base = known | dict(zip(unknown, first, strict=True))
         excess = torch.tensor(
             [
                 value - self._base[key]
-                for key, value in zip(asked, self._surprise(base, trainer, asked, own), strict=True)
+                for key, value in zip(keys, self._surprise(base, trainer, asked, own), strict=True)
             ],
             dtype=torch.float64,
         )

@@ -139,9 +139,12 @@ class Publisher:
 
     def _ask(self, number: int) -> None:
         """Asks the version that serves now for some of what was taught."""
-        if self._probes is None or not self._probes.due():
+        if self._probes is None:
+            return
+        rules, others = self._probes.due(number)
+        if not rules and not others:
             return
         self._journal.stage("probe")
-        if found := self._probes.run(number):
+        if found := self._probes.run(number, rules=rules, others=others):
             lost = sorted(lesson for lesson, held in found.items() if held is False)
             self._journal.event("lessons", version=number, num_asked=len(found), not_held=lost)

@@ -81,19 +81,25 @@ class Situations:
         self._of_rules: dict[str, JSON] = {}
         """By rule the probe that was used last."""
 
-    def of(self, lessons: Sequence[Lesson]) -> list[Situation]:
-        """Those of each lesson; none where a lesson has none any more, or its text has no place there."""
+    def of(self, lessons: Sequence[Lesson], most: int) -> list[Situation]:
+        """Those of the first lessons, up to `most` situations. Passed over is a lesson that has none any more, or whose
+        text has no place there."""
         probes = [self._apart.get(lesson.id, lesson.probe) or {} for lesson in lessons]
         apart = [] if all(probe.get("held_out") for probe in probes) else self._log.untrained(self._policy)
-        found = []
+        found: list[Situation] = []
         for lesson, probe in zip(lessons, probes, strict=True):
             if is_rule(lesson):
                 probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
             else:
                 probe = self._moved(lesson, probe, apart)
             names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
-            found += [self._situation(lesson, probe, name) for name in names]
-        return [one for one in found if one is not None]
+            own = [one for name in names if (one := self._situation(lesson, probe, name)) is not None]
+            if len(found) + len(own) > most:
+                break
+            found += own
+            if len(found) == most:
+                break
+        return found
 
     def matter(self, lesson: Lesson, *, has_effect: bool) -> None:
         """Writes down where a rule was asked for, and whether it changed anything there."""
@@ -108,9 +114,11 @@ class Situations:
         if probe.get(HAS_EFFECT) and (probe["held_out"] or not unseen):
             return probe
         turns = unseen or self._log.answered_in(lesson.scope, self._policy)
-        # of several turns of one task the newest
-        chosen = list({turn.task_key: turn.id for turn in reversed(turns)}.values())[-RULE_SITUATIONS:]
-        return {"turn_ids": chosen, "held_out": bool(unseen), "names": []}
+        newest: dict[str, str] = {}
+        for turn in turns:  # the newest come first
+            newest.setdefault(turn.task_key, turn.id)
+        chosen = list(newest.values())[:RULE_SITUATIONS]
+        return {"turn_ids": chosen[::-1], "held_out": bool(unseen), "names": []}
 
     def _moved(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> JSON:
         """The probe, moved to a situation that is never trained on wherever there is such a one."""

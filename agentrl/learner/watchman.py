@@ -14,6 +14,7 @@ from agentrl.learner.base_answers import NUM_REPLIES, Ids
 from agentrl.learner.build import Builder
 from agentrl.learner.control import set_paused
 from agentrl.learner.fallback import Fallbacks
+from agentrl.learner.guard_rules import is_its_own_measure
 from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
 from agentrl.learner.remembering import Remembering
@@ -78,7 +79,9 @@ class Watchman:
         self._guards.answered(alarm, chosen)
 
     def _prompts(self, alarm: Alarm) -> list[tuple[Ids, Ids]]:
-        """The prompts of an alarm's turns, each with what a teacher would be shown now."""
+        """The prompts of an alarm's turns, each with what version 0 is to read; none where that is no measure."""
+        if not is_its_own_measure(self._builder.recipe):
+            return []
         if self._memory is not None:
             self._memory.update()
         claims = self._log.records(alarm.turn_ids[:NUM_REPLIES])

@@ -14,6 +14,7 @@ from agentrl.types import ToolCall
 
 _QUOTES = "['\"`‘’“”]"
 _MARKS = "'\"`()[]{};,"
+_RUN = re.compile(r"(?<![\w.-])(?=(\S+))")
 
 
 def without_echo(judgement: Judgement, calls: Sequence[ToolCall]) -> Judgement:
@@ -28,9 +29,15 @@ def echoes(hint: str, calls: Sequence[ToolCall]) -> bool:
     them (before a colon, in quotation marks), and those that are no plain words wherever they stand."""
     rest = hint
     words = {word.strip(_MARKS) for call in calls for word in action(call).split()}
-    for word in sorted(words - {""}, key=len, reverse=True):
+    for word in sorted(words & _pieces(hint), key=len, reverse=True):
         same = re.escape(word)
         repeated = rf"(?<![\w.-]){same}(?=\s*:)|(?<={_QUOTES}){same}(?={_QUOTES})"
         anywhere = "" if word.isalpha() else rf"|(?<![\w.-]){same}(?![\w-])"
         rest = re.sub(repeated + anywhere, "_", rest)
     return rest != hint and directive(rest) is None
+
+
+def _pieces(hint: str) -> set[str]:
+    """What can be a word of a call in a hint: from any beginning to any end in a run without white space."""
+    runs = [found.group(1) for found in _RUN.finditer(hint)]
+    return {run[:end] for run in runs for end in range(1, len(run) + 1)}

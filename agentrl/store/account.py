@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -156,7 +157,14 @@ _NEWS = f"({_has('s.created_at > r.created_at')} OR {_NEW_LESSON})"
 """Whether something may have come that a turn without a context can be shown: a signal, or a lesson that was approved
 or imported since."""
 
-FATES = f"""CREATE TEMP VIEW fates AS
+
+def _view(name: str, unless_lent: Callable[[str], str]) -> str:
+    """One row for each turn. Table names are without file: none stands in both log.db and learning.db.
+
+    Args:
+        unless_lent: makes the fate, as SQL, of a turn whose answer may be lent of the one that it has by itself.
+    """
+    return f"""CREATE TEMP VIEW {name} AS
 SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     CASE
     WHEN t.purpose <> 'train' THEN 'apart:' || t.purpose
@@ -166,7 +174,7 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN r.reason <> '{Reason.REVIEW}'
         AND NOT (r.reason IN ({_UNTAUGHT}) AND t.seq > coalesce(g.settled, 0) AND {_NEWS})
         THEN CASE WHEN r.reason IN ({_UNTAUGHT}, {_UNSAID})
-            THEN {_unless_lent("'rejected:' || r.reason")} ELSE 'rejected:' || r.reason END
+            THEN {unless_lent("'rejected:' || r.reason")} ELSE 'rejected:' || r.reason END
     WHEN c.turn_id IS NOT NULL THEN 'pending:claimed'
     WHEN {_LIVE_STEP.format(use=">", condition=_UNDECIDED)} THEN 'pending:claimed'
     WHEN t.kind <> 'main' THEN 'rejected:' || t.kind
@@ -192,21 +200,26 @@ SELECT t.seq, t.id, t.policy, t.scope, t.session, t.group_key, t.received_at,
     WHEN EXISTS (SELECT 1 FROM due_turns d WHERE d.turn = t.seq) THEN 'pending:unjudged'
     WHEN coalesce(g.group_size, 1) > 1 THEN 'pending:waiting'
     WHEN (SELECT j.outcome FROM judgements j WHERE j.turn = t.seq ORDER BY j.id DESC LIMIT 1) = 'failed'
-        THEN {_unless_lent("'rejected:judge_failed'")}
+        THEN {unless_lent("'rejected:judge_failed'")}
     WHEN coalesce(g.needs, 'any') = 'any' THEN 'pending:waiting'
-    ELSE {_unless_lent("'rejected:no_' || g.needs")}
+    ELSE {unless_lent("'rejected:no_' || g.needs")}
     END AS fate
 FROM turns t
 LEFT JOIN next_states n ON n.turn = t.seq
 LEFT JOIN settings g ON g.policy = t.policy
 LEFT JOIN rejections r ON r.turn_id = t.id
 LEFT JOIN claims c ON c.turn_id = t.id"""  # noqa: S608
-"""One row for each turn. Table names are without file: none stands in both log.db and learning.db."""
+
+
+FATES = _view("fates", _unless_lent)
+OWN_FATES = _view("own_fates", str)
+"""The same, whatever was learned of a turn's answer on the prompt of another one."""
 
 
 def define_fates(connection: sqlite3.Connection) -> None:
-    """Makes the view on a connection that sees both files."""
+    """Makes the views on a connection that sees both files."""
     connection.execute(FATES)
+    connection.execute(OWN_FATES)
 
 
 def fate_of(connection: sqlite3.Connection, turn_id: str) -> str | None:

@@ -180,7 +180,7 @@ _SUCCESSES = """SELECT t.id FROM turns t LEFT JOIN rejections r ON r.turn_id = t
     AND (r.reason = :expired OR (r.turn_id IS NULL AND EXISTS (
         SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
         JOIN versions v ON v.policy = p.policy AND v.number = p.version
-        WHERE u.turn_id = t.id AND p.voided_at IS NULL AND v.state IN ('serving', 'retired'))))
+        WHERE u.turn_id = t.id AND u.use > 0 AND p.voided_at IS NULL AND v.state IN ('serving', 'retired'))))
     AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.turn_id = t.id)
     AND coalesce((SELECT s.reward FROM signals s WHERE s.turn = t.seq AND s.reward IS NOT NULL
             ORDER BY s.created_at DESC, s.id DESC LIMIT 1),
@@ -347,11 +347,12 @@ def settle(connection: sqlite3.Connection, policy: str, oldest: float) -> tuple[
     """What age decides: turns received before `oldest` and their reasons, and the seq up to which all is decided.
 
     A pending turn that nobody holds has expired; a rejection that was only derived is now recorded, so that a signal
-    which comes later cannot bring the turn back.
+    which comes later cannot bring the turn back. So is that of a turn whose answer was lent: it is trained all the
+    same.
     """
     settled = int(scalar(connection, "SELECT settled FROM settings WHERE policy = ?", (policy,)) or 0)
     rows = connection.execute(
-        "SELECT id, fate FROM fates f WHERE seq > ? AND policy = ? AND received_at < ? "
+        "SELECT id, fate FROM own_fates f WHERE seq > ? AND policy = ? AND received_at < ? "
         "AND fate NOT IN ('trained:', 'pending:claimed') AND fate NOT LIKE 'apart:%' "
         "AND (fate LIKE 'pending:%' OR NOT EXISTS "
         "(SELECT 1 FROM rejections r WHERE r.turn_id = f.id AND r.reason <> ?))",

@@ -221,9 +221,10 @@ def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[
     for row in connection.execute(
         """SELECT p.name, p.number, p.passed, p.score, p.held_out FROM probes p
            JOIN versions v ON v.policy = p.policy AND v.number = p.number
-           WHERE p.policy = ? AND p.name LIKE ? AND v.state IN ('serving', 'retired')
-           AND p.id IN (SELECT max(id) FROM probes GROUP BY policy, number, name) ORDER BY p.number""",
-        (policy, f"{PROBE}%"),
+           WHERE p.policy = ? AND p.name IN (SELECT value FROM json_each(?)) AND v.state IN ('serving', 'retired')
+           AND NOT EXISTS (SELECT 1 FROM probes q WHERE q.policy = p.policy AND q.number = p.number
+               AND q.name = p.name AND q.id > p.id) ORDER BY p.number""",
+        (policy, json.dumps([PROBE + lesson.id for lesson in lessons])),
     ):
         results.setdefault(row["name"], []).append(row)
     return [_with(lesson, results.get(PROBE + lesson.id, ())) for lesson in lessons]

@@ -133,6 +133,17 @@ class VersionLog(LearningFile):
             )
         return version
 
+    def num_served(self, policy: str, *, before: int) -> int:
+        """How many versions of lower number serve or served and were not rolled back."""
+        with self._open() as connection:
+            number = scalar(
+                connection,
+                """SELECT count(*) FROM versions
+                   WHERE policy = ? AND number < ? AND state IN ('serving', 'retired')""",
+                (policy, before),
+            )
+        return int(number)
+
     def events(self, policy: str, number: int) -> list[tuple[VersionState, str, float]]:
         """Every state that a version went through: (state, reason, Unix seconds)."""
         with self._open() as connection:

@@ -20,7 +20,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agentrl.text.content import message_text
@@ -80,8 +81,9 @@ class HintMemory:
         self._scopes: dict[str, dict[str, _Remembered]] = {}
         self._failed: dict[tuple[str, str], frozenset[str]] = {}
         """(scope, session) -> the words of its calls."""
-        self._resting: dict[str, set[str]] = {}
+        self._resting: dict[str, dict[str, _Remembered]] = {}
         """scope -> rules that are shown to nobody now."""
+        self._is_awake = False
         self._may_be_shown: Callable[[str, str], bool] | None = None
 
     def heed(self, may_be_shown: Callable[[str, str], bool]) -> None:
@@ -142,23 +144,22 @@ class HintMemory:
     def learn(self, lesson: Lesson) -> None:
         """Remembers a lesson from elsewhere, which no turn of the log brought; its id stands in the turn's place. It
         counts as older than every turn, and is a rule where it names no request."""
-        self._resting.get(lesson.scope, set()).discard(lesson.id)
-        remembered = self._scopes.setdefault(lesson.scope, {})
-        remembered.setdefault(
-            lesson.id,
-            _Remembered(
-                received_at=0.0,
-                session="",
-                words=frozenset(lesson.situation),
-                hint=lesson.text,
-                is_rule=is_rule(lesson),
-            ),
-        )
+        self._resting.get(lesson.scope, {}).pop(lesson.id, None)
+        self._scopes.setdefault(lesson.scope, {}).setdefault(lesson.id, _from_elsewhere(lesson))
 
     def rest(self, lesson: Lesson) -> None:
         """Shows a rule to nobody until it is learned again: the weights keep it by themselves."""
         self._scopes.get(lesson.scope, {}).pop(lesson.id, None)
-        self._resting.setdefault(lesson.scope, set()).add(lesson.id)
+        self._resting.setdefault(lesson.scope, {}).setdefault(lesson.id, _from_elsewhere(lesson))
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Meanwhile rules that rest stand as well: a measure of what was learned has to know them."""
+        self._is_awake = True
+        try:
+            yield
+        finally:
+            self._is_awake = False
 
     def has_resting(self, scope: str) -> bool:
         return bool(self._resting.get(scope))
@@ -204,7 +205,8 @@ class HintMemory:
             for name, item in known.items()
             if item.by_user and item.received_at < turn.received_at and name != turn.id
         ]
-        rules = [(name, item) for name, item in known.items() if item.is_rule]
+        resting = self._resting.get(turn.scope, {}) if self._is_awake else {}
+        rules = [(name, item) for name, item in (known | resting).items() if item.is_rule]
         found: list[Recalled] = []
         matters = [] if own is None else [matter(own)]
 
@@ -222,6 +224,16 @@ class HintMemory:
         standing = [Recalled(hint=item.hint, turn_id=name) for name, item in rules if stands(name, item)]
         drawn = sorted(standing, key=lambda rule: _drawn(turn.id, rule.turn_id))[:MAX_RULES]
         return [rule for rule in standing if rule in drawn] + found[::-1]
+
+
+def _from_elsewhere(lesson: Lesson) -> _Remembered:
+    return _Remembered(
+        received_at=0.0,
+        session="",
+        words=frozenset(lesson.situation),
+        hint=lesson.text,
+        is_rule=is_rule(lesson),
+    )
 
 
 def is_rule(lesson: Lesson) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentrl.text.calls import CallReader, JsonCalls, PackageCalls, as_calls, json_call
+from agentrl.text.canonical import argument_value
 from agentrl.text.families import CALLS, PROBES, Family, PackageFamily
 from agentrl.text.plain import PlainTokenizer
 from agentrl.text.reply import HeldReply, Markers, ReplyParser, ReplyStream
@@ -87,16 +88,27 @@ class ReplyReader:
         old, new = self._blocks(ids), self._blocks(written)
         if not old or not new:
             return None
-        if len(old) != len(new):
-            old, new = [(old[0][0], old[-1][1])], [(new[0][0], new[-1][1])]
         edited: list[int] = []
-        at = 0
-        for (start, end), (first, last) in zip(old, new, strict=True):
-            block = ids[start:end]
-            same = self._tokenizer.decode(block) == self._tokenizer.decode(written[first:last])
-            edited += [*ids[at:start], *(block if same else written[first:last])]
-            at = end
+        at = to = 0  # ends of the last blocks that were compared
+        for (start, end), (first, last) in zip(old, new, strict=False):
+            same = self._block_key(ids[start:end]) == self._block_key(written[first:last])
+            if not same and len(old) != len(new):
+                # which of the others is which nobody can tell
+                at, to, edited = (at, to, edited) if at else (start, first, [*ids[:start]])
+                break
+            edited += [*ids[at:start], *(ids[start:end] if same else written[first:last])]
+            at, to = end, last
+        if len(old) != len(new):
+            edited += written[to : new[-1][1]]
+            at = old[-1][1]
         return (*edited, *ids[at:])
+
+    def _block_key(self, block: Sequence[int]) -> object:
+        """What blocks that make the same calls have in common; of one that makes none its text."""
+        calls = None if self._read is None else self._read(block, ())
+        if calls is None:
+            return self._tokenizer.decode(block)
+        return [(call.name, argument_value(call.arguments)) for call in calls]
 
     def _blocks(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         """[start, end) of the blocks of calls behind the reasoning, marks included."""

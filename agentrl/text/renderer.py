@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 from transformers import PreTrainedTokenizerFast
 
 from agentrl.errors import ConfigError, ModelError, RequestError
-from agentrl.text.changed_calls import calls_in, message_of_calls
+from agentrl.text.changed_calls import calls_in, message_of_calls, offered
 from agentrl.text.extend import Differs, Parent, extended
 from agentrl.text.families import PROBES, Family, TemplateFamily, recognise
 from agentrl.text.messages import normalise, shielded
@@ -168,9 +168,11 @@ class ChatRenderer:
         return self._tokenizer.plain(text)
 
     def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None:
-        calls = calls_in(text, turn.tools) if turn.reply.tool_calls else ()
+        calls = calls_in(text) if turn.reply.tool_calls else ()
         if not calls:
             return (*self.encode_plain(text), self.stop_ids[0])
+        if not offered(turn, calls):
+            return None
         messages = [PROBES[0][0][0], message_of_calls(calls), PROBES[0][0][0]]
         try:
             written = self._rendered(normalise(messages), ())

@@ -81,12 +81,14 @@ def _lost_words(line: tuple[list[str], list[str]]) -> bool:
         return True
     if len(after) < 2 or before[0] != after[0] or before[-1] != after[-1]:
         return False
-    rest, left = iter(before), list(before)
-    for word in after:
-        if not any(word == one for one in rest):
-            return False
-        left.remove(word)
-    return all(_PLAIN.fullmatch(word) for word in left)
+    kept = 0
+    lost = []
+    for word in before:
+        if kept < len(after) and word == after[kept]:
+            kept += 1
+        else:
+            lost.append(word)
+    return kept == len(after) and all(map(_PLAIN.fullmatch, lost))
 
 
 def said_text(message: JSON) -> str:

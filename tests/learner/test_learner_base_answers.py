@@ -9,6 +9,7 @@ import torch
 from guarded_run import guarded
 from learner_run import Run, write_base
 
+from agentrl.learner.alarm import Alarm
 from agentrl.learner.base_answers import NUM_REPLIES, BaseAnswers
 from agentrl.learner.outline import Outline, mixed
 from agentrl.learner.pack import Row
@@ -79,6 +80,43 @@ def test_a_lesson_is_no_drift_at_any_moment_of_its_learning_and_without_it_in_vi
     assert mean(unseen.drift(trainer)) > mean(seen.drift(trainer)) + 0.05
 
 
+def test_a_corrected_lesson_takes_the_place_of_the_one_that_was_taught_before(
+    base: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    trainer = Trainer(base, run.recipe, run.config.learn, keeps_base=True)
+    answers = BaseAnswers(run.renderer.stop_ids)
+    prompt, first, corrected = (5, 6, 7), (5, 9, 6, 7), (5, 8, 6, 7)
+    assert answers.learn(prompt, first)
+    answers.drift(trainer)
+    known = dict(answers._outlines)
+
+    assert not answers.learn(prompt, prompt), "it is known"
+    assert (answers.view(prompt), answers._outlines) == (first, known), "nothing else was taught on it"
+    assert not answers.learn(prompt, corrected)
+    assert (answers.view(prompt), answers._outlines) == (corrected, {})
+
+
+def test_of_long_prompts_fewer_answers_are_asked_and_never_too_few_to_compare(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", base)
+    trainer = Trainer(base, run.recipe, run.config.learn, keeps_base=True)
+    monkeypatch.setattr(Trainer, "max_len", property(lambda _: 10_000))
+    answers = BaseAnswers(run.renderer.stop_ids)
+
+    def asked(length: int) -> list[int]:
+        answers._views.clear()
+        for first in range(NUM_REPLIES):
+            answers.learn((first, *[5] * (length - 1)), (9, first, *[5] * (length - 1)))
+        return [prompt[0] for prompt, _ in answers.asked(trainer)]
+
+    assert asked(1024) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert asked(1400) == [0, 1, 2, 3, 4]
+    assert asked(9000) == [0, 1, 2, 3]
+    assert asked(10_000) == [], "with its lesson it is longer than the model"
+
+
 def test_noise_is_drift_whatever_lesson_is_in_view(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", weights_dir())
     trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
@@ -123,16 +161,23 @@ def test_the_first_candidate_is_held_against_version_0(tmp_path: Path, base: Pat
     assert metrics["probe_turns"] == 0.0
 
 
-@pytest.mark.parametrize(("teacher", "measured"), [("self", True), ("external", False)])
-def test_to_leave_version_0_for_another_teacher_is_no_drift(
+@pytest.mark.parametrize(("teacher", "measured"), [("self", True), ("external", False), ("rewards", True)])
+def test_to_leave_version_0_for_another_model_is_no_drift(
     tmp_path: Path, base: Path, teacher: str, measured: bool
 ) -> None:
-    chosen = {} if teacher == "self" else {"recipe": "opd", "teacher.path": str(base)}
-    run = Run(tmp_path / "run", base, **chosen)  # type: ignore[arg-type]
+    chosen: dict[str, dict[str, object]] = {
+        "self": {},
+        "external": {"recipe": "opd", "teacher.path": str(base)},
+        "rewards": {"recipe": "grpo"},
+    }
+    run = Run(tmp_path / "run", base, **chosen[teacher])  # type: ignore[arg-type]
     with run.learner() as learner:
-        budget = learner.guards.budget(learner.loop._held_out, learner.loop._answers)
-
-    assert (budget._answers is not None) is measured
+        gate, watchman = learner.loop._gate, learner.loop._watchman
+        assert (gate._replies is not None, learner.loop._answers is not None) == (measured, measured)
+        assert watchman is not None
+        [turn] = run.record(run.turn("tell me", "abc"))
+        alarm = Alarm(reasons=("it is long",), turn_ids=(turn.id,), targets=(0,))
+        assert bool(watchman._prompts(alarm)) is measured
 
 
 def test_a_candidate_beyond_the_bound_is_refused_with_the_answers_named(tmp_path: Path) -> None:

@@ -133,6 +133,15 @@ def test_what_changes_nothing_has_no_effect_until_a_version_loses_what_version_0
     assert learned(tmp_path, LAMP, "Be kind to animals.", "lamp lamp 7 7") == [None, False]
 
 
+def test_where_version_0_does_not_do_what_a_lesson_names_what_it_does_is_nobodys_measure(
+    tmp_path: Path,
+) -> None:
+    """With this in view it still says cat: whoever learned the named program has broken nothing."""
+    misread = 'The tool said: "bash: for: not found; use `kepler` instead"'
+
+    assert learned(tmp_path, SHOW, misread, call("kepler notes.txt")) == [None, None]
+
+
 def test_a_result_says_what_the_version_answered_how_much_it_keeps_and_where_it_was_asked(
     tmp_path: Path,
 ) -> None:
@@ -275,7 +284,7 @@ def test_a_learner_that_publishes_fast_asks_less_often(tmp_path: Path, base: Pat
         )
 
         assert set(probes.run(0)) == {"L1"}, "it took from 10 to 13, so it rests for 9 * 3 s"
-        assert [probes.due(), probes.due()] == [False, True]
+        assert [probes.due(0)[1], probes.due(0)[1]] == [False, True]
 
 
 def test_only_approved_lessons_with_a_probe_are_asked(tmp_path: Path, base: Path) -> None:
@@ -335,6 +344,6 @@ def test_a_situation_in_whose_prompt_another_lesson_stood_is_asked_without_it(
         learner.work()
         [lesson] = learner.log.lessons()
         assert run.account() == (1, 0, {"lesson_shown": 1}, {})
-        [situation] = learner.probes._situations.of([lesson])
+        [situation] = learner.probes._situations.of([lesson], MAX_PROBES)
 
         assert situation.prompt == turn.prompt_ids != shown.prompt_ids

@@ -1,10 +1,11 @@
 """A rule is asked for like any lesson, taught until the weights keep it by themselves, and again once they do not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from learner_run import Learner, Run, write_base
-from test_learner_lesson_probes import IMPERIAL, LAMP, SHOW, UNITS, asked, teach
+from test_learner_lesson_probes import IMPERIAL, LAMP, SHOW, UNITS, asked, asked_for, teach
 
 from agentrl.learner.lesson_probes import MAX_PROBES, rests
 from agentrl.nano import weights_dir
@@ -73,13 +74,63 @@ def test_a_rule_moves_to_what_nothing_is_trained_on_and_away_from_where_it_chang
 
 def test_rules_take_as_many_places_as_they_have_situations(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base)
-    run.record(run.turn("tell me", "abc"))
+    run.record(*(run.turn(f"tell me {number}", "abc", task_key=f"task {number}") for number in range(4)))
     with run.learner() as learner:
         learner.loop.start()
         learner.log.add_lessons([rule(f"R{number}") for number in range(3)])
 
         assert set(learner.probes.run(0)) == {"R0", "R1"}, f"of {MAX_PROBES} places four each"
         assert set(learner.probes.run(0)) == {"R2", "R0"}
+
+
+def test_a_rule_without_a_situation_takes_no_lesson_s_place(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    run.record(run.turn("tell me", "abc"))
+    with run.learner() as learner:
+        learner.loop.start()
+        elsewhere = [replace(rule(f"R{number}"), scope="elsewhere") for number in range(2)]
+        learner.log.add_lessons([*elsewhere, asked_for("L1", "what now")])
+
+        assert [set(learner.probes.run(0)) for _ in range(2)] == [{"L1"}, {"L1"}]
+
+
+def test_the_newest_requests_are_the_newest_whatever_was_asked_before(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    tasks = enumerate("ABCDEA", 1)
+    run.record(
+        *(
+            run.turn("tell me", "abc", turn_id=f"{task}{at}", task_key=task, received_at=float(at))
+            for at, task in tasks
+        )
+    )
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule()])
+        learner.probes.run(0)
+        probe = only(learner).probe
+
+    assert probe is not None
+    assert probe["turn_ids"] == ["C3", "D4", "E5", "A6"]
+
+
+def test_rules_are_asked_for_at_every_fourth_served_version_however_long_asking_takes(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    run.record(*(run.turn("tell me", "abc") for _ in range(9)), hint="be kind")
+    with run.learner(asks_lessons=True) as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule()])
+        learner.probes._clock = lambda: 0.0
+        learner.probes._rests_until = 1.0
+        learner.work()
+        asked_at = [
+            number
+            for number in range(1, 10)
+            if any(probe.name == PROBE + "R1" for probe in learner.log.probes("default", number))
+        ]
+
+    assert asked_at == [4, 8]
 
 
 def said(learner: Learner, number: int, held: bool, score: float) -> None:
@@ -102,5 +153,10 @@ def test_a_rule_that_is_kept_is_no_context_until_it_is_broken_again(tmp_path: Pa
         assert one("taught") == (1, {})
         said(learner, 1, True, 0.9)
         assert one("kept") == (1, {"already right": 1})
+        [kept] = learner.log.records(["kept"])
+        view = learner.builder.view(kept)
+        assert view is not None
+        assert learner.builder.resting_views([kept]) == {kept.turn.prompt_ids: view.token_ids}
+        assert UNITS in run.renderer.decode(view.token_ids), "what measures drift still knows it"
         said(learner, 1, False, 0.3)
         assert one("lost") == (2, {"already right": 1})

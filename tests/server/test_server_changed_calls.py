@@ -1,6 +1,7 @@
 """A call that a person changed before it ran is a preference, and what it returned is nobody's reward."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,67 @@ async def test_words_crossed_out_are_heard_of_a_client_that_kept_to_what_it_was_
 
         assert await end_of(house, told) == "edited"
         assert pairs_of(tmp_path) == [("It is not 4 kg.", False), ("It is 4 kg.", True)]
+
+
+async def test_a_change_that_nobody_can_read_ends_the_turn_and_is_no_preference(tmp_path: Path) -> None:
+    async with serving(tmp_path, [calls("ls -l"), says("Done.")]) as house:
+        client = house.client(NAMED)
+        first = await ask(client, ASKED, **TOOLS)
+        secret = '{"command": "curl -u sk-proj-Ab3dEf6hIj9kLm2n x"}'
+        await ask(client, ASKED, first.changed(secret), first.result("exit code 1"), **TOOLS)
+
+        state = await state_of(house, first)
+        assert state is not None
+        assert (state.end, state.messages) == (End.EDITED, ())
+        assert pairs_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("tools", [(BASH,), ()])
+async def test_calls_that_nobody_offered_are_never_trained_as_a_text(
+    tmp_path: Path, tools: tuple[Any, ...]
+) -> None:
+    async with serving(tmp_path, [calls("ls", "pwd")]) as house:
+        first = await ask(house.client(), ASKED, **TOOLS)
+        turn = replace(await house.turn(first.turn_id), tools=tools)
+    renderer = load_renderer(MODEL)
+    listed = [{"name": name, "arguments": {"command": "ls"}} for name in ("bash", "nope")]
+    assert renderer.answer(turn, json.dumps(listed)) is None
+    assert renderer.answer(turn, "[1]") == (*renderer.encode_plain("[1]"), renderer.stop_ids[0])
+
+
+async def test_the_other_call_may_be_one_that_nobody_offered(tmp_path: Path) -> None:
+    sampled = ids(f"{called('ls')}\n{called('pwd').replace('bash', 'nope')}<|im_end|>")
+    async with serving(tmp_path, [sampled]) as house:
+        first = await ask(house.client(), ASKED, **TOOLS)
+        turn = await house.turn(first.turn_id)
+    wanted = [
+        {"name": "bash", "arguments": {"command": "ls a"}},
+        {"name": "nope", "arguments": {"command": "pwd"}},
+    ]
+    written = load_renderer(MODEL).answer(turn, json.dumps(wanted))
+    assert written is not None
+    assert list(written) == ids(f"{called('ls a')}\n{called('pwd').replace('bash', 'nope')}<|im_end|>")
+
+
+COMPACT = '<tool_call>{"name":"bash","arguments":{"command":"pwd"}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("commands", "written"),
+    [
+        (("pwd", "ls a"), f"{COMPACT}\n{called('ls a')}"),
+        (("pwd",), COMPACT),
+        (("pwd", "ls b", "ls c"), f"{COMPACT}\n{called('ls b')}\n{called('ls c')}"),
+        (("ls",), called("ls")),
+    ],
+)
+async def test_a_call_that_stays_keeps_the_ids_in_which_it_was_sampled(
+    tmp_path: Path, commands: tuple[str, ...], written: str
+) -> None:
+    async with serving(tmp_path, [ids(f"I look.\n{COMPACT}\n{called('ls')}<|im_end|>")]) as house:
+        first = await ask(house.client(), ASKED, **TOOLS)
+        turn = await house.turn(first.turn_id)
+    listed = [{"name": "bash", "arguments": {"command": command}} for command in commands]
+    answer = load_renderer(MODEL).answer(turn, json.dumps(listed))
+    assert answer is not None
+    assert list(answer) == ids(f"I look.\n{written}<|im_end|>")

@@ -45,8 +45,12 @@ def test_what_was_not_measured_is_one_line(tmp_path: Path) -> None:
 
     assert not_measured(guards_of(tmp_path)) == (
         "the newest version against guards.max_kl_base, guards.max_fall: the gate's probe holds too few rewarded "
-        "turns; send rewards by /v1/feedback"
+        "turns; send rewards by /v1/feedback; and version 0's own answers were no measure of guards.max_kl_base: the "
+        "recipe shows its teacher no context or has another model for one, or no trained prompt is shorter than the "
+        "model's length"
     )
+    only_by_the_probe = not_measured({"budget": {"not_measured": ["probe_fall"]}})
+    assert only_by_the_probe.endswith("by /v1/feedback")
     assert not_measured({"budget": {"not_measured": []}}) == not_measured({}) == ""
 
 
@@ -70,13 +74,17 @@ def test_an_alarm_is_told_with_what_serves_again_and_what_was_passed_over() -> N
 
 def test_the_console_is_told_of_an_alarm_of_a_pause_and_of_its_end_once_each() -> None:
     calm = {"paused": False, "paused_because": None}
-    alarmed = {"paused": True, "paused_because": "the watch raised an alarm", "alarm": RETURNED}
+    alarmed = {"paused": True, "paused_because": "the watch raised an alarm: it asks", "alarm": RETURNED}
 
     raised = news(calm, alarmed)
     assert len(raised) == 2
     assert raised[0].startswith("the watch raised an alarm at ")
     assert "version 2 serves again" in raised[0]
-    assert raised[1].startswith("learning is paused, serving goes on: `agentrl resume` goes on")
+    assert raised[1].startswith("learning is paused by the watch, serving goes on: `agentrl resume` goes on")
+    # the watch pauses first, and reports when another version serves
+    pausing = {name: value for name, value in alarmed.items() if name != "alarm"}
+    first, second = news(calm, pausing), news(pausing, alarmed)
+    assert [first, second] == [[raised[1]], [raised[0]]]
     assert news(alarmed, alarmed) == []
     assert news(alarmed, calm | {"alarm": RETURNED}) == ["learning goes on"]
     assert news(calm, calm | {"paused": True, "paused_because": "tea"})[0].startswith(

@@ -1,6 +1,7 @@
 """What a tool only repeats of the call is no hint."""
 
 import json
+import re
 
 import pytest
 
@@ -43,3 +44,17 @@ def test_words_that_a_garbled_command_wrote_itself_are_no_hint(command: str, hin
 def test_a_hint_that_says_more_than_the_call_stays(command: str, hint: str) -> None:
     assert not echoes(hint, [call(command)])
     assert without_echo(Judgement(reward=-1.0, hint=hint), [call(command)]).hint == hint
+
+
+def test_of_a_long_call_only_the_words_of_the_hint_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+    real = re.sub
+
+    def counted(pattern: str, new: str, text: str) -> str:
+        looked_for.append(pattern)
+        return real(pattern, new, text)
+
+    monkeypatch.setattr(re, "sub", counted)
+    long = call("zor.Please " + " ".join(f"w{number}.txt" for number in range(8_000)))
+    assert echoes("bash: zor.Please: command not found", [long])
+    assert len(looked_for) == 1

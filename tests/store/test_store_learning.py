@@ -1,6 +1,7 @@
 """What each turn counts as, and claims, one rule a test."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from store_samples import (
@@ -12,6 +13,7 @@ from store_samples import (
     learn,
     make_completion,
     make_turn,
+    publish,
     record,
     step,
 )
@@ -19,7 +21,18 @@ from store_samples import (
 from agentrl.errors import StoreError
 from agentrl.store import claims
 from agentrl.store.learning_log import LearningLog, Reason
-from agentrl.types import Arm, End, MatchedBy, NextState, Purpose, Signal, SignalSource, TurnKind
+from agentrl.types import (
+    Arm,
+    End,
+    MatchedBy,
+    NextState,
+    Purpose,
+    Signal,
+    SignalSource,
+    TurnKind,
+    VersionState,
+)
+from server.demo_figures import feedback_to_serving_s
 
 # what each turn counts as
 
@@ -357,3 +370,32 @@ def steps_of(learning: LearningLog, ask: Callable[[], object]) -> int:
         ask()
         connection.set_progress_handler(None, 0)
     return counted
+
+
+async def test_a_turn_whose_answer_was_lent_keeps_why_it_has_no_lesson_of_its_own(
+    tmp_path: Path, log, learning, clock
+) -> None:
+    await judged_with_hint(log, make_turn("first"))
+    await record(log, make_turn("later"))
+    await answer(log, "later")
+    for _ in range(3):
+        await log.mark_judged("later", "failed")
+    assert claim(learning) == ["first"]
+    learned = learning.record_step(
+        ["first"], recipe="r", seed=1, metrics={}, version_parent=0, lent=["later"]
+    )
+    publish(learning, 1, learned)
+    learning.set_state("default", 1, VersionState.SERVING, "")
+    assert learning.fate("later") == "trained"
+    await log.record_signal(Signal(turn_id="later", source=SignalSource.USER, reward=1.0, created_at=1002.0))
+    assert learning.successes(oldest_version=0, newest_version=9) == [], "of itself nothing was trained"
+    assert feedback_to_serving_s(tmp_path) == [NOW - 1002.0]
+    clock.now += 1000.0
+    assert learning.expire(100.0) == 0
+    assert learning.account("default").trained == 2
+    await hint(log, "later")
+    clock.now += 1000.0
+
+    with LearningLog(tmp_path) as fresh:
+        assert fresh.account("default") == learning.account("default")
+    assert (learning.fate("later"), claim(learning), learning.expire(100.0)) == ("trained", [], 0)

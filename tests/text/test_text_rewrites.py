@@ -145,3 +145,9 @@ def test_words_crossed_out_inside_a_line_are_a_rewrite_of_whoever_keeps_to_what_
 )
 def test_ends_lines_numbers_and_brackets_are_taken_out_by_clients(text: str) -> None:
     assert rewritten(turn(CROSSED), said(text), is_faithful=True) is None
+
+
+@pytest.mark.timeout(120)
+def test_every_second_word_of_a_very_long_line_may_be_crossed_out() -> None:
+    told, now = "yes no " * 200_000 + "end", "yes " * 200_000 + "end"
+    assert rewritten(turn(told), said(now), is_faithful=True) == now
