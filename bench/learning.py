@@ -2,6 +2,7 @@
 
     python -m bench.learning --methods hint_opsd grpo --seeds 0 1 --jobs 2
     python -m bench.learning --draw                      the tables and the curves of what is there
+    python -m bench.learning --draw --methods hint_opsd grpo     orderings among these alone
 
 One run is one row of `bench/learning/rows.jsonl`: a method, a seed, a learning rate, a number of turns. Rows that are
 there are not run again, so a bench that was stopped goes on. All methods get the same houses, the same tasks in the
@@ -219,7 +220,8 @@ def main() -> int:
     found = rows(path)
     if found:
         draw(found, arguments.out / "curves.png")
-    print("\n\n".join(said for said in (tables(found), orderings(found)) if said))
+    compared = [row for row in found if row["method"] in arguments.methods]
+    print("\n\n".join(said for said in (tables(found), orderings(compared)) if said))
     return 1 if num_failed else 0
 
 
