@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from agentrl.learner.control import ALARMED
 from server.guard_pages import RESUME, alarm_said, guards_of
 
 LOOK_S: Final = 1.0
-_ALARMED: Final = "the watch raised an alarm"
-"""How the reason of a pause by the watch begins (learner/watchman.py), and the notice of its alarm."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +23,11 @@ def news(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     alarm = now.get("alarm")
     if alarm is not None and alarm != before.get("alarm"):
-        found.append(f"{_ALARMED} at {alarm_said(alarm)}")
+        found.append(f"{ALARMED} at {alarm_said(alarm)}")
     was, because = before["paused_because"], now["paused_because"]
     if because and not was:
         # the watch pauses first and reports when it has acted: its reasons are told with the alarm, and once
-        why = " by the watch" if because.startswith(_ALARMED) else f" ({because})"
+        why = " by the watch" if because.startswith(ALARMED) else f" ({because})"
         found.append(f"learning is paused{why}, serving goes on: {RESUME}")
     if was and not now["paused"]:
         found.append("learning goes on")

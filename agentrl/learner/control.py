@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 PAUSE_FILE = "learner.paused"
+ALARMED = "the watch raised an alarm"
+"""How the reason of a pause by the watch begins."""
 
 
 def set_paused(run_dir: Path, *, paused: bool, reason: str = "") -> bool:

@@ -36,6 +36,11 @@ from agentrl.types import JSON, TrainingSample
 class PromptWriter(Writer, Protocol):
     """`agentrl.text.renderer.Renderer`, as far as records are written with it."""
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+
+    def encode_plain(self, text: str) -> list[int]: ...
+
     def prompt(self, messages: Sequence[JSON], tools: Sequence[JSON], parent: Parent | None) -> Prompt: ...
 
 

@@ -40,11 +40,6 @@ C = TypeVar("C", bound=PairClaim)
 class Writer(Protocol):
     """`agentrl.text.renderer.Renderer`, as far as answers are written with it."""
 
-    @property
-    def stop_ids(self) -> tuple[int, ...]: ...
-
-    def encode_plain(self, text: str) -> list[int]: ...
-
     def answer(self, turn: Turn, text: str) -> tuple[int, ...] | None: ...
 
 

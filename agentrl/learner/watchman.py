@@ -12,7 +12,7 @@ from pathlib import Path
 from agentrl.learner.alarm import Alarm
 from agentrl.learner.base_answers import NUM_REPLIES, Ids
 from agentrl.learner.build import Builder
-from agentrl.learner.control import set_paused
+from agentrl.learner.control import ALARMED, set_paused
 from agentrl.learner.fallback import Fallbacks
 from agentrl.learner.guard_rules import is_its_own_measure
 from agentrl.learner.guards import Guards
@@ -63,7 +63,7 @@ class Watchman:
             return
         reason = "; ".join(alarm.reasons)
         if alarm.acts != "report":
-            set_paused(self._run_dir, paused=True, reason=f"the watch raised an alarm: {reason}")
+            set_paused(self._run_dir, paused=True, reason=f"{ALARMED}: {reason}")
         self._journal.stage("alarm")
         goes_back = alarm.acts == "rollback" and bool(alarm.targets)
         chosen = self._fallbacks.choose(alarm.targets, self._prompts(alarm)) if goes_back else None

@@ -23,7 +23,9 @@ MIN_CUT_CHARS: Final = 200
 MIN_ELIDED_CHARS: Final = 20
 """Nobody saves room by dots in the place of less."""
 MAX_PATH_CHARS: Final = 4096
-_CUT = r"\b(?:truncated|omitted|elided|snipped|shortened|left\ out|redacted)\b"
+CUT_WORDS: Final = "truncated|omitted|elided|snipped|shortened|left[ ]out"
+"""As a regular expression, how a client says that it left something out."""
+_CUT = rf"\b(?:{CUT_WORDS}|redacted)\b"
 _ELLIPSIS = r"(?:…|(?<!\.)\.{3,}+)"
 _NOTE = re.compile(
     rf"""

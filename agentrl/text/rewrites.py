@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from agentrl.text.canonical import argument_value, content_text
+from agentrl.text.client_forms import CUT_WORDS
 from agentrl.text.messages import split_reasoning
 from agentrl.types import JSON, FinishReason, Turn
 
@@ -33,7 +34,7 @@ _ELLIPSIS = re.compile(r"(?:\b\w++\s*+)?(?:…|\.{3,})(?:\s*\w+)?")
 """With the words beside it, which it may have cut."""
 _PLAIN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*[,;:]?")
 """A word as it stands in a sentence, no number, address or mark-up."""
-_CUT = re.compile(r"(?i)\b(?:truncated|omitted|elided|snipped|shortened|left out)\b")
+_CUT = re.compile(rf"(?i)\b(?:{CUT_WORDS})\b")
 
 
 def rewritten(turn: Turn, message: JSON, *, is_faithful: bool = False) -> str | None:

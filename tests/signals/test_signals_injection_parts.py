@@ -10,6 +10,7 @@ import pytest
 from injection_cases import HALVES, orders, told
 
 from agentrl.text.injection import directs_elsewhere, hides, understood
+from bench.hot_path import UNITS
 
 OUTPUTS = Path(__file__).with_name("honest_outputs.jsonl")
 """What programs printed to failing commands, by program in two halves."""
@@ -176,25 +177,7 @@ def test_letters_in_another_dress_are_hidden_text(text: str, found: str | None) 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "-r",
-        "'a ",
-        "a:",
-        "x,",
-        "use cat ,",
-        "did you mean: x0,",
-        "a ",
-        "a\n",
-        "e\u0301",
-        "%41",
-        "7a",
-        "and ",
-        "use the -",
-        "must be ",
-    ],
-)
+@pytest.mark.parametrize("unit", UNITS)
 def test_a_line_of_any_length_is_judged_in_a_time_that_grows_with_it(unit: str) -> None:
     """A second each; where the time grew with the square, some took half a minute for a sixth of it."""
     line = unit * (256_000 // len(unit))
