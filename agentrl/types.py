@@ -283,6 +283,8 @@ class Lesson:
     """The turns that it came from, oldest first; none for a lesson from elsewhere."""
     scope: str = "default"
     origin: Literal["hint", "import", "skill"] = "hint"
+    source: str = ""
+    """Where an imported one stood: line and file."""
     form: str = ""
     """The text without what differs from turn to turn; equal forms of a scope are one lesson."""
     situation: tuple[str, ...] = ()

@@ -28,8 +28,9 @@ from server.metrics import Metrics
 from server.request import ChatRequest
 from server.versions import Versions
 from server.wire.chat import ChatWriter, read_body, sampling_of
-from server.wire.chat_body import messages_of
+from server.wire.chat_body import ChatBody, messages_of
 from server.wire.errors import Refused
+from server.wire.near_miss import HEADER, NearMisses
 from server.wire.sse import EventStream, json_response, read_json_body, while_connected
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Api:
         self._config = config
         self._status = status
         self._started = int(time.time())
+        self._near_misses = NearMisses(ChatBody.model_fields)
 
     def routes(self) -> list[Route]:
         routes = [
@@ -124,20 +126,23 @@ class Api:
             model=body.model,
             fingerprint=f"{self._gateway.policy}@{exchange.version}",
         )
+        slips = self._near_misses.of(body.ignored)
+        more = {HEADER: ",".join(slips)} if slips else {}
         if body.stream:
-            return EventStream(
-                writer.stream(exchange.events()), headers=exchange.headers(), leave=exchange.leave
-            )
-        return await self._plain(request, exchange, writer)
+            headers = exchange.headers() | more
+            return EventStream(writer.stream(exchange.events()), headers=headers, leave=exchange.leave)
+        return await self._plain(request, exchange, writer, more)
 
-    async def _plain(self, request: Request, exchange: Exchange, writer: ChatWriter) -> Response:
+    async def _plain(
+        self, request: Request, exchange: Exchange, writer: ChatWriter, more: dict[str, str]
+    ) -> Response:
         try:
             ended = await while_connected(request, exchange.collect())
         finally:
             exchange.leave()
         if ended is None:
             return Response(status_code=CLIENT_GONE)
-        return json_response(writer.plain(ended), exchange.headers())
+        return json_response(writer.plain(ended), exchange.headers() | more)
 
     async def models(self, request: Request) -> Response:
         self._keyring.caller(request.headers)
@@ -219,7 +224,7 @@ def create_app(api: Api, config: ServerConfig) -> Starlette:
                 allow_origins=list(config.allowed_origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["X-Turn-Id", "X-Policy-Version", "X-Session-Id", "X-Agentrl-Lessons"],
+                expose_headers=["X-Turn-Id", "X-Policy-Version", "X-Session-Id", "X-Agentrl-Lessons", HEADER],
             )
         )
     return Starlette(

@@ -14,6 +14,8 @@ says so. It is taken for a regeneration (of `Asked.replaces`) only where
   ones: who asks again because a reply holds no usable call is an agent, who gets the same call again is a retry.
 
 The log knows what answered what; it is asked again after a restart. This only remembers questions: hashes and ids.
+What a client keeps is counted anew then: the log has what a program wrote anew as answered, like what was kept, and to
+compare every reply with what came back would hold up the start. A client may change MAX_UNPROVEN more replies by that.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Asked:
     is_replaced: bool = False
     """It was asked again after it had been answered whole."""
     end: End | None = None
-    """An end that came while the turns were still being sampled; recorded once they are in the log."""
+    """An end that came while turns were not in the log yet; recorded once they are."""
 
     @property
     def is_whole(self) -> bool:

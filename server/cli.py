@@ -193,7 +193,9 @@ def status(
 
 @versions_app.callback(invoke_without_command=True)
 def versions(context: typer.Context, run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
-    """Every version: its state, whether its files are on disk, its gate and what it was trained on."""
+    """Every version: its state, whether its files are on disk, its gate and what it was trained on. Files that nothing
+    needs any more, those of versions that were rolled back among them, are on disk until the learner next tidies up:
+    within a minute of its work, and not before a learner runs."""
     if context.invoked_subcommand is not None:
         return
     from server.inspect import versions_of
@@ -227,7 +229,7 @@ def rollback(
     run_dir: RunDir = DEFAULT_RUN,
 ) -> None:
     """Serve an earlier version again; the learner goes back with it and sets the turns behind aside. The files of the
-    versions after it are deleted: `agentrl versions export` keeps one."""
+    versions after it are deleted when it next tidies up: `agentrl versions export` keeps one."""
     from server.inspect import roll_back
 
     typer.echo(roll_back(run_dir, number, reason))
@@ -264,7 +266,8 @@ def explain(
 ) -> None:
     """Show one turn from request to the version that learned from it: what followed, votes, hint and gates, what the
     teacher was shown, and the loss of every id."""
-    from server.inspect import explain_turn, with_clocks
+    from server.clocks import with_clocks
+    from server.inspect import explain_turn
     from server.taught_pages import for_people
 
     story = asyncio.run(explain_turn(run_dir, turn, of_any_kind=any_))

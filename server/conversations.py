@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from agentrl.store.signal_log import SignalLog
@@ -28,7 +28,7 @@ from agentrl.text.lineage import Lineage
 from agentrl.text.redaction import redact_messages
 from agentrl.types import JSON, End, MatchedBy, Purpose, Turn, TurnKind
 from server.book import MAX_AGAIN, Asked, Book, Session
-from server.lookup import Found, Lookup
+from server.lookup import Found, Lookup, news_of
 from server.metrics import Metrics
 from server.outcomes import Outcomes
 from server.request import ChatRequest
@@ -68,7 +68,7 @@ class Conversations:
         self._secret = secret
         self._lookup = Lookup(log, lineage)
         self._book = Book()
-        self._rewrites = Rewrites(log, outcomes, self._book)
+        self._rewrites = Rewrites(outcomes, self._book)
 
     async def place(self, chat: ChatRequest, request_id: str, turn_ids: tuple[str, ...]) -> Place:
         """Finds where a request stands and records what it says of earlier turns."""
@@ -93,6 +93,7 @@ class Conversations:
         else:
             asked.session = new_session()
             entry = self._book.open(scope, asked.session)
+        self._outcomes.meet(scope, asked, chat.messages)
         kind, reason = kind_of_turn(
             chat.marks.kind, chat.messages, has_tools=chat.has_tools, session_has_tools=entry.has_tools
         )
@@ -147,23 +148,25 @@ class Conversations:
             return
         changed = await self._changed(chat, found, asked)
         if changed is not None:
-            asked.parent = parent = changed.turn_ids[0]
+            before, turn = changed
+            asked.parent = parent = turn.id
             rivals = self._book.rivals(scope, asked)
-            await self._go_on(chat, found, changed)
+            await self._go_on(chat, found, before)
             if not any(rival.question == asked.question for rival in rivals):
-                await self._rewrites.hear(chat, found, asked)
+                await self._rewrites.hear(chat, found, asked, turn)
         elif parent is not None:
             chosen = self._book.request_of(scope, asked.session, parent)
             if chosen is not None:
                 others = [turn_id for turn_id in chosen.turn_ids if turn_id != parent]
                 await self._end(others, End.NOT_CHOSEN, request_id)
                 await self._go_on(chat, found, chosen)
-            ran = await self._rewrites.calls(chat, found, asked)
-            if ran is not None:
+            other = await self._lookup.inexact(found)
+            calls = self._rewrites.calls(chat, found, asked, other)
+            if other is not None and calls is not None:
                 if not any(rival.question == asked.question for rival in rivals):
-                    await self._rewrites.hear_calls(chat, asked, *ran)
+                    await self._rewrites.hear_calls(chat, asked, other, calls)
             elif not rivals:
-                news = await self._lookup.news(found, chat.messages)
+                news = news_of(found, chat.messages, other)
                 await self._outcomes.answer(scope, asked, parent, news, found.matched_by)
                 self._rewrites.count_as_told(chat, found)
         for rival in rivals:
@@ -203,9 +206,9 @@ class Conversations:
 
     # a reply that stands changed in the history
 
-    async def _changed(self, chat: ChatRequest, found: Found, asked: Asked) -> Asked | None:
+    async def _changed(self, chat: ChatRequest, found: Found, asked: Asked) -> tuple[Asked, Turn] | None:
         """The request whose reply was the newest of this history and is no longer, with a user's words behind it, or
-        behind other calls what tools returned.
+        behind other calls what tools returned; and the turn of that reply.
 
         It is looked for only in the session that the client named or that an earlier reply of the history told.
         """
@@ -227,11 +230,10 @@ class Conversations:
         # Of several choices nobody knows which was changed.
         if one is None or len(one.turn_ids) != 1:
             return None
-        if "user" not in said:
-            turn = await self._log.turn(one.turn_ids[0])
-            if turn is None or not turn.reply.tool_calls:
-                return None
-        return one
+        turn = await self._log.turn(one.turn_ids[0])
+        if turn is None or ("user" not in said and not turn.reply.tool_calls):
+            return None
+        return one, turn
 
     async def _may_speak_of(self, turn_id: str | None, purpose: Purpose) -> bool:
         """What is said in an evaluation or off the record must not teach a turn that may be trained on."""
@@ -269,18 +271,18 @@ class Conversations:
 
     async def _observe_tools(self, chat: ChatRequest, found: Found, asked: Asked) -> None:
         """A side request in the middle of a task still brings the results of the calls made before it."""
+        if found.turn_id is None or found.matched_by is not MatchedBy.TOOL_CALL_ID:
+            return
         if not await self._may_speak_of(found.turn_id, asked.purpose):
             return
-        if await self._rewrites.calls(chat, found, asked) is not None:
+        if self._rewrites.calls(chat, found, asked, await self._lookup.inexact(found)) is not None:
             return
         observed = []
         for message in chat.messages[found.num_messages :]:
             if message["role"] != "tool":
                 break
             observed.append(message)
-        if found.turn_id is not None and found.matched_by is MatchedBy.TOOL_CALL_ID:
-            scope = chat.caller.scope
-            await self._outcomes.answer(scope, asked, found.turn_id, observed, found.matched_by)
+        await self._outcomes.answer(chat.caller.scope, asked, found.turn_id, observed, found.matched_by)
 
     # keys
 
@@ -300,8 +302,8 @@ class Conversations:
         return self._lineage.task_key(redact_messages(first)[0])
 
     async def _end_asked(self, asked: Asked, end: End, request_id: str) -> None:
-        if asked.in_flight:
-            asked.end = asked.end or end
+        # Kept for choices that are being sampled, or were cut and are not in the log yet when their client asks again.
+        asked.end = asked.end or end
         await self._end(
             [turn_id for turn_id in asked.turn_ids if turn_id not in asked.in_flight], end, request_id
         )
@@ -323,11 +325,12 @@ class Conversations:
             entry.has_tools = entry.has_tools or bool(turn.tools)
             if turn.kind is TurnKind.MAIN:
                 requests.setdefault(turn.request_id, []).append(turn)
+        parents = {turns[0].parent for turns in requests.values()}
         for turns in list(requests.values())[-MAX_REREAD:]:
-            self._book.note(scope, self._reread(turns))
+            self._book.note(scope, self._reread(turns, parents))
         return entry
 
-    def _reread(self, turns: Sequence[Turn]) -> Asked:
+    def _reread(self, turns: Sequence[Turn], parents: Collection[str | None]) -> Asked:
         """A request as its turns tell. Of messages with secrets the log has another text, so their keys differ."""
         turn = turns[0]
         keys = self._lineage.prefix_keys(turn.messages)
@@ -344,6 +347,7 @@ class Conversations:
             parent=turn.parent,
             turn_ids=tuple(one.id for one in turns),
             failed=any(one.error is not None for one in turns),
+            answered=any(one.id in parents for one in turns),
         )
 
 

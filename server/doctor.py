@@ -47,7 +47,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         )
         refused = log.refused(settings.policy)
         made = log.versions(settings.policy)
-        lessons = of_lessons(all_lessons(log, run, settings.policy))
+        lessons = of_lessons(all_lessons(log, run, settings.policy), log.num_probed(settings.policy))
     broken, clipped = broken_finding(lessons, made, recipe), clipped_finding(made, recipe)
     finding = first_unmet(
         account,

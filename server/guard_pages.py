@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from agentrl.learner import control
 from agentrl.learner.guard_report import read_report
 from agentrl.types import JSON
+from server.clocks import clock
 
 SET_ASIDE = {
     "contradicted": "their signals contradict those of other sessions in the same situation; learner.log says which; "
@@ -75,8 +75,7 @@ def findings(guards: Mapping[str, Any], rejected: Mapping[str, int]) -> list[str
 
 def alarm_said(alarm: Mapping[str, Any]) -> str:
     """The newest alarm of the watch, and what was done, as one sentence."""
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(alarm["at"]))
-    said = f"{at}: {'; '.join(alarm['reasons'])}"
+    said = f"{clock(alarm['at'])}: {'; '.join(alarm['reasons'])}"
     if "serves" in alarm:
         over = ", ".join(alarm["passed_over"])
         said += f"; version {alarm['serves']} serves again"

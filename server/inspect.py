@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import PolicyVersion
+from server.clocks import clock
 from server.guard_pages import guards_of
 from server.lessons_pages import lessons_of
 from server.run_files import ask_server, existing_run, settings_of
@@ -66,7 +65,7 @@ def versions_of(run_dir: Path) -> list[dict[str, Any]]:
                     "state": version.state.value,
                     "num_steps": len(steps),
                     "num_turns": len({turn for step in steps for turn in step.turn_ids}),
-                    "served_at": clock(version.served_at),
+                    "served_at": None if version.served_at is None else clock(version.served_at),
                     "reason": events[-1][1] if events else None,
                     "metrics": version.metrics,
                     "on_disk": on_disk(run_dir, version),
@@ -94,7 +93,8 @@ def roll_back(run_dir: Path, number: int, reason: str) -> str:
             gone = log.rollback(policy, number, reason)
         except StoreError as error:
             raise UserError(f"cannot roll back to {number}: {error}; `agentrl versions` lists all") from error
-    aside = f"{', '.join(map(str, gone))}, whose files are deleted" if gone else "nothing"
+    going = "whose files go when the learner next tidies up"
+    aside = f"{', '.join(map(str, gone))}, {going}" if gone else "nothing"
     return f"version {number} serves again; set aside: {aside}"
 
 
@@ -172,23 +172,3 @@ def has_learned(run_dir: Path, policy: str) -> bool:
 
 def learning_log(run_dir: Path, *, read_only: bool = True) -> LearningLog:
     return LearningLog(existing_run(run_dir), read_only=read_only)
-
-
-def with_clocks(data: Any) -> Any:
-    """Nested data for people: what its name says is a time (`..._at`) in the form of ISO 8601, local."""
-    if isinstance(data, dict):
-        return {
-            name: _iso(value)
-            if str(name).endswith("_at") and isinstance(value, float)
-            else with_clocks(value)
-            for name, value in data.items()
-        }
-    return [with_clocks(item) for item in data] if isinstance(data, list | tuple) else data
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="seconds")
-
-
-def clock(at: float | None) -> str | None:
-    return None if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

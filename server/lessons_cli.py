@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,8 @@ DEFAULT_RUN = Path("runs/default")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Scope = Annotated[str, typer.Option("--scope", help="Whose lessons: the scope of an API key.")]
 Ids = Annotated[list[str], typer.Argument(help="Lessons as `agentrl lessons list` names them.")]
+MAX_DROPPED = 10
+"""Lines of what became no lesson that people are shown."""
 Why = Annotated[str, typer.Option("--reason", help="Why; it stands beside the lesson.")]
 
 
@@ -40,7 +43,8 @@ def list_(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Every lesson: its state, how many turns it came from, whether the newest version asked holds it."""
+    """Every lesson: its state, how many turns it came from, whether the newest version asked holds it, and what of an
+    imported one reads like an attack."""
     from server.cli import table
     from server.lessons_pages import listed
 
@@ -48,7 +52,8 @@ def list_(
     if json_:
         typer.echo(json.dumps(found))
         return
-    table(found["lessons"], ("id", "state", "origin", "num_turns", "stands", "text"))
+    marks = ("suspicious",) if any(row["suspicious"] for row in found["lessons"]) else ()
+    table(found["lessons"], ("id", "state", "origin", "num_turns", "stands", *marks, "text"))
 
 
 @lessons_app.command()
@@ -58,7 +63,8 @@ def show(
     scope: Scope = "default",
     json_: AsJson = False,
 ) -> None:
-    """One lesson: its turns, its probe, and what each version answered to it."""
+    """One lesson: its turns or the file it stood in, what its state means, its probe, and what each version answered to
+    it."""
     from server.cli import show as show_data
     from server.lessons_pages import shown
 
@@ -68,7 +74,10 @@ def show(
 @lessons_app.command()
 def approve(
     names: Annotated[list[str] | None, typer.Argument(help="Lessons as `list` names them.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All that are proposed.")] = False,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="All that are proposed, but those marked as suspicious: name them."),
+    ] = False,
     run_dir: RunDir = DEFAULT_RUN,
     scope: Scope = "default",
     json_: AsJson = False,
@@ -76,10 +85,12 @@ def approve(
     """Let lessons be taught; the turns that waited for it are trained next."""
     from server.lessons_pages import proposed
 
-    chosen = [*(names or []), *(proposed(run_dir, scope) if all_ else [])]
+    chosen = list(names or [])
     if not chosen and not all_:
         raise typer.BadParameter("name a lesson, or say --all")
-    _change(run_dir, scope, chosen, LessonState.APPROVED, "", as_json=json_)
+    plain, marked = proposed(run_dir, scope) if all_ else ([], [])
+    left = [name for name in marked if name not in chosen]
+    _change(run_dir, scope, [*chosen, *plain], LessonState.APPROVED, "", as_json=json_, left=left)
 
 
 @lessons_app.command()
@@ -133,7 +144,8 @@ def import_(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A file or a folder: transcripts and comments (.jsonl, .json), rules (.md, .txt). Transcripts are "
+            help="A file or a folder: transcripts and comments (.jsonl, .json), rules (.md, .txt; headings, "
+            "tables and code are not read). Transcripts are "
             "chats of OpenAI's or Anthropic's API, items of Responses, or session files of Claude Code and Codex."
         ),
     ],
@@ -149,12 +161,22 @@ def import_(
     many transcripts, comments, rules (items of a list) and paragraphs it read.
 
     Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`. One
-    that names no request is then taught as what stands for every request of the scope.
+    that names no request is then taught as what stands for every request of the scope. What reads like an attack is
+    marked as suspicious, and what is no lesson is named with the reason.
     """
     from server.cli import show as show_data
     from server.lessons_pages import take
 
-    show_data(asyncio.run(take(run_dir, scope, path, paragraphs=paragraphs)), as_json=json_)
+    found = asyncio.run(take(run_dir, scope, path, paragraphs=paragraphs))
+    if not json_:
+        found["dropped"] = _brief(found["dropped"])
+    show_data(found, as_json=json_)
+
+
+def _brief(dropped: list[dict[str, str]]) -> list[str]:
+    lines = [f"{one['where']}: {one['reason']}" + f": {one['text']}" * bool(one["text"]) for one in dropped]
+    more = len(lines) - MAX_DROPPED
+    return lines[:MAX_DROPPED] + ([f"and {more} more: --json names them all"] if more > 0 else [])
 
 
 def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
@@ -166,10 +188,24 @@ def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
 
 
 def _change(
-    run_dir: Path, scope: str, names: list[str], state: LessonState, reason: str, *, as_json: bool
+    run_dir: Path,
+    scope: str,
+    names: list[str],
+    state: LessonState,
+    reason: str,
+    *,
+    as_json: bool,
+    left: Sequence[str] = (),
 ) -> None:
+    """Args: left: lessons that somebody has to name."""
     from server.lessons_pages import change
 
     found = change(run_dir, scope, names, state, reason)
     said = found.pop("said")
-    typer.echo(json.dumps(found) if as_json else said or "nothing is proposed")
+    if as_json:
+        typer.echo(json.dumps(found | {"left": list(left)} if left else found))
+        return
+    waiting = (
+        f"left, for they are marked as suspicious: {', '.join(left)}; read them, and name what to approve"
+    )
+    typer.echo("\n".join(filter(None, (said, waiting if left else ""))) or "nothing is proposed")

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from agentrl.config import Config
 from agentrl.errors import UserError
 from agentrl.learner.hints import hint_option
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.evidence import FORMATS, read_evidence
 from agentrl.signals.lessons import SKILL, gather, of_skill, state_of
+from agentrl.signals.suspicion import suspicion
 from agentrl.signals.transcripts import lessons_from
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
+from agentrl.teacher.recall import is_rule
 from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
+from server.lesson_told import asked_where, means, next_step
 from server.run_files import settings_of
 from server.skills_pages import library_of, turns_taught
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
@@ -60,7 +64,8 @@ def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any
 def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     """One lesson whole. Raises UserError where there is none."""
     lesson = _find(lessons_of(run_dir, scope), name)
-    policy = settings_of(run_dir).policy
+    config = settings_of(run_dir)
+    policy = config.policy
     with LearningLog(run_dir) as log:
         asked = [
             {
@@ -75,9 +80,13 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
             if probe.name == PROBE + lesson.id
         ]
     return _row(lesson) | {
+        "means": means(lesson, _why_kept(config, lesson)),
+        "next": next_step(lesson),
         "reason": lesson.reason,
+        "source": lesson.source,
         "turns": list(lesson.turn_ids),
         "situation": " ".join(lesson.situation),
+        "asked_where": asked_where(lesson),
         "probe": lesson.probe,
         "asked": asked,
     }
@@ -103,6 +112,11 @@ def change(
         said.append(
             f"{lesson.id} is {of_skills_now if lesson.origin == 'skill' else state.value}: {lesson.text}"
         )
+        mark = suspicion(lesson)
+        if mark is not None and state is LessonState.APPROVED:
+            said.append(
+                f"  it is marked as suspicious: {mark}; `agentrl lessons reject {lesson.id}` takes it back"
+            )
         if lesson.id in learned:
             said.append(_stays(learned[lesson.id], run_dir))
     return {"changed": list(names), "state": state.value, "learned": learned, "said": "\n".join(said)}
@@ -170,9 +184,12 @@ def _require_scope(run_dir: Path, scope: str) -> None:
         raise UserError(f"nobody has the scope {scope!r}: this run has {', '.join(sorted(known))}")
 
 
-def proposed(run_dir: Path, scope: str) -> list[str]:
-    """The names of the lessons that wait for a decision."""
-    return [lesson.id for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.PROPOSED]
+def proposed(run_dir: Path, scope: str) -> tuple[list[str], list[str]]:
+    """The names of the lessons that wait for a decision: those that may be approved together, and those that are marked
+    as suspicious, which nobody approves without having named them."""
+    waiting = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.PROPOSED]
+    marked = [lesson.id for lesson in waiting if suspicion(lesson) is not None]
+    return [lesson.id for lesson in waiting if lesson.id not in marked], marked
 
 
 async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = False) -> dict[str, Any]:
@@ -199,6 +216,12 @@ async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = Fals
             "of rules: say --paragraphs to have each paragraph proposed as a lesson, or write a list ('- Use ...'). "
             f"Transcripts are read from .jsonl and .json files, as {FORMATS}"
         )
+    if not sum(read.values()):
+        raise UserError(
+            f"nothing to learn is in {path}: it holds neither transcripts, comments nor rules (headings, "
+            "tables and blocks of code are not read). Write rules as a list ('- Use ...', '- Never ...'), comments as "
+            f'{{"body": "..."}} in a .json file, transcripts as {FORMATS}'
+        )
     taken = await lessons_from(evidence, scope=scope, state=state, known=known, redactor=redactor)
     if taken.num_without_calls and not (taken.lessons or taken.num_known or taken.outcomes):
         raise UserError(
@@ -207,20 +230,30 @@ async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = Fals
         )
     with LearningLog(run_dir) as log:
         log.add_lessons(taken.lessons, policy=config.policy)
-    option = hint_option(load_recipe(config.learn.recipe, config.learn.overrides))
-    # What names no request stands for all of them.
-    taught = [option is not None and (option.recall > 0 or not lesson.situation) for lesson in taken.lessons]
-    why = f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
+    kept = [why for lesson in taken.lessons if (why := _why_kept(config, lesson)) is not None]
     return {
         "read": read,
         "imported": [_row(lesson) for lesson in taken.lessons],
         "num_known": taken.num_known,
         "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),
+        "num_suspicious": sum(suspicion(lesson) is not None for lesson in taken.lessons),
         "hints": dict(taken.outcomes),
+        "dropped": [asdict(dropped) for dropped in taken.dropped],
         "num_without_calls": taken.num_without_calls,
-        "num_kept_for_export": taught.count(False),
-        "why_kept": None if all(taught) else why,
+        "num_kept_for_export": len(kept),
+        "why_kept": kept[0] if kept else None,
     }
+
+
+def _why_kept(config: Config, lesson: Lesson) -> str | None:
+    """Why a lesson from elsewhere is shown to no teacher; None where it is, or is of the run's own turns."""
+    if lesson.origin != "import":
+        return None
+    option = hint_option(load_recipe(config.learn.recipe, config.learn.overrides))
+    # What names no request stands for all of them.
+    if option is not None and (option.recall > 0 or not lesson.situation):
+        return None
+    return f"recipe {config.learn.recipe!r} shows teachers no hints of other turns (context.recall = 0)"
 
 
 def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
@@ -274,7 +307,7 @@ def of_skills(run_dir: Path, scope: str, policy: str) -> list[Lesson]:
 
 def standing(lesson: Lesson) -> tuple[str, int | None]:
     """("holds" | "broken" | "not yet" | "no effect" | "-", the version that broke it). "-": nothing could be asked."""
-    if lesson.probe is None:
+    if lesson.probe is None and not is_rule(lesson):
         return "-", None
     newest = max((*lesson.held_by, *lesson.without_effect), default=-1)
     after = [number for number in lesson.broken_by if number > newest]
@@ -301,6 +334,7 @@ def _row(lesson: Lesson) -> dict[str, Any]:
         "text": lesson.text,
         "num_turns": len(lesson.turn_ids),
         "stands": stands if version is None else f"broken by {version}",
+        "suspicious": suspicion(lesson),
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agentrl.store.queries import TurnRef
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage, call_ids, decide, next_messages
-from agentrl.types import JSON, MatchedBy
+from agentrl.types import JSON, MatchedBy, Turn
 from server.request import ChatRequest
 
 MAX_OLDER = 8
@@ -66,13 +66,9 @@ class Lookup:
             is_exact=any(ref.id == match.turn_id for ref in same_history),
         )
 
-    async def news(self, found: Found, messages: Sequence[JSON]) -> tuple[JSON, ...]:
-        """The messages that followed the turn answered. Raises StoreError."""
-        if found.is_exact or found.turn_id is None:
-            return tuple(messages[found.num_messages :])
-        # A client that rewrote its history may have moved an old message behind the reply; that is no news.
-        turn = await self._log.turn(found.turn_id)
-        return next_messages(messages, found.num_messages, turn.messages if turn else ())
+    async def inexact(self, found: Found) -> Turn | None:
+        """The turn answered, where the history up to its reply is not its own request. Raises StoreError."""
+        return None if found.is_exact or found.turn_id is None else await self._log.turn(found.turn_id)
 
     async def _called(self, scope: str, messages: Sequence[JSON]) -> list[TurnRef]:
         """The turns whose calls these messages answer, each once."""
@@ -96,6 +92,18 @@ class Lookup:
             if len(sessions) == 1:
                 return sessions.pop()
         return None
+
+
+def news_of(found: Found, messages: Sequence[JSON], inexact: Turn | None) -> tuple[JSON, ...]:
+    """The messages that followed the turn answered.
+
+    Args:
+        inexact: that turn, where the history up to its reply is not its own request.
+    """
+    # A client that rewrote its history may have moved an old message behind the reply; that is no news.
+    if inexact is not None:
+        return next_messages(messages, found.num_messages, inexact.messages)
+    return tuple(messages[found.num_messages :])
 
 
 def unanswered(refs: Iterable[TurnRef], session: str | None) -> list[TurnRef]:

@@ -73,6 +73,10 @@ class Outcomes:
             if asked.purpose is Purpose.TRAIN:
                 await self._tried(self._log.record_signal(_signal(turn, state)), turn.id)
 
+    def meet(self, scope: str, asked: Asked, messages: Sequence[JSON]) -> None:
+        """The history of a request, before anything is written of it."""
+        self._redactor.meet(scope, asked.session, messages)
+
     def redacted(self, scope: str, asked: Asked, messages: Sequence[JSON]) -> tuple[JSON, ...]:
         """Messages as the log may hold them."""
         return self._redactor.messages(scope, asked.session, messages)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from agentrl.signals.lessons import gather
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.outcomes import Outcome, outcomes
+from agentrl.teacher.recall import is_rule
 from agentrl.types import Arm, Lesson, LessonState
 from server.anytime import ALPHA, Differences, differences, interval
 from server.lessons_pages import of_skills, standing
@@ -37,7 +38,8 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
     if (path / LOG_NAME).is_file() and (path / LEARNING_NAME).is_file():
         with LearningLog(path) as log:
             gather(log, config.policy, config.learn.approve)
-            found["lessons"] = of_lessons(all_lessons(log, path, config.policy))
+            lessons = all_lessons(log, path, config.policy)
+            found["lessons"] = of_lessons(lessons, log.num_probed(config.policy))
     if (path / LOG_NAME).is_file():
         conversations = outcomes(path, config.policy, now=time.time(), idle_s=config.server.idle_s)
         alone = without_help(conversations, config, read_secret(path))
@@ -53,10 +55,17 @@ def all_lessons(log: LearningLog, run_dir: Path, policy: str) -> list[Lesson]:
     return lessons + log.with_results(skills, policy)
 
 
-def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
-    """How many of the approved lessons hold, and which do not."""
+def of_lessons(lessons: Sequence[Lesson], asked: Collection[str]) -> dict[str, Any]:
+    """How many of the approved lessons hold, and which do not; each of them is counted once.
+
+    Args:
+        asked: those that a version has been asked for.
+    """
     approved = [lesson for lesson in lessons if lesson.state is LessonState.APPROVED]
     stands = {lesson.id: standing(lesson) for lesson in approved}
+    for lesson in approved:
+        if stands[lesson.id][0] == "not yet" and lesson.id not in asked:
+            stands[lesson.id] = "not asked", None
 
     def named(how: str) -> list[dict[str, Any]]:
         return [
@@ -72,6 +81,7 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
 
     num_without_probe, num_without_effect = len(named("-")), len(named("no effect"))
     return {
+        "num_lessons": len(approved),
         "num_held": len(named("holds")),
         "num_held_apart": sum(stands[lesson.id][0] == "holds" and lesson.is_apart for lesson in approved),
         "num_with_probe": len(approved) - num_without_probe - num_without_effect,
@@ -79,6 +89,11 @@ def of_lessons(lessons: Sequence[Lesson]) -> dict[str, Any]:
         "num_without_probe": num_without_probe,
         "broken": named("broken"),
         "not_yet": named("not yet"),
+        "not_asked": named("not asked"),
+        "num_resting": sum(
+            is_rule(lesson) and bool(lesson.held_by) and stands[lesson.id][0] != "broken"
+            for lesson in approved
+        ),
         "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
     }
 
@@ -195,30 +210,45 @@ def _since(item: dict[str, Any]) -> str:
 def _of_lessons(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["lessons: none yet"]
-    said = f"holds {found['num_held']} of {found['num_with_probe']} lessons"
-    if found["num_held"]:
-        said += f", {found['num_held_apart'] or 'none'} of them on situations it was never trained on"
     versions = sorted({item["version"] for item in found["broken"]})
-    if versions:
-        said += f"; broken by version {', '.join(map(str, versions))}"
-    lines = [said]
+    apart = f" ({found['num_held_apart'] or 'none'} of them on situations it was never trained on)"
+    parts = [
+        f"{found['num_held']} hold{apart if found['num_held'] else ''}",
+        *_part(len(found["broken"]), f"broken by version {', '.join(map(str, versions))}"),
+        *_part(len(found["not_yet"]), "not yet"),
+        *_part(len(found["not_asked"]), "not asked yet"),
+        *_part(found["num_without_effect"], "without effect"),
+        *_part(found["num_without_probe"], "that nothing can ask for"),
+    ]
+    many = f"{found['num_lessons']} lesson{'s' * (found['num_lessons'] != 1)}"
+    lines = [f"{many}: {', '.join(parts)}" if found["num_lessons"] else many]
     lines += [
         f"  broken by {item['version']}{_since(item)}: {item['id']} {_brief(item['text'])}"
         for item in found["broken"]
     ]
     lines += [f"  not yet: {item['id']} {_brief(item['text'])}" for item in found["not_yet"]]
+    if found["not_asked"]:
+        lines.append(
+            "  not asked yet: a version is asked for a few lessons, those asked least first, and for rules every few "
+            "versions once there are requests to ask them by"
+        )
     if found["num_without_effect"]:
         lines.append(
-            f"  {found['num_without_effect']} more have no effect: where they are asked for, version 0 does without "
-            "them what it does once it has read them"
+            "  without effect: where they are asked for, version 0 does without them what it does once it has read them"
         )
     if found["num_without_probe"]:
-        lines.append(f"  {found['num_without_probe']} more came with no request to ask them by")
+        lines.append("  that nothing can ask for: they came with no request")
+    if found["num_resting"]:
+        lines.append(f"  {found['num_resting']} are rules that rest: taught again once a version breaks them")
     if found["states"]["proposed"]:
         lines.append(
             f"  {found['states']['proposed']} wait for your word: `agentrl lessons list --state proposed`"
         )
     return lines
+
+
+def _part(number: int, what: str) -> list[str]:
+    return [f"{number} {what}"] if number else []
 
 
 def _of_learning(found: dict[str, Any] | None) -> list[str]:

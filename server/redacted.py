@@ -44,6 +44,19 @@ class SessionRedactor:
     def messages(self, scope: str, session: str, messages: Sequence[JSON]) -> tuple[tuple[JSON, ...], Spans]:
         """Messages with placeholders of equal length, and where they are."""
         known = self._secrets(scope, session)
+        redacted, spans = self._messages(messages, known)
+        if spans and self._learn(scope, session, self._rules.secrets(list(messages), known=known)):
+            # What one message gives away stands bare in another.
+            redacted, spans = self._messages(messages, self._secrets(scope, session))
+        return redacted, spans
+
+    def meet(self, scope: str, session: str, messages: Sequence[JSON]) -> None:
+        """Learns what a history gives away before anything of it is written. Of a session that was heard of lately it
+        is known; after a restart, or a long rest, nothing is."""
+        if (scope, session) not in self._known:
+            self.messages(scope, session, messages)
+
+    def _messages(self, messages: Sequence[JSON], known: frozenset[str]) -> tuple[tuple[JSON, ...], Spans]:
         redacted: list[JSON] = []
         spans: list[RedactedSpan] = []
         for index, message in enumerate(messages):
@@ -59,8 +72,6 @@ class SessionRedactor:
                 self._clean[digest] = None
         while len(self._clean) > MAX_CLEAN:
             self._clean.popitem(last=False)
-        if spans:
-            self._learn(scope, session, self._rules.secrets(list(messages), known=known))
         return tuple(redacted), tuple(spans)
 
     def text(self, scope: str, session: str, text: str) -> str:
@@ -109,13 +120,16 @@ class SessionRedactor:
         self._known.move_to_end((scope, session))
         return frozenset(known.values)
 
-    def _learn(self, scope: str, session: str, found: Iterable[str]) -> None:
+    def _learn(self, scope: str, session: str, found: Iterable[str]) -> bool:
+        """Whether one of them is new."""
         known = self._known.setdefault((scope, session), Known())
+        num_known = len(known.values)
         known.values.update(found)
         known.used_at = time.monotonic()
         self._known.move_to_end((scope, session))
         if len(self._known) > MAX_SESSIONS:
             self._known.popitem(last=False)
+        return len(known.values) > num_known
 
     def _tree(self, turn: Turn, value: Any, path: str) -> tuple[Any, Spans]:
         known = self._secrets(turn.scope, turn.session)

@@ -8,7 +8,6 @@ A client that changes most of what it sends back is a program (book.py) and is b
 
 from __future__ import annotations
 
-from agentrl.store.signal_log import SignalLog
 from agentrl.text.changed_calls import changed_calls, message_of_calls
 from agentrl.text.rewrites import rewritten
 from agentrl.types import End, MatchedBy, ToolCall, Turn
@@ -21,17 +20,13 @@ from server.request import ChatRequest
 class Rewrites:
     """Every method may raise StoreError."""
 
-    def __init__(self, log: SignalLog, outcomes: Outcomes, book: Book) -> None:
-        self._log = log
+    def __init__(self, outcomes: Outcomes, book: Book) -> None:
         self._outcomes = outcomes
         self._book = book
 
-    async def hear(self, chat: ChatRequest, found: Found, asked: Asked) -> None:
-        """What stands in the place of a reply, and what followed, into the log; the reply rewritten by a user is an
-        answer that he prefers, one that the client changed by itself is the reply."""
-        turn = None if asked.parent is None else await self._log.turn(asked.parent)
-        if turn is None:
-            return
+    async def hear(self, chat: ChatRequest, found: Found, asked: Asked, turn: Turn) -> None:
+        """What stands in the place of a turn's reply, and what followed, into the log; the reply rewritten by a user is
+        an answer that he prefers, one that the client changed by itself is the reply."""
         scope, place = chat.caller.scope, found.num_messages - 1
         [message] = self._outcomes.redacted(scope, asked, chat.messages[place : place + 1])
         calls = changed_calls(turn, [message])
@@ -46,22 +41,22 @@ class Rewrites:
             news = chat.messages[found.num_messages :]
             await self._outcomes.answer(scope, asked, turn.id, news, MatchedBy.HISTORY)
 
-    async def calls(
-        self, chat: ChatRequest, found: Found, asked: Asked
-    ) -> tuple[Turn, tuple[ToolCall, ...]] | None:
-        """The turn answered by its calls' ids, and its calls as somebody had them run, () where nobody can tell how;
-        None where they were run as they were sampled."""
-        if found.matched_by is not MatchedBy.TOOL_CALL_ID or found.is_exact or found.turn_id is None:
-            return None
-        turn = await self._log.turn(found.turn_id)
-        if turn is None:
+    def calls(
+        self, chat: ChatRequest, found: Found, asked: Asked, inexact: Turn | None
+    ) -> tuple[ToolCall, ...] | None:
+        """The calls of the turn answered by their ids as somebody had them run, () where nobody can tell how; None
+        where they were run as they were sampled.
+
+        Args:
+            inexact: the turn, where the history up to its reply is not its own request.
+        """
+        if found.matched_by is not MatchedBy.TOOL_CALL_ID or inexact is None:
             return None
         first = last = found.num_messages
         while first and chat.messages[first - 1]["role"] == "assistant":
             first -= 1
         replies = self._outcomes.redacted(chat.caller.scope, asked, chat.messages[first:last])
-        calls = changed_calls(turn, replies)
-        return None if calls is None else (turn, calls)
+        return changed_calls(inexact, replies)
 
     async def hear_calls(
         self, chat: ChatRequest, asked: Asked, turn: Turn, calls: tuple[ToolCall, ...]

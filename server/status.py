@@ -16,6 +16,7 @@ from agentrl.errors import AgentRLError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import JSON, PolicyVersion
+from server.clocks import clock
 from server.guard_pages import alarm_said, guards_of, pause_of
 from server.judges import Bench
 from server.learner_child import LearnerChild
@@ -156,7 +157,7 @@ def short(report: JSON) -> JSON:
 
 def _line(version: JSON) -> str:
     served = version["served_at"]
-    at = "" if served is None else time.strftime(", served from %Y-%m-%d %H:%M:%S on", time.localtime(served))
+    at = "" if served is None else f", served from {clock(served)} on"
     return f"{version['state']}, {version['num_steps']} steps{at}"
 
 

@@ -24,7 +24,7 @@ import torch
 
 from agentrl.config import GuardsConfig
 from agentrl.learner.base_answers import BaseAnswers
-from agentrl.learner.outline import Outline, looked_at
+from agentrl.learner.outline import Outline, divergences, looked_at
 from agentrl.learner.pack import Row
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
@@ -119,8 +119,9 @@ class Budget:
         """The divergence from version 0 of each held-out turn that it sampled."""
         new = {turn_id: row for turn_id, row in self._anchors.items() if turn_id not in self._base}
         self._base |= _looked_at(base, trainer, new, {})[0]
-        _, found = _looked_at(Weights(trainer.policy, None), trainer, self._anchors, self._base)
-        return list(found.values())
+        policy, most = Weights(trainer.policy, None), trainer.recipe.batch.micro_tokens
+        found = divergences(policy, self._anchors, self._base, max_tokens=most)
+        return [float(values.mean()) for values in found.values()]
 
     def _fall(self, scores: Mapping[str, float]) -> tuple[str | None, dict[str, float]]:
         most = self._guards.max_fall

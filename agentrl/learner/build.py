@@ -79,6 +79,8 @@ class Built:
     """By turn how useful its hints are, where that was measured."""
     lent: dict[str, str]
     """By turn the one whose answer is learned on its prompt."""
+    rested: tuple[str, ...]
+    """Rules that stood for these turns and were shown to no teacher, because the weights keep them by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ class Builder:
             recalled=recalled,
             useful=useful,
             lent=lent,
+            rested=tuple(sorted({rule for claim in claims for rule in self._views.resting_rules(claim)})),
         )
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
@@ -242,7 +245,7 @@ class Builder:
         """The same ids by prompt, of turns in whose scope rules rest."""
         if self.memory is None:
             return {}
-        resting = [claim for claim in claims if self.memory.has_resting(claim.turn.scope)]
+        resting = [claim for claim in claims if self.memory.resting(claim.turn.scope)]
         views = {claim.turn.prompt_ids: self.view(claim) for claim in resting}
         return {prompt: view.token_ids for prompt, view in views.items() if view is not None}
 
@@ -261,9 +264,7 @@ class Builder:
         if not case.has_context and self._views.all_leak(claim):
             return HELD_ANSWER
         why = routes.why_not(self.recipe, case)
-        return (
-            Reason.ALREADY_RIGHT if why == Reason.NO_CONTEXT and self._views.has_resting_rule(claim) else why
-        )
+        return Reason.ALREADY_RIGHT if why == Reason.NO_CONTEXT and self._views.resting_rules(claim) else why
 
     def _reward(self, claim: Claim) -> float | None:
         """Groups compare how episodes ended; a turn of live traffic has its own reward where it was given one."""

@@ -385,7 +385,9 @@ class LearnLoop:
                 turn_ids,
                 recipe=self._recipe.name,
                 seed=self._learn.seed,
-                metrics={**metrics, "hints_from": built.recalled} | dict(drawn.origin),
+                metrics=metrics
+                | {"hints_from": built.recalled, "rules_rested": built.rested}
+                | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,
                 lent=lent_to(result.trained, built.lent),

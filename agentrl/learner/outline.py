@@ -61,6 +61,26 @@ def looked_at(
 
 
 @torch.no_grad()
+def divergences(
+    weights: Weights, rows: Mapping[K, Row], known: Mapping[K, Outline], *, max_tokens: int
+) -> dict[K, Tensor]:
+    """[T] the divergence of each row from its known outline; no new ones are made.
+
+    Args:
+        known: has one of every row.
+    """
+    if not rows:
+        return {}
+    found = {}
+    head = weights.head()
+    for name, here in zip(rows, _hidden(weights, rows, max_tokens), strict=True):
+        streams = (here, known[name].ids, known[name].logprobs)
+        chunks = per_position(partial(_divergent, head), streams, chunk_size=chunk_rows(len(head)))
+        found[name] = chunks["divergence"]
+    return found
+
+
+@torch.no_grad()
 def mixed(
     weights: Weights, rows: Mapping[K, Row], others: Mapping[K, Row], *, max_tokens: int
 ) -> dict[K, Outline]:
@@ -111,6 +131,12 @@ def _outlined(head: Tensor, hidden: Tensor, ids: Tensor | None, logprobs: Tensor
     if ids is not None and logprobs is not None:
         found["divergence"] = divergence(new, Outline(ids=ids, logprobs=logprobs))
     return found
+
+
+def _divergent(head: Tensor, hidden: Tensor, ids: Tensor, logprobs: Tensor) -> Outputs:
+    """[n] the divergence of [n, H] positions from an old outline."""
+    new = (hidden @ head.T).float().log_softmax(-1)
+    return {"divergence": divergence(new, Outline(ids=ids, logprobs=logprobs))}
 
 
 def _mixture(head: Tensor, hidden: Tensor, other: Tensor) -> Outputs:

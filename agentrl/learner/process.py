@@ -204,7 +204,7 @@ def _learn(
             ),
             probes=LessonProbes(log, renderer, trainer, policy=config.policy, skills=skill_lessons),
             guards=guards,
-            answers=BaseAnswers(renderer.stop_ids),
+            answers=BaseAnswers(renderer.stop_ids, run_dir),
         )
         loop.start()
         begun.set()

@@ -134,7 +134,8 @@ class Views:
             return False
         return all(leaks(text, claim.signals) for text in given)
 
-    def has_resting_rule(self, claim: Claim) -> bool:
-        """Whether a turn that has no context would have had a rule's, did the weights not keep it by themselves."""
-        option = hint_option(self.recipe)
-        return option is not None and self.memory is not None and self.memory.has_resting(claim.turn.scope)
+    def resting_rules(self, claim: Claim) -> tuple[str, ...]:
+        """Rules that a turn's teacher would be shown, did the weights not keep them by themselves."""
+        if hint_option(self.recipe) is None or self.memory is None:
+            return ()
+        return self.memory.resting(claim.turn.scope)

@@ -1,5 +1,5 @@
 """Hints that say nothing but what the failed call itself wrote: a garbled command is echoed, and a word of it reads
-like an instruction ("zor.Please: command not found")."""
+like an instruction ("zor.Please: command not found"), or what failed is offered again ("cat: not found; use cat")."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from agentrl.types import ToolCall
 
 _QUOTES = "['\"`‘’“”]"
 _MARKS = "'\"`()[]{};,"
+_OFFERED = r"(?<!not\ )(?<!n't\ )(?<!never\ )\b(?i:use|try|run|call|type|mean|prefer)\s+(?:the\s+)?"
+_ALONE = r"(?:\s+(?:command|tool|instead|again|here))*(?=\s*(?:[.!?;]|$))"
+"""Behind a name that is offered with nothing more."""
 _RUN = re.compile(r"(?<![\w.-])(?=(\S+))")
 
 
@@ -26,14 +29,17 @@ def without_echo(judgement: Judgement, calls: Sequence[ToolCall]) -> Judgement:
 
 def echoes(hint: str, calls: Sequence[ToolCall]) -> bool:
     """Whether a hint directs nobody any more once what the calls wrote is left out: their words where a tool repeats
-    them (before a colon, in quotation marks), and those that are no plain words wherever they stand."""
+    them (before a colon, in quotation marks), those that are no plain words wherever they stand, and offers of nothing
+    but the program that was called."""
     rest = hint
+    called = {word for call in calls for word in action(call).split()[:1]}
     words = {word.strip(_MARKS) for call in calls for word in action(call).split()}
     for word in sorted(words & _pieces(hint), key=len, reverse=True):
         same = re.escape(word)
         repeated = rf"(?<![\w.-]){same}(?=\s*:)|(?<={_QUOTES}){same}(?={_QUOTES})"
         anywhere = "" if word.isalpha() else rf"|(?<![\w.-]){same}(?![\w-])"
-        rest = re.sub(repeated + anywhere, "_", rest)
+        again = rf"|{_OFFERED}{_QUOTES}?{same}{_QUOTES}?{_ALONE}" if word in called else ""
+        rest = re.sub(repeated + anywhere + again, "_", rest)
     return rest != hint and directive(rest) is None
 
 

@@ -33,6 +33,8 @@ class Comment:
     """What had been asked for, where the file says it."""
     form: Literal["comment", "rule", "paragraph"] = "comment"
     """A comment of a JSON file, an item of a list, or running text, which may be about anything."""
+    where: str = ""
+    """Line and file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Transcript:
     messages: tuple[JSON, ...]
     """As OpenAI's chat API has them."""
     tools: tuple[JSON, ...] = ()
+    where: str = ""
+    """Line and file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as text in UTF-8: {error}") from error
     if file.suffix in (".md", ".txt"):
-        yield from _paragraphs(text)
+        yield from _paragraphs(file, text)
         return
     values = list(_values(file, text))
     entries = [entry(value) for _, value in values]
@@ -95,7 +99,7 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
             yield from _read(where, value)
     for items in threads.values():
         if items:
-            yield Transcript(messages=tuple(as_chat(items, joined=any(entries))))
+            yield Transcript(messages=tuple(as_chat(items, joined=any(entries))), where=str(file))
 
 
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -121,10 +125,10 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _read(where: str, value: Any) -> Iterator[Transcript | Comment]:
     if isinstance(value, list) and _is_conversation(value):
-        yield Transcript(messages=tuple(as_chat(value)))
+        yield Transcript(messages=tuple(as_chat(value)), where=where)
         return
     if isinstance(value, str):
-        yield Comment(text=value)
+        yield Comment(text=value, where=where)
         return
     if isinstance(value, dict):
         said = value.get("body") or value.get("comment") or value.get("text")
@@ -133,10 +137,11 @@ def _read(where: str, value: Any) -> Iterator[Transcript | Comment]:
             system = value.get("system") or value.get("instructions")
             first = [{"role": "system", "content": system}] if isinstance(system, str | list) else []
             tools = chat_tools(value.get("tools"))
-            yield Transcript(messages=tuple(as_chat([*first, *items])), tools=tuple(tools))
+            chat = tuple(as_chat([*first, *items]))
+            yield Transcript(messages=chat, tools=tuple(tools), where=where)
             return
         if isinstance(said, str):
-            yield Comment(text=said, request=str(value.get("request") or ""))
+            yield Comment(text=said, request=str(value.get("request") or ""), where=where)
             return
     raise UserError(
         f"{where} is neither a transcript nor a comment: write {FORMATS}; "
@@ -148,20 +153,25 @@ def _is_conversation(value: list[Any]) -> bool:
     return bool(value) and all(map(is_item, value))
 
 
-def _paragraphs(text: str) -> Iterator[Comment]:
-    """List items and paragraphs of Markdown, without front matter, headings and blocks of code."""
-    lines = text.splitlines()
-    if lines and lines[0].strip() == "---" and "---" in [line.strip() for line in lines[1:]]:
-        lines = lines[[line.strip() for line in lines[1:]].index("---") + 2 :]
+def _paragraphs(file: Path, text: str) -> Iterator[Comment]:
+    """List items and paragraphs of Markdown, without front matter, headings, tables and blocks of code."""
+    lines = list(enumerate(text.splitlines(), 1))
+    ends = [number for number, line in lines if line.strip() == "---"]
+    if len(ends) > 1 and ends[0] == 1:
+        lines = lines[ends[1] :]
     paragraph: list[str] = []
+    first = 0
     in_code = is_item = False
-    for line in (*lines, ""):
+    for number, line in (*lines, (0, "")):
         fence = line.lstrip().startswith("```")
         in_code = in_code != fence
         begins = bool(_BULLET.match(line))
-        if (not line.strip() or line.startswith("#") or begins or fence) and paragraph:
-            yield Comment(text=" ".join(paragraph), form="rule" if is_item else "paragraph")
+        beside = line.lstrip().startswith("|") or line.startswith("#")
+        if (not line.strip() or beside or begins or fence) and paragraph:
+            where = f"line {first} of {file}"
+            yield Comment(text=" ".join(paragraph), form="rule" if is_item else "paragraph", where=where)
             paragraph = []
-        if line.strip() and not line.startswith("#") and not fence and not in_code:
+        if line.strip() and not beside and not fence and not in_code:
             is_item = begins or (is_item and bool(paragraph))
+            first = first if paragraph else number
             paragraph.append(_BULLET.sub("", line).strip())

@@ -1,7 +1,7 @@
 """Lessons from text evidence: transcripts of agents that are served elsewhere, review comments, lists of rules.
 
     transcript ─> turns and next states ─rules─> hints ─gates─> lessons      as from live turns, by the same loop
-    comment    ─> its directing words            ─gates─> lessons
+    comment    ─> what it says to do (`advice`)  ─gates─> lessons
 
 Nothing of it was sampled by a policy of ours: it becomes lessons and never turns, so that no loss ever sees its ids. A
 lesson from a transcript is shown to the teacher of like requests; one from a comment that names no request stands, once
@@ -18,14 +18,15 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
+from agentrl.signals.advice import advice, why_none
 from agentrl.signals.candidates import Candidate
 from agentrl.signals.dialects import num_calls
-from agentrl.signals.evidence import Evidence
+from agentrl.signals.evidence import Comment, Evidence
 from agentrl.signals.gates import Case, admit, as_hint
-from agentrl.signals.hints import wish
 from agentrl.signals.lessons import lesson_of, merged_into
 from agentrl.signals.loop import ACCEPTED, OFFERED, SignalLoop
 from agentrl.signals.rules import RuleJudge
+from agentrl.signals.suspicion import suspicious
 from agentrl.store.lesson_rows import NewHint
 from agentrl.text.content import message_text
 from agentrl.text.redaction import Redactor
@@ -60,6 +61,19 @@ NO_ADVICE: Final = "no_advice"
 """Counted beside the gates: a comment that says nothing of what should be done."""
 BLANKED: Final = "secret"
 """Likewise: a comment that holds a secret, which with a placeholder in its place teaches nothing."""
+REST: Final = "too long for one lesson: all but the sentences that say what to do"
+MAX_WORDS_CHARS: Final = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """What became no lesson."""
+
+    where: str
+    """Line and file."""
+    reason: str
+    text: str
+    """The first words of it; none of a comment that holds a secret."""
 
 
 @dataclass(slots=True)
@@ -68,6 +82,8 @@ class Taken:
 
     lessons: list[Lesson] = field(default_factory=list)
     """Each text once, none that was known."""
+    dropped: list[Dropped] = field(default_factory=list)
+    """In the order of the files; what was known is not among it."""
     num_known: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """Hints by "accepted", or by the gate that refused them."""
@@ -97,32 +113,30 @@ async def lessons_from(
         secrets = redactor.secrets([heard, offered])
         messages, _ = redactor.messages(heard, known=secrets)
         tools, _ = redactor.tree(offered, known=secrets)
-        steps = list(_steps(messages, tools, scope, f"import-{number}"))
-        for hint, (turn, next_state) in await _hints(steps, taken.outcomes):
+        log = _Steps(list(_steps(messages, tools, scope, f"import-{number}")))
+        for hint, (turn, next_state) in await _hints(log, taken.outcomes):
             lesson = lesson_of(NewHint(signal=0, hint=hint, turn=turn, next_state=next_state), state)
-            # Without a request it would stand for all of them: somebody is to read that first.
-            first = lesson if lesson.situation else replace(lesson, state=LessonState.PROPOSED)
-            _add(taken, first, turn, known)
+            # Without a request it would stand for all of them: somebody is to read that first, and what is marked.
+            is_plain = bool(lesson.situation) and suspicious(hint) is None
+            first = lesson if is_plain else replace(lesson, state=LessonState.PROPOSED)
+            _add(taken, first, turn, known, transcript.where)
+        taken.dropped += [_dropped(transcript.where, *refused) for refused in log.refused]
     for comment in evidence.comments:
         secrets = redactor.secrets([comment.request, comment.text])
         text, spans = redactor.text(comment.text, known=secrets)
         if spans:
             taken.outcomes[BLANKED] += 1
+            taken.dropped.append(_dropped(comment.where, "holds a secret", ""))
             continue
-        advice = _advice(text, taken.outcomes)
-        if advice is not None:
-            said = {"role": "user", "content": redactor.text(comment.request, known=secrets)[0]}
-            turn = _turn("comment", (said,) if comment.request else (), (), scope, None, Reply(text=""))
-            _add(
-                taken,
-                lesson_of(NewHint(signal=0, hint=advice, turn=turn, next_state=None), LessonState.PROPOSED),
-                turn,
-                known,
-            )
+        said = {"role": "user", "content": redactor.text(comment.request, known=secrets)[0]}
+        turn = _turn("comment", (said,) if comment.request else (), (), scope, None, Reply(text=""))
+        for hint in _advice(comment, " ".join(text.split()), taken):
+            lesson = lesson_of(NewHint(signal=0, hint=hint, turn=turn, next_state=None), LessonState.PROPOSED)
+            _add(taken, lesson, turn, known, comment.where)
     return taken
 
 
-def _add(taken: Taken, lesson: Lesson, turn: Turn, known: Sequence[Lesson]) -> None:
+def _add(taken: Taken, lesson: Lesson, turn: Turn, known: Sequence[Lesson], where: str) -> None:
     if merged_into(lesson, (*known, *taken.lessons)) is not None:
         taken.num_known += 1
         return
@@ -130,19 +144,31 @@ def _add(taken: Taken, lesson: Lesson, turn: Turn, known: Sequence[Lesson]) -> N
     if lesson.probe is not None and turn.messages:
         situation = {"messages": list(turn.messages), "tools": list(turn.tools)}
         probe = situation | {"held_out": True, "names": lesson.probe["names"]}
-    taken.lessons.append(replace(lesson, origin="import", turn_ids=(), probe=probe))
+    taken.lessons.append(replace(lesson, origin="import", source=where, turn_ids=(), probe=probe))
 
 
-def _advice(text: str, outcomes: Counter[str]) -> str | None:
-    """The hint in a comment, past the gates."""
-    said = wish(" ".join(text.split()))
-    if said is None:
-        outcomes[NO_ADVICE] += 1
-        return None
-    # It waits for somebody to approve it; what hides something from that reader is refused all the same.
-    passage = admit([Candidate(text=said, origin="correction", trusted=True)], Case())
-    outcomes[passage.refused[0].gate if passage.refused else ACCEPTED] += 1
-    return as_hint(passage.accepted[0]) if passage.accepted else None
+def _advice(comment: Comment, text: str, taken: Taken) -> list[str]:
+    """The hints in a comment, past the gates."""
+    said = advice(text, is_rule=comment.form == "rule")
+    if not said:
+        taken.outcomes[NO_ADVICE] += 1
+        taken.dropped.append(_dropped(comment.where, why_none(text), text))
+    elif said != [text]:
+        taken.dropped.append(_dropped(comment.where, REST, text))
+    # They wait for somebody to approve them; what hides something from that reader is refused all the same.
+    passage = admit([Candidate(text=one, origin="correction", trusted=True) for one in said], Case())
+    for refused in passage.refused:
+        taken.outcomes[refused.gate] += 1
+        taken.dropped.append(_dropped(comment.where, refused.reason, refused.candidate.text))
+    if passage.accepted:
+        taken.outcomes[ACCEPTED] += len(passage.accepted)
+    return [as_hint(candidate) for candidate in passage.accepted]
+
+
+def _dropped(where: str, reason: str, text: str) -> Dropped:
+    line = " ".join(text.split())
+    words = line if len(line) <= MAX_WORDS_CHARS else line[: MAX_WORDS_CHARS - 1] + "…"
+    return Dropped(where=where, reason=reason, text=words)
 
 
 class _Steps:
@@ -151,6 +177,8 @@ class _Steps:
     def __init__(self, steps: Sequence[tuple[Turn, NextState]]) -> None:
         self._steps = {turn.id: (turn, state) for turn, state in steps}
         self.signals: list[Signal] = []
+        self.refused: list[tuple[str, str]] = []
+        """Why a hint was, and what the turn was answered."""
 
     async def answered(self, timeout_s: float, /) -> None:
         raise AssertionError("the steps are there from the beginning")
@@ -162,8 +190,11 @@ class _Steps:
     async def mark_judged(
         self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
     ) -> None:
+        del outcome
         self.signals += signals
-        del turn_id, outcome, detail
+        if "hint refused" in detail:
+            answered = self._steps[turn_id][1].messages
+            self.refused.append((detail, message_text(answered[-1])))
 
     async def turn(self, turn_id: str, /) -> Turn | None:
         return self._steps[turn_id][0]
@@ -172,11 +203,7 @@ class _Steps:
         return self._steps[turn_id]
 
 
-async def _hints(
-    steps: Sequence[tuple[Turn, NextState]], outcomes: Counter[str]
-) -> list[tuple[str, tuple[Turn, NextState]]]:
-    log = _Steps(steps)
-
+async def _hints(log: _Steps, outcomes: Counter[str]) -> list[tuple[str, tuple[Turn, NextState]]]:
     def count(outcome: str) -> None:
         outcomes[outcome] += outcome != OFFERED  # nobody measures what is no turn
 

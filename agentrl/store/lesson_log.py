@@ -239,9 +239,10 @@ class LessonLog(VersionLog):
         aside."""
         with self._reading() as connection:
             newest = int(scalar(connection, "SELECT max(seq) FROM turns") or 0)
+            # + keeps SQLite from taking all turns of the policy by an index of it
             rows = connection.execute(
                 """SELECT f.id FROM fates f JOIN turns t ON t.seq = f.seq
-                   WHERE f.seq > ? AND f.policy = ? AND t.kind = 'main' AND t.error IS NULL
+                   WHERE f.seq > ? AND +f.policy = ? AND t.kind = 'main' AND t.error IS NULL
                    AND t.block_spans IS NULL AND t.redacted_spans IS NULL
                    AND f.fate <> 'trained:' AND f.fate NOT LIKE 'pending:%'
                    AND f.id NOT IN (SELECT turn_id FROM step_turns) ORDER BY f.seq DESC""",

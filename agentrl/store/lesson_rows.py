@@ -182,10 +182,10 @@ def insert_lesson(connection: sqlite3.Connection, policy: str, lesson: Lesson, n
         *(codec.storable(lesson.form), codec.storable(codec.to_json(lesson.situation))),
         None if lesson.probe is None else codec.storable(codec.to_json(lesson.probe)),
         *(lesson.state.value, codec.storable(lesson.reason), *(lesson.created_at or now,) * 2),
+        codec.storable(lesson.source),
     )
-    connection.execute(
-        "INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", values
-    )
+    places = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO lessons VALUES ({places}) ON CONFLICT (id) DO NOTHING", values)  # noqa: S608
 
 
 def read_lessons(
@@ -217,14 +217,16 @@ def bare_lessons(
 def with_results(connection: sqlite3.Connection, policy: str, lessons: Sequence[Lesson]) -> list[Lesson]:
     """The lessons with the served versions that hold them and those that broke them."""
     results: dict[str, list[sqlite3.Row]] = {}
+    names = dict.fromkeys(PROBE + lesson.id for lesson in lessons)
     # Of several results of one version the newest stands; rejected versions never were what users met.
     for row in connection.execute(
-        """SELECT p.name, p.number, p.passed, p.score, p.held_out FROM probes p
+        """SELECT p.name, p.number, p.passed, p.score, p.held_out FROM json_each(?) a
+           CROSS JOIN probes p ON p.policy = ? AND p.name = a.value
            JOIN versions v ON v.policy = p.policy AND v.number = p.number
-           WHERE p.policy = ? AND p.name IN (SELECT value FROM json_each(?)) AND v.state IN ('serving', 'retired')
+           WHERE v.state IN ('serving', 'retired')
            AND NOT EXISTS (SELECT 1 FROM probes q WHERE q.policy = p.policy AND q.number = p.number
                AND q.name = p.name AND q.id > p.id) ORDER BY p.number""",
-        (policy, json.dumps([PROBE + lesson.id for lesson in lessons])),
+        (json.dumps(list(names)), policy),
     ):
         results.setdefault(row["name"], []).append(row)
     return [_with(lesson, results.get(PROBE + lesson.id, ())) for lesson in lessons]
@@ -258,6 +260,7 @@ def _lesson(row: sqlite3.Row) -> Lesson:
         turn_ids=(),
         scope=row["scope"],
         origin=row["origin"],
+        source=row["source"],
         form=row["form"],
         situation=tuple(json.loads(row["situation"])),
         probe=None if row["probe"] is None else json.loads(row["probe"]),

@@ -259,6 +259,16 @@ def m007_offered_hints(connection: sqlite3.Connection) -> None:
     run(connection, "ALTER TABLE signals ADD COLUMN offered TEXT")
 
 
+def m008_answered_turns(connection: sqlite3.Connection) -> None:
+    """The whole turns of a scope in the order of their commits: whoever asks for the newest does not sort all."""
+    run(
+        connection,
+        """CREATE INDEX answered_turns ON turns (scope, policy)
+            WHERE purpose = 'train' AND kind = 'main' AND error IS NULL AND num_sampled > 0
+            AND redacted_spans IS NULL""",
+    )
+
+
 LOG: tuple[Migration, ...] = (
     m001_turns,
     m002_what_followed,
@@ -267,6 +277,7 @@ LOG: tuple[Migration, ...] = (
     m005_hints_in_order,
     m006_shown_lessons,
     m007_offered_hints,
+    m008_answered_turns,
 )
 
 
@@ -443,6 +454,16 @@ def m007_probes_without_names(connection: sqlite3.Connection) -> None:
     )
 
 
+def m008_sources(connection: sqlite3.Connection) -> None:
+    """lessons: `source`, where an imported one stood."""
+    run(connection, "ALTER TABLE lessons ADD COLUMN source TEXT NOT NULL DEFAULT ''")
+
+
+def m009_probes_by_name(connection: sqlite3.Connection) -> None:
+    """What was found of one lesson: whoever asks for a few does not read what was found of all."""
+    run(connection, "CREATE INDEX probes_by_name ON probes (policy, name, number)")
+
+
 LEARNING: tuple[Migration, ...] = (
     m001_learning,
     m002_versions,
@@ -451,4 +472,6 @@ LEARNING: tuple[Migration, ...] = (
     m005_unsettled,
     m006_taught,
     m007_probes_without_names,
+    m008_sources,
+    m009_probes_by_name,
 )

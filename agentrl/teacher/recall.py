@@ -161,8 +161,9 @@ class HintMemory:
         finally:
             self._is_awake = False
 
-    def has_resting(self, scope: str) -> bool:
-        return bool(self._resting.get(scope))
+    def resting(self, scope: str) -> tuple[str, ...]:
+        """Ids of a scope's rules that rest."""
+        return tuple(self._resting.get(scope, ()))
 
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.

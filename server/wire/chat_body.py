@@ -1,12 +1,14 @@
 """The body of POST /v1/chat/completions: what is accepted, what is ignored and what is refused.
 
-Unknown fields are ignored, at every level: clients echo fields of other servers. A known field that would change
+Unknown fields are ignored, at every level: clients echo fields of other servers (`server.wire.near_miss` tells of those
+that were probably meant to be known ones). A known field that would change
 the answer and that we cannot honour is refused with the remedy.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -86,6 +88,7 @@ class ResponseFormat(Wire):
 
 
 class ChatBody(Wire):
+    model_config = ConfigDict(extra="allow", frozen=True)  # ignored all the same, and known by their names
     model: str
     messages: list[Message] = Field(min_length=1)
     tools: list[Tool] | None = None
@@ -115,6 +118,11 @@ class ChatBody(Wire):
     def demands_call(self) -> bool:
         """Whether tool_choice asks that a tool be called."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
+    @property
+    def ignored(self) -> Iterable[str]:
+        """The fields that are not known, by name."""
+        return self.model_extra or ()
 
     def refuse_unservable(self) -> None:
         """Raises Refused for what this server would otherwise have to ignore silently."""

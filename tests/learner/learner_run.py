@@ -293,7 +293,7 @@ class Learner:
                 run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
             ),
             guards=self.guards,
-            answers=BaseAnswers(run.renderer.stop_ids),
+            answers=BaseAnswers(run.renderer.stop_ids, run.path),
             probes=self.probes if asks_lessons else None,
         )
 

@@ -9,10 +9,12 @@ import torch
 from guarded_run import guarded
 from learner_run import Run, write_base
 
+from agentrl.errors import LearnerError
 from agentrl.learner.alarm import Alarm
-from agentrl.learner.base_answers import NUM_REPLIES, BaseAnswers
-from agentrl.learner.outline import Outline, mixed
+from agentrl.learner.base_answers import FILE, NUM_REPLIES, BaseAnswers
+from agentrl.learner.outline import Outline, divergences, looked_at, mixed
 from agentrl.learner.pack import Row
+from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
 from agentrl.nano import weights_dir
 from agentrl.nano.vocabulary import BASH_TOOL
@@ -148,6 +150,32 @@ def test_the_mixture_is_half_of_each_of_both_places(base: Path, tmp_path: Path) 
     assert torch.allclose(found.entropy, -(half * half.log()).sum(-1), atol=1e-4)
 
 
+def test_of_a_version_that_is_held_against_others_no_outline_is_made(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", base)
+    trainer = Trainer(base, run.recipe, run.config.learn, keeps_base=True)
+    assert trainer.base is not None
+    answers = BaseAnswers(run.renderer.stop_ids)
+    answers.learn((5, 6, 7), (5, 9, 6, 7))
+    before = answers.drift(trainer)
+    rows = {"a": Row.behind((1, 2, 3), (4, 5)), "b": Row.behind((6, 7), (8, 9, 10))}
+    known = mixed(trainer.base, rows, rows, max_tokens=1000)
+    with torch.no_grad():
+        for weight in trainer.policy.trained.values():
+            weight.add_(0.01)
+    policy = Weights(trainer.policy, None)
+    _, both = looked_at(policy, rows, known, max_tokens=1000)
+
+    monkeypatch.setattr("agentrl.learner.outline._top", None)
+    alone = divergences(policy, rows, known, max_tokens=1000)
+    assert [(name, values.tolist()) for name, values in alone.items()] == [
+        (name, values.tolist()) for name, values in both.items()
+    ]
+    assert [len(values) for values in alone.values()] == [2, 3]
+    assert len(answers.drift(trainer)) == len(before) == NUM_REPLIES
+
+
 def test_the_first_candidate_is_held_against_version_0(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base)
     run.hinted(4)
@@ -159,6 +187,38 @@ def test_the_first_candidate_is_held_against_version_0(tmp_path: Path, base: Pat
 
     assert 0.0 <= metrics["kl_base"] < 0.5
     assert metrics["probe_turns"] == 0.0
+
+
+def test_after_a_restart_a_version_is_asked_the_same_prompts_and_held_against_the_same_answers(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        before = learner.loop._answers
+        assert before is not None
+    trainer = Trainer(base, run.recipe, run.config.learn, keeps_base=True)
+    asked = before.asked(trainer)
+    with run.learner() as learner:
+        learner.loop.start()
+        after = learner.loop._answers
+        assert after is not None
+
+        assert after.asked(trainer) == asked
+        assert [seed for _, seed in asked] == [0, 0, 0, 0, 1, 1, 1, 1]
+        assert len(set(asked)) == NUM_REPLIES
+        assert [after.view(prompt) for prompt, _ in asked] == [before.view(prompt) for prompt, _ in asked]
+        assert all(after.view(prompt) != prompt for prompt, _ in asked), "what was taught is known as well"
+        assert dict(after._answers) == dict(before._answers)
+        assert set(after._answers) == set(asked), "nobody is asked again"
+
+
+def test_answers_that_cannot_be_read_stop_the_learner_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('[{"prompt": [1, 2], "view": [1, 2]}]')
+    with pytest.raises(LearnerError, match=r"base_answers\.json .*delete it to begin with other prompts"):
+        BaseAnswers((2,), tmp_path)
 
 
 @pytest.mark.parametrize(("teacher", "measured"), [("self", True), ("external", False), ("rewards", True)])

@@ -1,5 +1,6 @@
 """A rule is asked for like any lesson, taught until the weights keep it by themselves, and again once they do not."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from agentrl.nano import weights_dir
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.version_log import Probe
 from agentrl.types import Lesson, LessonState, Purpose
+from server.inspect import explain_turn
 
 DOOR = LAMP.replace("lamp", "door")
 
@@ -135,6 +137,27 @@ def test_rules_are_asked_for_at_every_fourth_served_version_however_long_asking_
 
 def said(learner: Learner, number: int, held: bool, score: float) -> None:
     learner.log.record_probe("default", number, Probe(name=PROBE + "R1", passed=held, score=score, detail=""))
+
+
+def test_a_step_says_which_rules_rested_when_it_was_made(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule(), replace(rule("R2", "Sign with a name."), scope="elsewhere")])
+
+        def rested(name: str) -> list[str]:
+            run.record(run.turn("tell me", "abc", turn_id=name), hint="be kind")
+            learner.loop._refreshed = -float("inf")
+            learner.work()
+            [step] = asyncio.run(explain_turn(run.path, name))["steps"]
+            found: list[str] = step["metrics"]["rules_rested"]
+            return found
+
+        assert rested("taught") == []
+        said(learner, 1, True, 0.9)
+        assert rested("kept") == ["R1"]
+        said(learner, 2, False, 0.3)
+        assert rested("lost") == []
 
 
 def test_a_rule_that_is_kept_is_no_context_until_it_is_broken_again(tmp_path: Path, base: Path) -> None:

@@ -11,8 +11,9 @@ from server_house import BASH, MODEL, House, calls, ids, says, serving
 from test_server_asked_again import losing_the_first_reply
 
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
 from agentrl.text.renderer import load_renderer
-from agentrl.types import End, MatchedBy
+from agentrl.types import End, MatchedBy, Turn
 
 ASKED = user("How many files are here?")
 THANKS = user("Thanks. And folders?")
@@ -87,6 +88,35 @@ async def test_a_call_in_another_form_is_answered_by_what_it_returned(tmp_path: 
         assert state is not None
         assert (state.end, [message["content"] for message in state.messages]) == (None, ["a b"])
         assert pairs_of(tmp_path) == []
+
+
+class CountedLog(SignalLog):
+    """Remembers which turns were read whole."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.read: list[str] = []
+
+    async def turn(self, turn_id: str) -> Turn | None:
+        self.read.append(turn_id)
+        return await super().turn(turn_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"), [('{"command":"ls -l", "cwd": "/"}', "answered"), ('{"command": "pwd"}', "edited")]
+)
+async def test_a_turn_that_came_back_in_another_form_is_read_once(
+    tmp_path: Path, arguments: str, end: str
+) -> None:
+    answers = [calls("ls -l"), says("Two files.")]
+    async with serving(tmp_path, answers, log_class=CountedLog) as house:
+        client, log = house.client(NAMED), house.runtime.log
+        first = await ask(client, ASKED, **TOOLS)
+        assert isinstance(log, CountedLog)
+        await ask(client, ASKED, first.changed(arguments), first.result("a b"), **TOOLS)
+
+        assert log.read == [first.turn_id]
+        assert await end_of(house, first) == end
 
 
 async def test_another_tool_and_a_call_under_an_id_of_the_clients_own_are_heard(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What operators see of the guards: the report, the pause and its reason, what was set aside and why."""
 
 import asyncio
-import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -62,13 +62,13 @@ RETURNED = {
 
 
 def test_an_alarm_is_told_with_what_serves_again_and_what_was_passed_over() -> None:
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(AT))
+    at = datetime.fromtimestamp(AT).astimezone().isoformat()
 
     assert alarm_said(RETURNED) == (
-        f"{clock}: replies are long; it asks; version 2 serves again, versions 5, 4 were passed over, bad as well"
+        f"{at}: replies are long; it asks; version 2 serves again, versions 5, 4 were passed over, bad as well"
     )
     assert alarm_said({"at": AT, "acts": "report", "reasons": ["it asks"]}) == (
-        f"{clock}: it asks; nothing was done, for guards.watch = 'report': `agentrl rollback` serves an earlier version"
+        f"{at}: it asks; nothing was done, for guards.watch = 'report': `agentrl rollback` serves an earlier version"
     )
 
 

@@ -1,6 +1,7 @@
 import asyncio
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +281,11 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
         "held",
     )
 
-    assert (
-        roll_back(tmp_path, 0, "it forgot") == "version 0 serves again; set aside: 1, whose files are deleted"
+    began, served = (row["served_at"] for row in versions_of(tmp_path))
+    assert all(datetime.fromisoformat(at).tzinfo for at in (began, served)), "as every time that people read"
+
+    assert roll_back(tmp_path, 0, "it forgot") == (
+        "version 0 serves again; set aside: 1, whose files go when the learner next tidies up"
     )
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_house import BASH, House, SteppedEngine, calls, eventually, ids, says, serving, soon
+from server_house import BASH, GatedLog, House, SteppedEngine, calls, eventually, ids, says, serving, soon
 
 from agentrl.engine.base import Finished, Sampled
 from agentrl.engine.scripted import ScriptedEngine
@@ -102,22 +102,51 @@ async def test_the_choice_that_is_continued_gets_the_next_state_and_the_others_e
         assert await end_of(house, first, 1 - blue) is End.NOT_CHOSEN
 
 
-async def test_the_same_body_behind_a_failed_reply_is_a_retry(tmp_path: Path) -> None:
-    class Dying(ScriptedEngine):
-        async def generate(self, *args: Any, **options: Any) -> AsyncIterator[Sampled | Finished]:
-            async for event in super().generate(*args, **options):
-                yield event
-                if len(self.requests) == 1:
-                    raise EngineError("The engine is gone.")
+class Dying(ScriptedEngine):
+    """Its first request ends behind one id; `arrived` counts the requests."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.arrived = asyncio.Semaphore(0)
+
+    async def generate(self, *args: Any, **options: Any) -> AsyncIterator[Sampled | Finished]:
+        self.arrived.release()
+        async for event in super().generate(*args, **options):
+            yield event
+            if len(self.requests) == 1:
+                raise EngineError("The engine is gone.")
+
+
+async def test_a_retry_that_comes_before_the_cut_turn_is_in_the_log_ends_it_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with serving(
+        tmp_path, lambda prompt, sampling: says("Ok."), engine_class=Dying, log_class=GatedLog
+    ) as house:
+        log, engine = house.runtime.log, house.engine
+        assert isinstance(log, GatedLog)
+        assert isinstance(engine, Dying)
+        first = await house.ask(USER, path="/s/a")
+        again = asyncio.create_task(house.ask(USER, path="/s/a"))
+        for _ in range(2):
+            await soon(engine.arrived.acquire())
+        log.gate.set()
+
+        assert (first.status_code, (await again).status_code) == (503, 200)
+        [cut, _] = await house.turns("a")
+        state = await eventually(lambda: log.next_state(cut.id))
+        assert (cut.error, state.end) == ("EngineError: The engine is gone.", End.RETRIED)
+
+
+async def test_the_same_body_behind_a_failed_reply_is_a_retry(tmp_path: Path) -> None:
     async with serving(tmp_path, lambda prompt, sampling: says("Ok."), engine_class=Dying) as house:
         first = await house.ask(USER, path="/s/a")
         again = await house.ask(USER, path="/s/a")
 
         assert (first.status_code, again.status_code) == (503, 200)
         [cut, whole] = await house.turns("a")
-        state = await house.runtime.log.next_state(cut.id)
-        assert state is not None
+        # its end is written once the cut choice is over, which the second request does not wait for
+        state = await eventually(lambda: house.runtime.log.next_state(cut.id))
         assert (cut.error, state.end, whole.reply.text) == (
             "EngineError: The engine is gone.",
             End.RETRIED,
@@ -260,6 +289,22 @@ async def test_lineage_outlives_a_restart(tmp_path: Path) -> None:
         assert await end_of(house, third.json()) is End.EDITED
         assert (await house.turn(again.headers["X-Turn-Id"])).parent == turn.parent
         assert (await house.turn(side.headers["X-Turn-Id"])).kind is TurnKind.SIDE
+
+
+async def test_what_was_answered_before_a_restart_is_not_open_to_another_user_after_it(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, [says("One."), says("Two.")]) as house:
+        first = (await house.ask(USER)).json()
+        second = (await house.ask(USER, message(first), "Go on.")).json()
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+        third = await house.ask(USER, message(first), "Go on.", message(second), "And?")
+        other = await house.ask(USER, "With sizes, please.")
+
+        own, others = [await house.turn(one.headers["X-Turn-Id"]) for one in (third, other)]
+        assert own.parent == (await turn_of(house, second)).id
+        assert (others.parent, others.matched_by) == (None, MatchedBy.NONE)
+        assert others.session != own.session
 
 
 async def test_changed_tools_are_rendered_anew(tmp_path: Path) -> None:

@@ -223,15 +223,18 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
         lesson("L6", (), (), is_apart=True, without_effect=(1,)),
     ]
 
-    found = of_lessons(lessons)
+    found = of_lessons(lessons, ())
 
     assert (found["num_held"], found["num_held_apart"], found["num_with_probe"]) == (3, 2, 5)
     [said, *_] = sentences({"lessons": found, "learning": None})
     assert said == (
-        "holds 3 of 5 lessons, 2 of them on situations it was never trained on; broken by version 2"
+        "6 lessons: 3 hold (2 of them on situations it was never trained on), 1 broken by version 2, 1 not asked yet, "
+        "1 without effect"
     )
-    [none, *_] = sentences({"lessons": of_lessons(lessons[4:5]), "learning": None})
-    assert none == "holds 0 of 1 lessons"
+    [none, *_] = sentences({"lessons": of_lessons(lessons[4:5], ("L5",)), "learning": None})
+    assert none == "1 lesson: 0 hold, 1 not yet"
+    [empty, *_] = sentences({"lessons": of_lessons((), ()), "learning": None})
+    assert empty == "0 lessons"
 
 
 def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_version() -> None:
@@ -244,18 +247,26 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
         lesson("L6", (), (), state=LessonState.PROPOSED),
         lesson("L7", (), (), without_effect=(1,)),
         lesson("L8", (57,), (58,)),
+        lesson("L9", (), ()),
+        lesson("R1", (), (), origin="import", probe=None),
+        lesson("R2", (1,), (), origin="import"),
     ]
 
-    lines = sentences({"lessons": of_lessons(lessons), "learning": None})
+    lines = sentences(
+        {"lessons": of_lessons(lessons, ("L1", "L2", "L3", "L7", "L8", "R2")), "learning": None}
+    )
 
     assert lines == [
-        "holds 1 of 4 lessons, none of them on situations it was never trained on; broken by version 58",
+        "9 lessons: 2 hold (none of them on situations it was never trained on), 2 broken by version 58, 1 not yet, "
+        "2 not asked yet, 1 without effect, 1 that nothing can ask for",
         "  broken by 58 or one since 1, which held it: L2 text of L2",
         "  broken by 58: L8 text of L8",
         "  not yet: L3 text of L3",
-        "  1 more have no effect: where they are asked for, version 0 does without them what it does once it has read "
-        "them",
-        "  1 more came with no request to ask them by",
+        "  not asked yet: a version is asked for a few lessons, those asked least first, and for rules every few "
+        "versions once there are requests to ask them by",
+        "  without effect: where they are asked for, version 0 does without them what it does once it has read them",
+        "  that nothing can ask for: they came with no request",
+        "  1 are rules that rest: taught again once a version breaks them",
         "  1 wait for your word: `agentrl lessons list --state proposed`",
         "learning: no conversation yet",
     ]

@@ -106,6 +106,28 @@ async def test_after_a_restart_a_prompt_with_secrets_is_rendered_anew(tmp_path: 
         assert KEY in decode(request.prompt_ids)
 
 
+async def test_after_a_restart_what_a_history_gave_away_is_kept_from_disk_wherever_it_stands_bare(
+    tmp_path: Path,
+) -> None:
+    asked = {"role": "user", "content": "password=hunter2abc9"}
+    said = {"role": "assistant", "content": "It is hunter2abc9."}
+    async with serving(tmp_path, [says("It is hunter2abc9.")]) as house:
+        await house.ask(asked, path="/s/a")
+    async with serving(tmp_path, [says("Ok.")]) as house:
+        await house.ask(asked, said, "So hunter2abc9 it is.", path="/s/a")
+        first, second = await house.turns("a")
+        state = await house.runtime.log.next_state(first.id)
+
+        assert state is not None
+        assert state.messages[0]["content"] == "So *********** it is."
+        assert [message["content"] for message in second.messages] == [
+            "password=***********",
+            "It is ***********.",
+            "So *********** it is.",
+        ]
+    assert b"hunter2abc9" not in written(tmp_path)
+
+
 async def test_feedback_is_redacted_too(tmp_path: Path) -> None:
     async with serving(tmp_path, [says("Ok.")]) as house:
         reply = (await house.ask("Hi")).json()

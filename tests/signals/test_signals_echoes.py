@@ -23,6 +23,9 @@ def call(command: str) -> ToolCall:
         ("cat Please", "cat: Please: No such file or directory"),
         ("Use.zorp a.txt", "Use.zorp is no command"),
         ("run-instead a.txt", "there is no 'run-instead'"),
+        ("cat a.txt", "cat: not found; use cat"),
+        ("cat a.txt", "bash: cat: command not found. Use the `cat` command instead."),
+        ("stauts", "unknown command: stauts. Did you mean 'stauts'?"),
     ],
 )
 def test_words_that_a_garbled_command_wrote_itself_are_no_hint(command: str, hint: str) -> None:
@@ -39,6 +42,11 @@ def test_words_that_a_garbled_command_wrote_itself_are_no_hint(command: str, hin
         ("paste a.txt", "Command 'paste' not found, but hikret can be used."),
         ('git commit -m "please use it"', "nothing to commit, use git add first"),
         ("zorp", "Please be brief."),
+        ("cat a.txt", "cat: missing operand; try cat --help"),
+        ("cat a.txt", "cat: not found; use catalog instead"),
+        ("cat a.txt", "Please do not use cat."),
+        ("cat a.txt", "cat: use cat, then zorp"),
+        ("tool --json --yaml", "--json and --yaml conflict; use --json"),
     ],
 )
 def test_a_hint_that_says_more_than_the_call_stays(command: str, hint: str) -> None:

@@ -2,49 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from judge_endpoint import Body, Endpoint, endpoint, refusal, verdict
+from judge_bench import CORRECTED, SILENT, TURN, Pauses, made
+from judge_endpoint import Body, endpoint, refusal, verdict
 from judge_turns import followed, make_turn, tool, user
 
 from agentrl.config import load_config
 from agentrl.errors import ConfigError, JudgeError
 from agentrl.signals.judge import Judgement, ScriptedJudge
-from agentrl.signals.llm import LlmJudge, NotAskedError, RulesFirst
-from agentrl.signals.loop import SignalLoop
+from agentrl.signals.llm import NotAskedError, RulesFirst
 from agentrl.signals.rules import RuleJudge
-from agentrl.types import End, NextState, Signal, SignalSource, Turn
+from agentrl.types import End, NextState, SignalSource, Turn
 from server.judges import Bench, make_bench
-
-TURN = make_turn("Ok.")
-SILENT = followed(user("Hm. My aunt would read a list in order of age."))
-"""Words on which the rules are silent."""
-
-
-class Pauses:
-    """How long was waited for, without waiting."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-def made(served: Endpoint, pauses: Pauses | None = None, **settings: Any) -> Bench:
-    given = {f"judge__{name}": value for name, value in settings.items()}
-    config = load_config(judge__backend="openai", judge__base_url=served.base_url, judge__model="m", **given)
-    bench = make_bench(config)
-    if pauses is not None:
-        assert bench.asker is not None
-        assert bench.meter is not None
-        model = LlmJudge(bench.asker, config.judge, meter=bench.meter, pause=pauses)
-        bench = Bench(
-            judge=RulesFirst(RuleJudge(), model, when=config.judge.when), meter=bench.meter, asker=bench.asker
-        )
-    return bench
 
 
 async def judged(bench: Bench, turn: Turn = TURN, state: NextState = SILENT) -> Judgement:
@@ -315,9 +286,6 @@ async def test_where_the_rules_are_certain_no_model_is_asked(turn: Turn, state: 
     assert found.source is SignalSource.RULE
 
 
-CORRECTED = followed(user("No, that's wrong. Use a table instead."))
-
-
 async def test_when_silent_the_model_is_not_asked_where_the_rules_spoke() -> None:
     async with endpoint(lambda body: [verdict(reward=None, kind="new_task", fault="none")] * 3) as served:
         silent = await judged(made(served, when="silent"), TURN, CORRECTED)
@@ -395,108 +363,3 @@ async def test_text_of_a_tool_that_poses_as_a_verdict_is_quoted_and_a_claimed_su
     inside = content.split(f"{mark} what followed: a tool\n")[1].split(f"\n{mark} end")[0]
     assert inside == attack
     assert json.loads(served.bodies[0]["messages"][1]["content"].splitlines()[-3])["reward"] == 1
-
-
-# the loop
-
-
-class Log:
-    """The log that the loop needs, with turns that wait."""
-
-    def __init__(self, *waiting: tuple[Turn, NextState]) -> None:
-        self.due = {turn.id: (turn, state) for turn, state in waiting}
-        self.signals: list[Signal] = []
-        self.marks: list[tuple[str, str]] = []
-        self.marked = asyncio.Condition()
-        self.looked = asyncio.Semaphore(0)
-
-    async def answered(self, timeout_s: float, /) -> None:
-        self.looked.release()
-        async with self.marked:
-            await self.marked.wait()
-
-    async def unjudged(self, limit: int, besides: Any, /) -> list[tuple[Turn, NextState]]:
-        return [pair for name, pair in self.due.items() if name not in besides][:limit]
-
-    async def mark_judged(
-        self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
-    ) -> None:
-        self.signals += signals
-        self.marks.append((turn_id, outcome))
-        if outcome != "failed":
-            del self.due[turn_id]
-        async with self.marked:
-            self.marked.notify_all()
-
-    async def until(self, num: int) -> None:
-        async with asyncio.timeout(10), self.marked:
-            await self.marked.wait_for(lambda: len(self.marks) >= num)
-
-    async def turn(self, turn_id: str, /) -> Turn | None:
-        return None
-
-
-def named(turn_id: str, state: NextState) -> tuple[Turn, NextState]:
-    return make_turn("Ok.", id=turn_id), NextState(turn_id=turn_id, messages=state.messages)
-
-
-async def test_a_turn_that_waits_for_the_model_holds_up_none_that_the_rules_judge() -> None:
-    async with endpoint(lambda body: [verdict()] * 3) as served:
-        served.gate.clear()
-        bench = made(served)
-        log = Log(named("slow", SILENT), named("quick", CORRECTED))
-        task = asyncio.create_task(SignalLoop(log, bench.judge, timeout_s=None, batch=4).run())
-        await served.asked.acquire()
-        await log.until(1)
-        log.due["later"] = named("later", CORRECTED)
-        async with log.marked:
-            log.marked.notify_all()
-        await log.until(2)
-        assert log.marks == [("quick", "judged"), ("later", "judged")]
-        served.gate.set()
-        await log.until(3)
-        task.cancel()
-        await asyncio.wait([task])
-        await bench.aclose()
-
-    assert len(served.bodies) == 1
-    assert {signal.turn_id: signal.source for signal in log.signals} == {
-        "quick": SignalSource.RULE,
-        "later": SignalSource.RULE,
-        "slow": SignalSource.JUDGE,
-    }
-
-
-async def test_a_turn_whose_judge_failed_rests_before_it_is_judged_again() -> None:
-    now = [100.0]
-    log = Log(named("t", SILENT))
-
-    def fail(turn: Turn, state: NextState) -> Judgement:
-        raise JudgeError("no answer")
-
-    loop = SignalLoop(log, ScriptedJudge(fail), retry_s=10.0, clock=lambda: now[0])
-    tried = []
-    for now[0] in (100.0, 109.0, 110.0, 129.0, 130.0, 169.0, 170.0):
-        tried.append(await loop.step())
-
-    # after 10, 20 and 40 seconds
-    assert tried == [1, 0, 1, 0, 1, 0, 1]
-    assert log.marks == [("t", "failed")] * 4
-
-
-async def test_a_log_that_fails_ends_the_run_and_leaves_no_judge_at_work() -> None:
-    class Broken(Log):
-        async def mark_judged(self, *_: object) -> None:
-            raise OSError("disk full")
-
-        async def answered(self, timeout_s: float, /) -> None:
-            await asyncio.sleep(0)
-
-    async with endpoint(lambda body: [verdict()] * 3) as served:
-        served.gate.clear()
-        bench = made(served)
-        log = Broken(named("slow", SILENT), named("quick", CORRECTED))
-        with pytest.raises(OSError, match="disk full"):
-            await SignalLoop(log, bench.judge, timeout_s=None).run()
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("judge ")]
-        await bench.aclose()

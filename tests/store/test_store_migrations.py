@@ -117,6 +117,7 @@ LEARNING_TABLES = {
         "reason": "TEXT",
         "created_at": "REAL",
         "changed_at": "REAL",
+        "source": "TEXT",
     },
     "migrations": {"name": "TEXT", "applied_at": "REAL"},
     "pins": {"policy": "TEXT", "number": "INTEGER", "holder": "TEXT", "created_at": "REAL"},

@@ -1,0 +1,75 @@
+"""Fields of a body that were ignored and read like a slip of one that is known: `max_tokns`.
+
+Clients send many fields of other servers, which are ignored in silence. One letter or two beside a known name are a
+slip, and whoever made it would otherwise never learn that the field had no effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+HEADER: Final = "X-Agentrl-Ignored"
+MAX_REMEMBERED: Final = 256
+"""Names; a client that makes up ever new ones fills no memory."""
+_PLAIN = re.compile(r"[A-Za-z][\w-]{2,39}", re.ASCII)
+_OTHERS: Final = frozenset(("min_tokens", "models", "top_a"))
+"""Fields of vLLM (docs.vllm.ai: serving/openai_compatible_server) and OpenRouter (openrouter.ai/docs: guides/routing,
+api_reference/parameters) that stand as near to one of ours."""
+_LONG: Final = 8
+"""Characters of a name in which two slips leave it recognisable."""
+
+
+class NearMisses:
+    """Remembers what it found of a name, so that each is compared, and told in the log, once.
+
+    Args:
+        known: the fields that have an effect.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = tuple(known)
+        self._found: dict[str, str | None] = {}
+
+    def of(self, ignored: Iterable[str]) -> list[str]:
+        """Those of the ignored fields that were probably meant to be known ones."""
+        return [name for name in ignored if self._meant(name) is not None]
+
+    def _meant(self, name: str) -> str | None:
+        if name not in self._found:
+            if len(self._found) == MAX_REMEMBERED:
+                self._found.clear()
+            self._found[name] = meant = nearest(name, self._known)
+            if meant is not None:
+                logger.warning(
+                    "a request's field %r is not known and was ignored: was %r meant?", name, meant
+                )
+        return self._found[name]
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known field that a name is a slip of; None where it is none, or a field of another server's."""
+    if not _PLAIN.fullmatch(name) or name in _OTHERS:
+        return None
+    found = [(slips(name.lower(), other), other) for other in known]
+    num, best = min(found, default=(len(name), ""))
+    return best if num <= (2 if min(len(name), len(best)) >= _LONG else 1) and len(best) > 2 else None
+
+
+def slips(one: str, other: str) -> int:
+    """Letters that were added, left out, changed, or swapped with the next one: the optimal string alignment
+    distance."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for n, letter in enumerate(one, 1):
+        last, before, row = before, row, [n]
+        for m, wanted in enumerate(other, 1):
+            least = min(before[m] + 1, row[m - 1] + 1, before[m - 1] + (letter != wanted))
+            if n > 1 and m > 1 and letter == other[m - 2] and one[n - 2] == wanted:
+                least = min(least, last[m - 2] + 1)
+            row.append(least)
+    return row[-1]
