@@ -73,8 +73,8 @@ class Asked:
     """Turns that answered the same before: regenerated, once the conversation goes on from this request."""
     is_replaced: bool = False
     """It was asked again after it had been answered whole."""
-    end: End | None = None
-    """An end that came while turns were not in the log yet; recorded once they are."""
+    end: tuple[End, str] | None = None
+    """An end that came while turns were not in the log yet, and the request that told it; recorded once they are."""
 
     @property
     def is_whole(self) -> bool:

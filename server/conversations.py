@@ -129,7 +129,8 @@ class Conversations:
         asked.in_flight.discard(turn_id)
         asked.failed = asked.failed or failed
         if recorded and asked.end is not None:
-            await self._outcomes.end(turn_id, asked.end)
+            end, request_id = asked.end
+            await self._end([turn_id], end, request_id)
 
     # what a request says of earlier turns
 
@@ -303,7 +304,7 @@ class Conversations:
 
     async def _end_asked(self, asked: Asked, end: End, request_id: str) -> None:
         # Kept for choices that are being sampled, or were cut and are not in the log yet when their client asks again.
-        asked.end = asked.end or end
+        asked.end = asked.end or (end, request_id)
         await self._end(
             [turn_id for turn_id in asked.turn_ids if turn_id not in asked.in_flight], end, request_id
         )

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+from typing import Final
+
+from agentrl.config import Config
 from agentrl.signals.suspicion import suspicion
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Lesson, LessonState
+
+_OWN_RUN: Final = Path(Config.model_fields["run_dir"].default)
+_OWN_SCOPE: Final = "default"
+
+
+def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:
+    """A command as it has to be typed: of a run and a scope what a command does not mean by itself."""
+    said = ["agentrl", words]
+    if scope != _OWN_SCOPE:
+        said.append(f"--scope {shlex.quote(scope)}")
+    if run_dir != _OWN_RUN:
+        said.append(f"--run-dir {shlex.quote(str(run_dir))}")
+    return f"`{' '.join(said)}`"
 
 
 def means(lesson: Lesson, why_kept: str | None) -> str:
@@ -26,15 +44,19 @@ def means(lesson: Lesson, why_kept: str | None) -> str:
     return "it is taught with requests like the one that it came from"
 
 
-def next_step(lesson: Lesson) -> str:
+def next_step(lesson: Lesson, run_dir: Path) -> str:
     """What somebody may do about a lesson now."""
+
+    def to(decision: str) -> str:
+        return command(f"lessons {decision} {lesson.id}", run_dir, lesson.scope)
+
     mark = suspicion(lesson)
     if lesson.state is LessonState.PROPOSED:
         careful = "" if mark is None else f"read it with care ({mark}); "
-        return f"{careful}`agentrl lessons approve {lesson.id}` or `agentrl lessons reject {lesson.id}`"
+        return f"{careful}{to('approve')} or {to('reject')}"
     if lesson.state is LessonState.APPROVED:
-        return f"`agentrl progress` says whether it holds; `agentrl lessons retire {lesson.id}` ends it"
-    return f"`agentrl lessons approve {lesson.id}` takes that back"
+        return f"{command('progress', run_dir)} says whether it holds; {to('retire')} ends it"
+    return f"{to('approve')} takes that back"
 
 
 def asked_where(lesson: Lesson) -> str:

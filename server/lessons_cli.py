@@ -203,7 +203,7 @@ def _change(
     found = change(run_dir, scope, names, state, reason)
     said = found.pop("said")
     if as_json:
-        typer.echo(json.dumps(found | {"left": list(left)} if left else found))
+        typer.echo(json.dumps(found | {"left": list(left)}))
         return
     waiting = (
         f"left, for they are marked as suspicious: {', '.join(left)}; read them, and name what to approve"

@@ -17,16 +17,16 @@ from agentrl.learner.hints import hint_option
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.evidence import FORMATS, read_evidence
 from agentrl.signals.lessons import SKILL, gather, of_skill, state_of
+from agentrl.signals.standing import standing
 from agentrl.signals.suspicion import suspicion
 from agentrl.signals.transcripts import lessons_from
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
-from agentrl.teacher.recall import is_rule
 from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
-from server.lesson_told import asked_where, means, next_step
+from server.lesson_told import asked_where, command, means, next_step
 from server.run_files import settings_of
 from server.skills_pages import library_of, turns_taught
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
@@ -81,7 +81,7 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
         ]
     return _row(lesson) | {
         "means": means(lesson, _why_kept(config, lesson)),
-        "next": next_step(lesson),
+        "next": next_step(lesson, run_dir),
         "reason": lesson.reason,
         "source": lesson.source,
         "turns": list(lesson.turn_ids),
@@ -114,9 +114,8 @@ def change(
         )
         mark = suspicion(lesson)
         if mark is not None and state is LessonState.APPROVED:
-            said.append(
-                f"  it is marked as suspicious: {mark}; `agentrl lessons reject {lesson.id}` takes it back"
-            )
+            back = command(f"lessons reject {lesson.id}", run_dir, scope)
+            said.append(f"  it is marked as suspicious: {mark}; {back} takes it back")
         if lesson.id in learned:
             said.append(_stays(learned[lesson.id], run_dir))
     return {"changed": list(names), "state": state.value, "learned": learned, "said": "\n".join(said)}
@@ -169,8 +168,8 @@ def _stays(learned: dict[str, Any], run_dir: Path) -> str:
             ", the model itself" if versions[0] == 1 else ", since no newer one from before it has files"
         )
     return (
-        f"  {names} {'were' if many else 'was'} trained on it already; those weights stay. To be rid of it: `agentrl "
-        f"rollback {target} --run-dir {run_dir}` {serves}, and sets aside what {undone} version{'s' * (undone > 1)} "
+        f"  {names} {'were' if many else 'was'} trained on it already; those weights stay. To be rid of it: "
+        f"{command(f'rollback {target}', run_dir)} {serves}, and sets aside what {undone} version{'s' * (undone > 1)} "
         "learned since"
     )
 
@@ -303,19 +302,6 @@ def of_skills(run_dir: Path, scope: str, policy: str) -> list[Lesson]:
             )
             for skill in library_of(run_dir, scope).all()
         ]
-
-
-def standing(lesson: Lesson) -> tuple[str, int | None]:
-    """("holds" | "broken" | "not yet" | "no effect" | "-", the version that broke it). "-": nothing could be asked."""
-    if lesson.probe is None and not is_rule(lesson):
-        return "-", None
-    newest = max((*lesson.held_by, *lesson.without_effect), default=-1)
-    after = [number for number in lesson.broken_by if number > newest]
-    if after:
-        return "broken", min(after)
-    if newest < 0:
-        return "not yet", None
-    return ("no effect" if newest in lesson.without_effect else "holds"), None
 
 
 def _find(lessons: Sequence[Lesson], name: str) -> Lesson:

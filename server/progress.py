@@ -13,13 +13,14 @@ import numpy as np
 
 from agentrl.config import Config
 from agentrl.signals.lessons import gather
+from agentrl.signals.standing import rests, standing
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.outcomes import Outcome, outcomes
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Arm, Lesson, LessonState
 from server.anytime import ALPHA, Differences, differences, interval
-from server.lessons_pages import of_skills, standing
+from server.lessons_pages import of_skills
 from server.run_files import existing_run, settings_of
 from server.run_folder import read_secret
 from server.shown import may_show
@@ -79,21 +80,20 @@ def of_lessons(lessons: Sequence[Lesson], asked: Collection[str]) -> dict[str, A
             if stands[lesson.id][0] == how
         ]
 
-    num_without_probe, num_without_effect = len(named("-")), len(named("no effect"))
     return {
         "num_lessons": len(approved),
         "num_held": len(named("holds")),
         "num_held_apart": sum(stands[lesson.id][0] == "holds" and lesson.is_apart for lesson in approved),
-        "num_with_probe": len(approved) - num_without_probe - num_without_effect,
-        "num_without_effect": num_without_effect,
-        "num_without_probe": num_without_probe,
+        # a rule has none before the first request to ask it by
+        "num_with_probe": sum(
+            lesson.probe is not None and stands[lesson.id][0] != "no effect" for lesson in approved
+        ),
+        "num_without_effect": len(named("no effect")),
+        "num_without_probe": len(named("-")),
         "broken": named("broken"),
         "not_yet": named("not yet"),
         "not_asked": named("not asked"),
-        "num_resting": sum(
-            is_rule(lesson) and bool(lesson.held_by) and stands[lesson.id][0] != "broken"
-            for lesson in approved
-        ),
+        "num_resting": sum(is_rule(lesson) and rests(lesson) for lesson in approved),
         "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
     }
 

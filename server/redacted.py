@@ -51,16 +51,23 @@ class SessionRedactor:
         return redacted, spans
 
     def meet(self, scope: str, session: str, messages: Sequence[JSON]) -> None:
-        """Learns what a history gives away before anything of it is written. Of a session that was heard of lately it
-        is known; after a restart, or a long rest, nothing is."""
-        if (scope, session) not in self._known:
-            self.messages(scope, session, messages)
+        """Learns what a history gives away before anything of it is written: nothing was read of it after a restart, or
+        a long rest, and at any time a client may put another message before the others."""
+        for message in messages:
+            digest = _digest(message)
+            if digest in self._clean:
+                continue
+            secrets = self._rules.secrets(message)
+            if secrets:
+                self._learn(scope, session, secrets)
+            else:
+                self._found_clean(digest)
 
     def _messages(self, messages: Sequence[JSON], known: frozenset[str]) -> tuple[tuple[JSON, ...], Spans]:
         redacted: list[JSON] = []
         spans: list[RedactedSpan] = []
         for index, message in enumerate(messages):
-            digest = hashlib.blake2b(repr(message).encode(errors="surrogatepass"), digest_size=16).digest()
+            digest = _digest(message)
             # A history is sent again with every request: what the rules found clean once, they find clean again.
             if not known and digest in self._clean:
                 redacted.append(message)
@@ -69,10 +76,13 @@ class SessionRedactor:
             redacted.append(said)
             spans += found
             if not found:
-                self._clean[digest] = None
-        while len(self._clean) > MAX_CLEAN:
-            self._clean.popitem(last=False)
+                self._found_clean(digest)
         return tuple(redacted), tuple(spans)
+
+    def _found_clean(self, digest: bytes) -> None:
+        self._clean[digest] = None
+        if len(self._clean) > MAX_CLEAN:
+            self._clean.popitem(last=False)
 
     def text(self, scope: str, session: str, text: str) -> str:
         known = self._secrets(scope, session)
@@ -161,6 +171,10 @@ class SessionRedactor:
             self._placeholder if hide else token_id for token_id, hide in zip(ids, hidden, strict=True)
         )
         return blanked, tuple(runs(hidden, path))
+
+
+def _digest(message: JSON) -> bytes:
+    return hashlib.blake2b(repr(message).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def runs(hidden: Sequence[bool], path: str) -> Iterable[RedactedSpan]:

@@ -27,13 +27,13 @@ from agentrl.learner.hints import hint_option
 from agentrl.learner.trust import Trust
 from agentrl.recipes.recipe import Recipe, load_recipe
 from agentrl.signals.lessons import LIKENESS
+from agentrl.signals.standing import standing
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.records import group_key
 from agentrl.teacher.contexts import hint_block, num_standing
 from agentrl.teacher.recall import alike_unanswered, asked_words, matter, same_matter
 from agentrl.types import JSON, Arm, Lesson, MatchedBy, Purpose, TurnKind
 from server.conversations import Place
-from server.lessons_pages import standing
 from server.request import ChatRequest
 from server.run_folder import drawn
 from server.shelf import Shelf, look

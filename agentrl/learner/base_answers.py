@@ -15,19 +15,16 @@ halfway to a rare name a version is at a loss at the one id where the name begin
 language. What is left is a lower bound still. With nano on the way to such a name, or to a wish, the mean stays below
 .4 at rates up to 1e-3 (a plain mean of divergences comes to .97), and garbled by 2e-2 it is 1.6 to 2.7.
 
-All of it stands in RUN_DIR/base_answers.json as well, so that a version is asked the same after a restart. It follows
-the traffic, not the versions, so a rollback leaves it as it is.
+All of it stands in RUN_DIR/base_answers.json as well (`answers_file`), so that a version is asked the same after a
+restart. It follows the traffic, not the versions, so a rollback leaves it as it is.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from agentrl.errors import LearnerError
-from agentrl.files import replace_json
+from agentrl.learner.answers_file import AnswersFile, Kept
 from agentrl.learner.generate import generate
 from agentrl.learner.outline import Outline, divergences, mixed
 from agentrl.learner.pack import Row
@@ -50,7 +47,6 @@ SHORT: Final = 8
 """A shorter answer counts as one of so many ids: one taught word may be all of it."""
 MOST: Final = 3.0
 """Nats that an id counts."""
-FILE: Final = "base_answers.json"
 
 Ids = tuple[int, ...]
 Asked = tuple[Ids, int]
@@ -62,26 +58,19 @@ class BaseAnswers:
 
     Args:
         stop_ids: what ends an answer.
-        run_dir: where they are kept; None keeps them in memory alone.
-
-    Raises:
-        LearnerError: the file cannot be read.
+        file: where they are kept as well; None keeps them in memory alone.
     """
 
-    def __init__(self, stop_ids: Iterable[int], run_dir: Path | None = None) -> None:
+    def __init__(self, stop_ids: Iterable[int], file: AnswersFile | None = None) -> None:
         self.stop_ids = frozenset(stop_ids)
-        self._path = None if run_dir is None else run_dir / FILE
+        self._file = file
         self._views: dict[Ids, Ids] = {}
         """By prompt what the teacher was shown, or the prompt as it is."""
         self._answers: dict[Asked, Ids] = {}
         self._outlines: dict[Asked, Outline] = {}
-        try:
-            if self._path is not None and self._path.is_file():
-                self._load(json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LearnerError(
-                f"{self._path} cannot be read: {error!r}; delete it to begin with other prompts"
-            ) from error
+        for kept in [] if file is None else file.read()[-NUM_REPLIES:]:
+            self._views[kept.prompt] = kept.view
+            self._answers |= {(kept.prompt, seed): ids for seed, ids in kept.answers}
 
     def add(self, samples: Sequence[TrainingSample], views: Mapping[Ids, Ids] = {}) -> None:
         """Remembers what stood before the first trained id of each turn: as many as fit, then `MAX_NEW` in the place of
@@ -190,18 +179,12 @@ class BaseAnswers:
         return drifts
 
     def _save(self) -> None:
-        if self._path is None:
+        if self._file is None:
             return
-        data = []
-        for prompt, view in self._views.items():
-            answers = [(seed, ids) for (known, seed), ids in self._answers.items() if known == prompt]
-            data.append({"prompt": prompt, "view": view, "answers": answers})
-        replace_json(self._path, data)
-
-    def _load(self, data: list[dict[str, Any]]) -> None:
-        """Raises ValueError, TypeError or KeyError for a damaged file."""
-        for kept in data:
-            prompt = tuple(kept["prompt"])
-            self._views[prompt] = tuple(kept["view"])
-            for seed, ids in kept["answers"]:
-                self._answers[prompt, seed] = tuple(ids)
+        answers: dict[Ids, list[tuple[int, Ids]]] = {}
+        for (prompt, seed), ids in self._answers.items():
+            answers.setdefault(prompt, []).append((seed, ids))
+        self._file.write(
+            Kept(prompt=prompt, view=view, answers=tuple(answers.get(prompt, ())))
+            for prompt, view in self._views.items()
+        )

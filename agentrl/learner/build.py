@@ -34,7 +34,7 @@ from agentrl.store.account import Reason
 from agentrl.store.taught import Measured
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
 from agentrl.teacher.demonstrations import siblings_of
-from agentrl.teacher.recall import HintMemory
+from agentrl.teacher.recall import MAX_RULES, HintMemory
 from agentrl.types import Block, Signal, SignalSource, TeacherView, TrainingSample, Turn
 
 BEHIND_CONTEXT = ("retry", "rewrite", "teacher", next_answers.SOURCE, "second_turn")
@@ -80,7 +80,8 @@ class Built:
     lent: dict[str, str]
     """By turn the one whose answer is learned on its prompt."""
     rested: tuple[str, ...]
-    """Rules that stood for these turns and were shown to no teacher, because the weights keep them by themselves."""
+    """Rules that the teachers of these turns would have been shown, did the weights not keep them by themselves: those
+    of the most turns, `MAX_RULES` at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class Builder:
         dropped: list[Dropped] = []
         recalled: dict[str, list[str]] = {}
         useful: dict[str, Measured] = {}
+        rested: Counter[str] = Counter()
         lent: dict[str, str] = {}
         later: Mapping[str, Turn] = {}
         if isinstance(self.recipe.transform, axes.NextAnswer):
@@ -139,7 +141,7 @@ class Builder:
             advantage_of = self._advantages(edited.members)
             for member in edited.members:
                 advantage = advantage_of[member.step, member.attempt]
-                sample = self._sample(member, group, advantage, newest_version, recalled, useful)
+                sample = self._sample(member, group, advantage, newest_version, recalled, useful, rested)
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
                     if sample.source == next_answers.SOURCE:
@@ -163,7 +165,7 @@ class Builder:
             recalled=recalled,
             useful=useful,
             lent=lent,
-            rested=tuple(sorted({rule for claim in claims for rule in self._views.resting_rules(claim)})),
+            rested=tuple(sorted(name for name, _ in rested.most_common(MAX_RULES))),
         )
 
     def _groups(self, claims: Sequence[Claim]) -> list[list[Claim]]:
@@ -245,7 +247,7 @@ class Builder:
         """The same ids by prompt, of turns in whose scope rules rest."""
         if self.memory is None:
             return {}
-        resting = [claim for claim in claims if self.memory.resting(claim.turn.scope)]
+        resting = [claim for claim in claims if self.memory.has_resting(claim.turn.scope)]
         views = {claim.turn.prompt_ids: self.view(claim) for claim in resting}
         return {prompt: view.token_ids for prompt, view in views.items() if view is not None}
 
@@ -259,12 +261,16 @@ class Builder:
             usefulness=self.usefulness,
         )
 
-    def _why_not(self, claim: Claim, case: routes.Case) -> str:
-        """Why a turn of which nothing is trained is rejected."""
+    def _why_not(self, claim: Claim, case: routes.Case, *, rules_rest: bool) -> str:
+        """Why a turn of which nothing is trained is rejected.
+
+        Args:
+            rules_rest: whether its teacher would have been shown a rule.
+        """
         if not case.has_context and self._views.all_leak(claim):
             return HELD_ANSWER
         why = routes.why_not(self.recipe, case)
-        return Reason.ALREADY_RIGHT if why == Reason.NO_CONTEXT and self._views.resting_rules(claim) else why
+        return Reason.ALREADY_RIGHT if why == Reason.NO_CONTEXT and rules_rest else why
 
     def _reward(self, claim: Claim) -> float | None:
         """Groups compare how episodes ended; a turn of live traffic has its own reward where it was given one."""
@@ -281,8 +287,10 @@ class Builder:
         newest_version: int,
         recalled: dict[str, list[str]],
         useful: dict[str, Measured],
+        rested: Counter[str],
     ) -> TrainingSample | Dropped:
-        """The sample, or why there is none; `recalled` takes down whose hint it shows, `useful` what was measured."""
+        """The sample, or why there is none; `recalled` takes down whose hint it shows, `useful` what was measured,
+        `rested` which rules it might have shown."""
         recipe, turn, claimed = self.recipe, member.turn, member.claim.turn.id
         if member.advantage is not None:
             advantage = member.advantage
@@ -301,9 +309,11 @@ class Builder:
             return drop("redacted sample")
 
         blocks: list[Block] = []
+        rules: tuple[str, ...] = ()
         if recipe.uses_kd:
             found = self._views.context(member.claim, group)
-            blocks = found.blocks
+            blocks, rules = found.blocks, found.rested
+            rested.update(rules)
             useful |= {} if found.measured is None else {claimed: found.measured}
             others = [hint.turn_id for hint in found.hints if hint.turn_id != claimed]
             if others:
@@ -319,7 +329,7 @@ class Builder:
         )
         route = routes.weights(recipe, case).only(member.only)
         if not route.trains:
-            return drop(self._why_not(member.claim, case))
+            return drop(self._why_not(member.claim, case, rules_rest=bool(rules)))
         view = None
         if blocks and route.kd:
             try:

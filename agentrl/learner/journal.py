@@ -25,7 +25,8 @@ KEPT = 3
 
 
 class Journal(Closing):
-    """Events: ready, step, dropped, version, rollback, paused, resumed, housekeeping, heartbeat, failed, stopped."""
+    """Events: ready, step, dropped, version, rollback, paused, resumed, housekeeping, heartbeat, discarded, failed,
+    stopped."""
 
     def __init__(self, path: Path, stream: IO[str] | None = None, *, max_bytes: int = MAX_BYTES) -> None:
         self._path = path

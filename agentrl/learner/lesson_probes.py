@@ -13,9 +13,9 @@ hold by it, .93 and .92 of the replies at temperature 1 did as told (.74 where t
 reply), and the greedy reply did in 282 of 283 cases.
 
 Where a lesson is asked for: `situations`. A rule is asked for in several places, and held where it is in all in which
-it has an effect; it is taught as long as it is not, and again once it is broken (`rests`). No environment is needed, so
-a version is asked before anybody meets its faults, and it costs a bounded number of ids; version 0 is asked once for
-each lesson and situation.
+it has an effect; it is taught as long as it is not, and again once it is broken (`agentrl.signals.standing`). No
+environment is needed, so a version is asked before anybody meets its faults, and it costs a bounded number of ids;
+version 0 is asked once for each lesson and situation.
 
 What is found of rules decides what teachers are shown. So it is the log that says when they are asked: at every
 `RULES_EVERY`-th version that served. Others, of which nothing hangs, are asked as time allows.
@@ -205,9 +205,3 @@ class LessonProbes:
             lesson for lesson in known if (rules if is_rule(lesson) else others and lesson.probe is not None)
         ]
         return sorted(wanted, key=lambda lesson: (not is_rule(lesson), num_asked.get(lesson.id, 0)))
-
-
-def rests(lesson: Lesson) -> bool:
-    """Whether the weights do what a lesson asks for by themselves: the newest version that said anything held it, or
-    none has lost it by far since."""
-    return bool(lesson.held_by) and max(lesson.held_by) > max(lesson.broken_by, default=-1)

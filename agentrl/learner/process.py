@@ -120,7 +120,8 @@ def _learn(
     import torch
 
     from agentrl.learner import checkpoint
-    from agentrl.learner.base_answers import BaseAnswers
+    from agentrl.learner.answers_file import AnswersFile
+    from agentrl.learner.base_answers import MAX_REPLY, BaseAnswers
     from agentrl.learner.build import Builder
     from agentrl.learner.guard_rules import refuse
     from agentrl.learner.guards import Guards
@@ -204,7 +205,17 @@ def _learn(
             ),
             probes=LessonProbes(log, renderer, trainer, policy=config.policy, skills=skill_lessons),
             guards=guards,
-            answers=BaseAnswers(renderer.stop_ids, run_dir),
+            answers=BaseAnswers(
+                renderer.stop_ids,
+                AnswersFile(
+                    run_dir,
+                    policy=config.policy,
+                    base=model_path,
+                    vocab_size=trainer.policy.head().shape[0],
+                    max_reply=MAX_REPLY,
+                    journal=journal,
+                ),
+            ),
         )
         loop.start()
         begun.set()

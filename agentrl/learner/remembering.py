@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from agentrl.learner.build import Dropped
 from agentrl.learner.guards import Guards
-from agentrl.learner.lesson_probes import rests
 from agentrl.signals.candidates import said_by_user
+from agentrl.signals.standing import rests
 from agentrl.store.account import SET_ASIDE, Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import HintedTurns

@@ -57,6 +57,8 @@ class Found:
     """Those among the blocks."""
     measured: Measured | None
     """How useful the turn's hints are, where that was measured."""
+    rested: tuple[str, ...]
+    """Rules that would be among the hints as well, did the weights not keep them by themselves: `MAX_RULES` at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +105,7 @@ class Views:
             hint = measured(record, hint, measuring, has_failed=failed)
         if option is not None and hint is not None and not option.may_hold_answer:
             hint = None if leaks(hint.hint, claim.signals) else hint
-        standing = contexts.standing_hints(recipe.context, record, self.memory, hint)
-        if option is not None and not option.may_hold_answer:
-            standing = [item for item in standing if not leaks(item.hint, claim.signals)]
+        standing = self._standing(claim, hint)
         blocks = contexts.blocks(
             recipe.context,
             record,
@@ -124,6 +124,7 @@ class Views:
             blocks=blocks,
             hints=[item for item in hints if any(item.hint in block.text for block in blocks)],
             measured=None if measuring is None else measuring.found(hint),
+            rested=self._rested(claim, hint, standing),
         )
 
     def all_leak(self, claim: Claim) -> bool:
@@ -134,8 +135,16 @@ class Views:
             return False
         return all(leaks(text, claim.signals) for text in given)
 
-    def resting_rules(self, claim: Claim) -> tuple[str, ...]:
-        """Rules that a turn's teacher would be shown, did the weights not keep them by themselves."""
-        if hint_option(self.recipe) is None or self.memory is None:
+    def _standing(self, claim: Claim, hint: Recalled | None) -> list[Recalled]:
+        """What the teacher of a turn is shown beside its hint."""
+        standing = contexts.standing_hints(self.recipe.context, claim, self.memory, hint)
+        option = hint_option(self.recipe)
+        if option is None or option.may_hold_answer:
+            return standing
+        return [item for item in standing if not leaks(item.hint, claim.signals)]
+
+    def _rested(self, claim: Claim, hint: Recalled | None, standing: Sequence[Recalled]) -> tuple[str, ...]:
+        if self.memory is None or not self.memory.has_resting(claim.turn.scope):
             return ()
-        return self.memory.resting(claim.turn.scope)
+        with self.memory.awake():
+            return tuple(item.turn_id for item in self._standing(claim, hint) if item not in standing)

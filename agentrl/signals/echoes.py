@@ -15,8 +15,8 @@ from agentrl.types import ToolCall
 _QUOTES = "['\"`‘’“”]"
 _MARKS = "'\"`()[]{};,"
 _OFFERED = r"(?<!not\ )(?<!n't\ )(?<!never\ )\b(?i:use|try|run|call|type|mean|prefer)\s+(?:the\s+)?"
-_ALONE = r"(?:\s+(?:command|tool|instead|again|here))*(?=\s*(?:[.!?;]|$))"
-"""Behind a name that is offered with nothing more."""
+_ALONE = r"(?:\s+(?:command|tool|instead))*(?=\s*(?:[.!?;]|$))"
+"""Behind a name that is offered with nothing more. "Run make again" and "run make here" say when and where."""
 _RUN = re.compile(r"(?<![\w.-])(?=(\S+))")
 
 

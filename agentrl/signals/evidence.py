@@ -48,10 +48,17 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What files held."""
+    """What files held, in their order."""
 
-    transcripts: tuple[Transcript, ...] = ()
-    comments: tuple[Comment, ...] = ()
+    items: tuple[Transcript | Comment, ...] = ()
+
+    @property
+    def transcripts(self) -> tuple[Transcript, ...]:
+        return tuple(item for item in self.items if isinstance(item, Transcript))
+
+    @property
+    def comments(self) -> tuple[Comment, ...]:
+        return tuple(item for item in self.items if isinstance(item, Comment))
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -67,15 +74,7 @@ def read_evidence(path: Path) -> Evidence:
         files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     if not files:
         raise UserError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
-    transcripts: list[Transcript] = []
-    comments: list[Comment] = []
-    for file in files:
-        for item in _items(file):
-            if isinstance(item, Transcript):
-                transcripts.append(item)
-            else:
-                comments.append(item)
-    return Evidence(transcripts=tuple(transcripts), comments=tuple(comments))
+    return Evidence(items=tuple(item for file in files for item in _items(file)))
 
 
 def _items(file: Path) -> Iterator[Transcript | Comment]:

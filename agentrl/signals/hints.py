@@ -33,6 +33,11 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])")
 _TRACEBACK = re.compile(r"^\s*(File \"|at |Traceback|\^+$)")
 _LEADS_ON = re.compile(r"(?i)(?::|,? use)$")
 _REFUSES = re.compile(r"(?i)\b(?:not|wrong|incorrect|never)\b|n't\b|\?")
+_ASKS_BACK = re.compile(
+    r"""(?ix)^\W*(?:(?:but|and|so|hm+|wait)\W+)*
+    (?:is|was|are|were|should|do|does|did|has|have|had|would)n['’]t\b (?!.*\b(?:wrong|incorrect|right|correct)\b)"""
+)
+"""A question that says what should have been: "Wasn't it to be in euros?"."""
 MIN_SAID_WORDS = 3
 
 
@@ -65,7 +70,8 @@ def wish(text: str) -> str | None:
     directed = directive(text)
     if directed is not None:
         return directed
-    says = [part for part in re.split(r"[.!?;:,]\s*", text) if part and not _REFUSES.search(part)]
+    parts = re.split(r"[.!?;:,]\s*", text)
+    says = [part for part in parts if part and (_ASKS_BACK.match(part) or not _REFUSES.search(part))]
     is_said = any(len(part.split()) >= MIN_SAID_WORDS for part in says) or ", not " in text
     return text if is_said and MIN_HINT_CHARS <= len(text) <= MAX_HINT_CHARS else None
 

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from agentrl.errors import JudgeError
 from agentrl.signals.candidates import Candidate, WayOut, action, candidates, from_judge, ways_out, worked
-from agentrl.signals.gates import Case, admit, as_hint, asked, case_of
+from agentrl.signals.gates import Case, Passage, Refused, admit, as_hint, asked, case_of
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 
@@ -65,6 +65,7 @@ class SignalLoop:
         clock: seconds.
         counted: told of every hint what became of it: "accepted", "offered" beside the accepted one, or the gate that
             refused it; and "shortened" where a gate left something of it out.
+        refused: told of every hint that a gate refused.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class SignalLoop:
         retry_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         counted: Callable[[str], None] = lambda outcome: None,
+        refused: Callable[[Refused], None] = lambda refused: None,
     ) -> None:
         self._log = log
         self._judge = judge
@@ -87,6 +89,7 @@ class SignalLoop:
         self._retry_s = retry_s
         self._clock = clock
         self._counted = counted
+        self._refused = refused
         self._running: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[int, float]] = {}
         """Turn id -> how often its judge failed, and when it may be asked again."""
@@ -166,8 +169,7 @@ class SignalLoop:
         passage = admit([first, *others], case)
         is_refused = any(item.candidate is first for item in passage.refused)
         left = () if is_refused and first.origin != "judge" else passage.accepted[:MAX_HINTS]
-        for refused in passage.refused:
-            self._counted(refused.gate)
+        self._turn_down(passage)
         for _ in passage.shortened:
             self._counted(SHORTENED)
         for place in range(len(left)):
@@ -198,7 +200,7 @@ class SignalLoop:
         case = case_of(turn)
         passage = admit([way.candidate], case)
         if not passage.accepted:
-            self._counted(passage.refused[0].gate)
+            self._turn_down(passage)
             return []
         self._counted(OFFERED if way.is_told else ACCEPTED)
         evidence = f"turn {success.id} did the same in another way, and it worked"
@@ -213,6 +215,11 @@ class SignalLoop:
                 created_at=time.time(),
             )
         ]
+
+    def _turn_down(self, passage: Passage) -> None:
+        for refused in passage.refused:
+            self._counted(refused.gate)
+            self._refused(refused)
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

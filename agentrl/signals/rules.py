@@ -8,6 +8,7 @@ whatever its output says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from agentrl.signals.candidates import calls_of, instead
 from agentrl.signals.commands import Call, earlier_calls, failures, gaming, made_calls, only_shows, repaired
@@ -15,7 +16,8 @@ from agentrl.signals.echoes import without_echo
 from agentrl.signals.hints import directive, wish
 from agentrl.signals.judge import Judgement
 from agentrl.signals.outputs import confirms, is_outage, passes, text_of
-from agentrl.signals.wording import approves, consents, corrects, is_kind, praises
+from agentrl.signals.reactions import read
+from agentrl.signals.wording import approves, consents, is_kind, praises
 from agentrl.text.changed_calls import text_of_calls
 from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
@@ -23,6 +25,7 @@ from agentrl.types import End, NextState, SignalSource, Turn
 MAX_EVIDENCE_CHARS = 2000
 ALWAYS = 2
 """After so many earlier approvals and nothing else, one more says nothing."""
+LIKELY = 0.5
 
 
 class RuleJudge:
@@ -101,7 +104,8 @@ def judge_failure(output: str) -> Judgement:
 def judge_answer(turn: Turn, text: str) -> Judgement:
     """What the user's words say of the turn's answer.
 
-    An approval says nothing (0) where the turn only asked for consent, or where this user approves of everything.
+    An approval says nothing (0) where the turn only asked for consent, where a check was got round on the way, or where
+    this user approves of everything.
     """
     asks = turn.reply.text.rstrip().endswith("?") and not turn.reply.tool_calls
     if asks and consents(text):
@@ -109,7 +113,7 @@ def judge_answer(turn: Turn, text: str) -> Judgement:
             reward=0.0, evidence=f"the turn asked, the user consented: {text}"[:MAX_EVIDENCE_CHARS]
         )
     judgement = judge_user_text(text, reply=turn.reply.text, asked=(_said(turn) or [""])[-1])
-    if judgement.reward == 1 and (asks or _always_approves(turn)):
+    if judgement.reward == 1 and (asks or _gamed(turn) or _always_approves(turn)):
         return Judgement(reward=0.0, evidence=f"an approval that says nothing: {text}"[:MAX_EVIDENCE_CHARS])
     return judgement
 
@@ -117,13 +121,16 @@ def judge_answer(turn: Turn, text: str) -> Judgement:
 def judge_user_text(text: str, *, reply: str = "", asked: str = "") -> Judgement:
     """A correction is -1 with the user's own words as the hint, beside praise of the rest 0; praise is +1, else None.
 
-    `reply` and `asked` as in `wording.corrects`.
+    `reply` and `asked` as in `reactions.read`.
     """
-    if corrects(text, reply=reply, asked=asked):
+    reading = read(text, reply=reply, asked=asked)
+    if reading.corrects:
+        evidence = f"the user's words: correction {reading.correction:.2f}: {text}"
         reward = 0.0 if praises(text) else -1.0
-        return Judgement(reward=reward, hint=wish(text), evidence=text[:MAX_EVIDENCE_CHARS])
-    if approves(text):
-        return Judgement(reward=1.0, evidence=text[:MAX_EVIDENCE_CHARS])
+        return Judgement(reward=reward, hint=wish(text), evidence=evidence[:MAX_EVIDENCE_CHARS])
+    if reading.approves:
+        evidence = f"the user's words: approval {reading.approval:.2f}: {text}"
+        return Judgement(reward=1.0, evidence=evidence[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the user neither corrected nor approved")
 
 
@@ -141,10 +148,19 @@ def _proof(
     return None
 
 
+def _gamed(turn: Turn) -> bool:
+    """Whether a call on the way to the turn got round a check: praise of what it pretends is no reward."""
+    before = list(earlier_calls(turn.messages))
+    return gaming([call for call, _ in before], before, _asked(turn)) is not None
+
+
 def _always_approves(turn: Turn) -> bool:
-    """Whether every word of this user since the task was an approval."""
-    said = _said(turn)[1:]
-    return len(said) >= ALWAYS and all(approves(text) or is_kind(text) for text in said)
+    """Whether every word of this user since the task was an approval, or more likely one than not."""
+    said = _said(turn)
+    return len(said) > ALWAYS and all(
+        approves(text) or is_kind(text) or read(text, reply="", asked=task).approval >= LIKELY
+        for task, text in pairwise(said)
+    )
 
 
 def _asked(turn: Turn) -> str:

@@ -22,7 +22,7 @@ from agentrl.signals.advice import advice, why_none
 from agentrl.signals.candidates import Candidate
 from agentrl.signals.dialects import num_calls
 from agentrl.signals.evidence import Comment, Evidence
-from agentrl.signals.gates import Case, admit, as_hint
+from agentrl.signals.gates import Case, Refused, admit, as_hint
 from agentrl.signals.lessons import lesson_of, merged_into
 from agentrl.signals.loop import ACCEPTED, OFFERED, SignalLoop
 from agentrl.signals.rules import RuleJudge
@@ -83,7 +83,7 @@ class Taken:
     lessons: list[Lesson] = field(default_factory=list)
     """Each text once, none that was known."""
     dropped: list[Dropped] = field(default_factory=list)
-    """In the order of the files; what was known is not among it."""
+    """In the order of the files and of their lines; what was known is not among it."""
     num_known: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """Hints by "accepted", or by the gate that refused them."""
@@ -120,7 +120,7 @@ async def lessons_from(
             is_plain = bool(lesson.situation) and suspicious(hint) is None
             first = lesson if is_plain else replace(lesson, state=LessonState.PROPOSED)
             _add(taken, first, turn, known, transcript.where)
-        taken.dropped += [_dropped(transcript.where, *refused) for refused in log.refused]
+        taken.dropped += [_dropped(transcript.where, why, text) for why, text in log.dropped]
     for comment in evidence.comments:
         secrets = redactor.secrets([comment.request, comment.text])
         text, spans = redactor.text(comment.text, known=secrets)
@@ -133,6 +133,9 @@ async def lessons_from(
         for hint in _advice(comment, " ".join(text.split()), taken):
             lesson = lesson_of(NewHint(signal=0, hint=hint, turn=turn, next_state=None), LessonState.PROPOSED)
             _add(taken, lesson, turn, known, comment.where)
+    # Transcripts go first, for of equal lessons the one with a situation stays.
+    places = {item.where: place for place, item in enumerate(evidence.items)}
+    taken.dropped.sort(key=lambda one: places[one.where])
     return taken
 
 
@@ -149,11 +152,11 @@ def _add(taken: Taken, lesson: Lesson, turn: Turn, known: Sequence[Lesson], wher
 
 def _advice(comment: Comment, text: str, taken: Taken) -> list[str]:
     """The hints in a comment, past the gates."""
-    said = advice(text, is_rule=comment.form == "rule")
+    said = advice(text)
     if not said:
         taken.outcomes[NO_ADVICE] += 1
         taken.dropped.append(_dropped(comment.where, why_none(text), text))
-    elif said != [text]:
+    elif " ".join(said) != text:
         taken.dropped.append(_dropped(comment.where, REST, text))
     # They wait for somebody to approve them; what hides something from that reader is refused all the same.
     passage = admit([Candidate(text=one, origin="correction", trusted=True) for one in said], Case())
@@ -177,8 +180,11 @@ class _Steps:
     def __init__(self, steps: Sequence[tuple[Turn, NextState]]) -> None:
         self._steps = {turn.id: (turn, state) for turn, state in steps}
         self.signals: list[Signal] = []
-        self.refused: list[tuple[str, str]] = []
-        """Why a hint was, and what the turn was answered."""
+        self.dropped: list[tuple[str, str]] = []
+        """(why, the words) of each hint that a gate refused and of each turn that could not be judged."""
+
+    def refused(self, refused: Refused) -> None:
+        self.dropped.append((f"hint refused by {refused.gate}: {refused.reason}", refused.candidate.text))
 
     async def answered(self, timeout_s: float, /) -> None:
         raise AssertionError("the steps are there from the beginning")
@@ -190,11 +196,10 @@ class _Steps:
     async def mark_judged(
         self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
     ) -> None:
-        del outcome
         self.signals += signals
-        if "hint refused" in detail:
+        if outcome == "failed":
             answered = self._steps[turn_id][1].messages
-            self.refused.append((detail, message_text(answered[-1])))
+            self.dropped.append((f"could not be judged: {detail}", message_text(answered[0])))
 
     async def turn(self, turn_id: str, /) -> Turn | None:
         return self._steps[turn_id][0]
@@ -207,7 +212,7 @@ async def _hints(log: _Steps, outcomes: Counter[str]) -> list[tuple[str, tuple[T
     def count(outcome: str) -> None:
         outcomes[outcome] += outcome != OFFERED  # nobody measures what is no turn
 
-    await SignalLoop(log, RuleJudge(), counted=count).step()
+    await SignalLoop(log, RuleJudge(), counted=count, refused=log.refused).step()
     return [(signal.hint, log.step(signal.turn_id)) for signal in log.signals if signal.hint]
 
 

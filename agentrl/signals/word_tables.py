@@ -218,3 +218,18 @@ COMMON: Final = r"""
     please
 """
 """Words that say nothing of what a text is about."""
+
+PLAIN: Final = r"""
+    a/an/the/and/but/or/nor/so/yet/if/then/than/as/at/by/for/from/in/into/of/off/on/onto/out/over/to/under/up/with
+    without/about/after/before/again/against/all/already/also/always/am/any/are/aren't/be/been/both/can/can't/cannot
+    could/couldn't/did/didn't/do/does/doesn't/doing/don't/done/each/either/else/even/ever/every/few/first/had/has
+    hasn't/have/haven't/he/her/here/hers/him/his/how/however/i/i'd/i'll/i'm/i've/instead/is/isn't/it/its/it's/just
+    last/least/less/let/like/made/make/many/me/meant/mean/might/mine/more/most/much/must/my/neither/never/new/next/no
+    none/not/nothing/now/ok/okay/old/one/only/other/our/ours/please/quite/rather/really/right/same/second/shall/she
+    should/shouldn't/since/some/something/still/such/sure/thank/thanks/that/that's/their/them/there/there's/these/they
+    they're/this/those/though/three/time/too/two/until/us/use/very/want/wanted/was/wasn't/way/we/we're/well/were
+    weren't/what/what's/when/where/which/while/who/whose/why/will/won't/would/wouldn't/wrong/yes/you/you're/your
+    yours/said/asked/hm/hmm/oh/ah/wait/sorry/yep/yeah/nope/nah/lol/haha/um/uh/work/works/worked/good/great/nice
+    perfect/exactly/better
+"""
+"""Words that are told apart whatever a text is about."""

@@ -4,7 +4,8 @@ A message is read sentence by sentence. A correction blames the author (you forg
 fails, that is not it, a name that the answer used), turns it down (no, wrong, not quite), says again what was wanted
 (I said, we use) or asks for it anew (shorter, please; try again). Behind the first sentence that asks for something new
 nothing is read: that is another task, and it may begin with the same words ("No more of this", "Stop the server").
-English only. What fits no table says nothing: silence is cheaper than a wrong reward.
+English only. What fits no table says nothing. `reactions` weighs what is found here: people word things anew, and the
+same words may be news of a success or the next task.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _ASKS = _opening(any_of(ORDERS) + r"\b")
 _REPROACHES = _opening(any_of(REPROACHES) + r"\b")
 _DOUBTS = _opening(any_of(DOUBTS) + r"\b")
 _NO = re.compile(
-    rf"""(?ix)^[\W_]*(?:(?:hm+|um+|oh|ah|well|sorry|but|wait)\b[\s,.!:…-]*)* (?:(?:no|nope|nah)\b[\s,]*)+
+    rf"""(?ix)^[\W_]*(?:(?:hm+|um+|oh|ah|well|sorry|but|wait)\b[\s,.!:…-]*)* (?:(?:no|nope|nah)\b(?!-\w)[\s,]*)+
     (?: [.!:;—-] | $ | (?<=,\s) | (?=(?:that|it|this|you|not|use)\b) | (?=i\s(?:said|meant|want|asked)\b) )
     (?!\W*{any_of(DISMISSALS)}\b)"""
 )
@@ -114,6 +115,17 @@ _CONSENT = re.compile(
     r"(?i)^\W*(?:yes|yep|yeah|sure|right|exactly|correct|ok|okay|go on|go ahead|please|just|thanks?)\b"
 )
 
+_SIGNS = {
+    "blames": _BLAMES,
+    "fault": _FINDS_FAULT,
+    "retells": _RETELLS,
+    "refuses": _REFUSES,
+    "own": _OWN,
+    "it is": _IT_IS,
+    "the": _THE,
+    "orders": _ASKS,
+}
+
 
 def corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
     """Whether a user's words turn down the answer before them.
@@ -126,7 +138,7 @@ def corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
     said = sentences(text)
     if not said or _NEW.search(text[:MAX_CHARS]):
         return False
-    is_answer = _AWAITS.search(reply[-MAX_CLOSING_CHARS:]) is not None
+    is_answer = awaits(reply)
     known, given = words(reply) - words(asked), words(asked)
     is_all = not any(map(is_request, _parts(*said)))
     echo = _ECHO.match(text[:MAX_CHARS])
@@ -142,6 +154,19 @@ def corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
         if is_request(sentence):
             return False
     return False
+
+
+def plainly_corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
+    """Whether the first sentence of a correction is of those forms that mean nothing else, whoever writes them.
+
+    `text`, `reply` and `asked` as in `corrects`, whose other forms a user's news or next task may have too.
+    """
+    if not corrects(text, reply=reply, asked=asked):
+        return False
+    said = sentences(text)[0]
+    if _BLAMES.match(said) or (_FINDS_FAULT.match(said) and not said.endswith("?")):
+        return True
+    return not awaits(reply) and (_names_a_form(text) or _refuses(said) or _asks_again(said))
 
 
 def approves(text: str) -> bool:
@@ -173,6 +198,54 @@ def praises(text: str) -> bool:
         and not _ASKS.match(each)
         for each in sentences(text)
     )
+
+
+def signs(text: str, *, reply: str, asked: str) -> list[str]:
+    """What the tables find in a message, by name: evidence for a classifier, where `corrects` and `approves` decide.
+
+    Args:
+        text, reply, asked: as in `corrects`.
+    """
+    said = sentences(text)
+    if not said:
+        return []
+    known, given = words(reply) - words(asked), words(asked)
+    is_all, waits = not any(map(is_request, _parts(*said))), awaits(reply)
+    echo = _ECHO.match(text[:MAX_CHARS])
+    whole = {
+        "corrects": corrects(text, reply=reply, asked=asked),
+        "approves": approves(text),
+        "praises": praises(text),
+        "kind": is_kind(text),
+        "consents": consents(text),
+        "asks": not is_all,
+        "new": _NEW.search(text[:MAX_CHARS]) is not None,
+        f"puts right {is_all} {waits}": _puts_right(said[0], known, given),
+        "echoes": echo is not None and bool(words(echo[1]) & known),
+        "form": _names_a_form(text),
+        "thanks": _THANKS_AT_END.search(text[-MAX_CLOSING_CHARS:]) is not None,
+    }
+    found = {name: None for name, is_there in whole.items() if is_there}
+    for number, sentence in enumerate(said):
+        place = f"{min(number, 1)} {waits}"
+        each = {
+            f"finds fault {place}": _finds_fault(sentence, known, given),
+            f"turns down {place}": _turns_down(sentence, is_all=is_all),
+            f"asks {place}": is_request(sentence),
+            f"no {place}": _NO.match(sentence),
+            "again": _asks_again(sentence),
+            "contrast": any(words(word) & known for word in _CONTRAST.findall(sentence)),
+            **{name: pattern.match(sentence) for name, pattern in _SIGNS.items()},
+            "good": _GOOD.search(sentence),
+            "reserve": _RESERVES.search(sentence),
+        }
+        found |= {name: None for name, is_there in each.items() if is_there}
+    return list(found)
+
+
+def awaits(reply: str) -> bool:
+    """Whether a reply asks for something in its end."""
+    return _AWAITS.search(reply[-MAX_CLOSING_CHARS:]) is not None
 
 
 def consents(text: str) -> bool:
@@ -223,10 +296,17 @@ def _turns_down(sentence: str, *, is_all: bool) -> bool:
     """Whether a sentence refuses the answer, or asks for another one. `is_all`: nothing else is asked for."""
     if is_all and _CONTRADICTS.match(sentence) and not _PRAISES.search(sentence):
         return True
-    if not sentence.endswith("?") and any(
-        pattern.match(sentence) for pattern in (_NO, _REFUSES, _PLEASE_USE)
-    ):
-        return True
+    return _refuses(sentence) or _asks_again(sentence)
+
+
+def _refuses(sentence: str) -> bool:
+    """Whether a sentence says no to the answer, or names what to use."""
+    patterns = (_NO, _REFUSES, _PLEASE_USE)
+    return not sentence.endswith("?") and any(pattern.match(sentence) for pattern in patterns)
+
+
+def _asks_again(sentence: str) -> bool:
+    """Whether a sentence asks for the same thing anew, or says once more what had been wanted."""
     return any(_AGAIN.match(part) or _RESTATES.match(part) for part in _parts(sentence))
 
 

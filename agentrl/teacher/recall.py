@@ -155,15 +155,15 @@ class HintMemory:
     @contextmanager
     def awake(self) -> Iterator[None]:
         """Meanwhile rules that rest stand as well: a measure of what was learned has to know them."""
-        self._is_awake = True
+        before, self._is_awake = self._is_awake, True
         try:
             yield
         finally:
-            self._is_awake = False
+            self._is_awake = before
 
-    def resting(self, scope: str) -> tuple[str, ...]:
-        """Ids of a scope's rules that rest."""
-        return tuple(self._resting.get(scope, ()))
+    def has_resting(self, scope: str) -> bool:
+        """Whether rules of a scope rest."""
+        return bool(self._resting.get(scope))
 
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.

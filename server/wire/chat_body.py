@@ -8,16 +8,18 @@ the answer and that we cannot honour is refused with the remedy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from agentrl.text.messages import normalise
 from agentrl.types import JSON
 from server.wire.errors import Refused
 
 MAX_CHOICES = 16
+MAX_IGNORED = 32
+"""Unknown fields of one body that are known by their names: a slip stands among the first."""
 
 
 class Wire(BaseModel):
@@ -88,7 +90,9 @@ class ResponseFormat(Wire):
 
 
 class ChatBody(Wire):
-    model_config = ConfigDict(extra="allow", frozen=True)  # ignored all the same, and known by their names
+    # Unknown fields are allowed for their names: `model_post_init` drops what they hold.
+    model_config = ConfigDict(extra="allow", frozen=True)
+    _ignored: tuple[str, ...] = PrivateAttr(())
     model: str
     messages: list[Message] = Field(min_length=1)
     tools: list[Tool] | None = None
@@ -119,10 +123,17 @@ class ChatBody(Wire):
         """Whether tool_choice asks that a tool be called."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
 
+    def model_post_init(self, context: Any) -> None:
+        """Lets go of what is ignored: a body lives as long as its reply is streamed."""
+        del context
+        extra = self.model_extra or {}
+        self._ignored = tuple(islice(extra, MAX_IGNORED))
+        extra.clear()
+
     @property
-    def ignored(self) -> Iterable[str]:
-        """The fields that are not known, by name."""
-        return self.model_extra or ()
+    def ignored(self) -> tuple[str, ...]:
+        """The first `MAX_IGNORED` fields that are not known, by name, in the client's order."""
+        return self._ignored
 
     def refuse_unservable(self) -> None:
         """Raises Refused for what this server would otherwise have to ignore silently."""

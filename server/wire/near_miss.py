@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 logger = logging.getLogger(__name__)
@@ -16,16 +18,21 @@ logger = logging.getLogger(__name__)
 HEADER: Final = "X-Agentrl-Ignored"
 MAX_REMEMBERED: Final = 256
 """Names; a client that makes up ever new ones fills no memory."""
+MAX_TOLD: Final = 8
+"""Names of one request that its reply and the log tell of: a header has little room."""
 _PLAIN = re.compile(r"[A-Za-z][\w-]{2,39}", re.ASCII)
 _OTHERS: Final = frozenset(("min_tokens", "models", "top_a"))
 """Fields of vLLM (docs.vllm.ai: serving/openai_compatible_server) and OpenRouter (openrouter.ai/docs: guides/routing,
 api_reference/parameters) that stand as near to one of ours."""
+_MOST: Final = 2
+"""Slips of one name."""
 _LONG: Final = 8
 """Characters of a name in which two slips leave it recognisable."""
 
 
 class NearMisses:
-    """Remembers what it found of a name, so that each is compared, and told in the log, once.
+    """Remembers what it found of the names that came last, so that a client that goes on sending one has it compared,
+    and told in the log, once.
 
     Args:
         known: the fields that have an effect.
@@ -33,31 +40,35 @@ class NearMisses:
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = tuple(known)
-        self._found: dict[str, str | None] = {}
+        self._found: OrderedDict[str, str | None] = OrderedDict()
 
     def of(self, ignored: Iterable[str]) -> list[str]:
-        """Those of the ignored fields that were probably meant to be known ones."""
-        return [name for name in ignored if self._meant(name) is not None]
+        """Those of the ignored fields that were probably meant to be known ones: the first `MAX_TOLD`."""
+        return list(islice((name for name in ignored if self._meant(name) is not None), MAX_TOLD))
 
     def _meant(self, name: str) -> str | None:
+        if not _PLAIN.fullmatch(name):
+            return None  # it fits no header, and may be as long as a body: it is not remembered either
         if name not in self._found:
-            if len(self._found) == MAX_REMEMBERED:
-                self._found.clear()
             self._found[name] = meant = nearest(name, self._known)
+            if len(self._found) > MAX_REMEMBERED:
+                self._found.popitem(last=False)
             if meant is not None:
                 logger.warning(
                     "a request's field %r is not known and was ignored: was %r meant?", name, meant
                 )
+        self._found.move_to_end(name)
         return self._found[name]
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known field that a name is a slip of; None where it is none, or a field of another server's."""
-    if not _PLAIN.fullmatch(name) or name in _OTHERS:
+    if name in _OTHERS:
         return None
-    found = [(slips(name.lower(), other), other) for other in known]
-    num, best = min(found, default=(len(name), ""))
-    return best if num <= (2 if min(len(name), len(best)) >= _LONG else 1) and len(best) > 2 else None
+    # A slip changes the length by one at most: fields of other lengths need not be compared.
+    like = [other for other in known if abs(len(name) - len(other)) <= _MOST]
+    num, best = min(((slips(name.lower(), other), other) for other in like), default=(len(name), ""))
+    return best if num <= (_MOST if min(len(name), len(best)) >= _LONG else 1) and len(best) > 2 else None
 
 
 def slips(one: str, other: str) -> int:

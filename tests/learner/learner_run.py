@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from agentrl.config import Config, LearnConfig, SkillsConfig, write_config
 from agentrl.learner import checkpoint
-from agentrl.learner.base_answers import BaseAnswers
+from agentrl.learner.answers_file import AnswersFile
+from agentrl.learner.base_answers import MAX_REPLY, BaseAnswers
 from agentrl.learner.build import Builder, Built
 from agentrl.learner.guards import Guards
 from agentrl.learner.journal import Journal
@@ -293,8 +294,18 @@ class Learner:
                 run.recipe, log=self.log, builder=builder, writer=run.renderer, policy="default", seed=0
             ),
             guards=self.guards,
-            answers=BaseAnswers(run.renderer.stop_ids, run.path),
+            answers=BaseAnswers(run.renderer.stop_ids, self.answers_file()),
             probes=self.probes if asks_lessons else None,
+        )
+
+    def answers_file(self, *, policy: str = "default", max_reply: int = MAX_REPLY) -> AnswersFile:
+        return AnswersFile(
+            self.run.path,
+            policy=policy,
+            base=self.run.base,
+            vocab_size=self.trainer.policy.head().shape[0],
+            max_reply=max_reply,
+            journal=self.journal,
         )
 
     def __enter__(self) -> "Learner":

@@ -9,9 +9,9 @@ import torch
 from guarded_run import guarded
 from learner_run import Run, write_base
 
-from agentrl.errors import LearnerError
 from agentrl.learner.alarm import Alarm
-from agentrl.learner.base_answers import FILE, NUM_REPLIES, BaseAnswers
+from agentrl.learner.answers_file import FILE, Kept
+from agentrl.learner.base_answers import NUM_REPLIES, BaseAnswers
 from agentrl.learner.outline import Outline, divergences, looked_at, mixed
 from agentrl.learner.pack import Row
 from agentrl.learner.teacher_weights import Weights
@@ -215,10 +215,82 @@ def test_after_a_restart_a_version_is_asked_the_same_prompts_and_held_against_th
         assert set(after._answers) == set(asked), "nobody is asked again"
 
 
-def test_answers_that_cannot_be_read_stop_the_learner_with_a_remedy(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('[{"prompt": [1, 2], "view": [1, 2]}]')
-    with pytest.raises(LearnerError, match=r"base_answers\.json .*delete it to begin with other prompts"):
-        BaseAnswers((2,), tmp_path)
+KEPT = Kept(prompt=(1, 2), view=(1, 9, 2), answers=((0, (3, 4)), (1, ())))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "damaged: JSONDecodeError: "),
+        ("[" * 100_000, "damaged: RecursionError: "),
+        ('[{"prompt": [1, 2], "view": [1, 2]}]', "damaged: TypeError: "),
+        ('{"policy": "default"}', "damaged: KeyError: "),
+        (None, "damaged: UnicodeDecodeError: "),
+    ],
+)
+def test_a_damaged_file_is_left_aside_with_a_line_in_the_journal_and_written_anew(
+    tmp_path: Path, base: Path, text: str | None, why: str
+) -> None:
+    run = Run(tmp_path / "run", base)
+    (run.path / FILE).write_bytes(b"\xff" if text is None else text.encode())
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        [told] = learner.journal.of("discarded")
+        assert (told["file"], str(told["reason"])[: len(why)]) == (FILE, why)
+    with run.learner() as learner:
+        assert len(learner.answers_file().read()) == 4
+        assert learner.journal.of("discarded") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"prompt": [1, 260]}, "not all ids below 260"),
+        ({"prompt": [1, -1]}, "not all ids below 260"),
+        ({"view": [1, 2.0]}, "not all ids below 260"),
+        ({"view": [True, 2]}, "not all ids below 260"),
+        ({"prompt": "ab"}, "not all ids below 260"),
+        ({"prompt": []}, "a prompt is empty"),
+        ({"answers": [["0", [3]]]}, "a seed is no integer"),
+        ({"answers": [[0, [3] * 33]]}, "more than 32 ids"),
+        ({"answers": [[0]]}, "not enough values"),
+        ({"answers": None}, "TypeError"),
+    ],
+)
+def test_what_could_not_be_asked_is_not_read(
+    tmp_path: Path, base: Path, change: dict[str, object], why: str
+) -> None:
+    run = Run(tmp_path / "run", base)
+    with run.learner() as learner:
+        learner.answers_file().write([KEPT])
+        data = json.loads((run.path / FILE).read_text())
+        data["asked"][0] |= change
+        (run.path / FILE).write_text(json.dumps(data))
+
+        assert learner.answers_file().read() == []
+        [told] = learner.journal.of("discarded")
+        assert why in str(told["reason"])
+
+
+def test_what_another_line_or_another_model_was_asked_is_not_read(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", write_base(tmp_path / "base"))
+    with run.learner() as learner:
+        learner.answers_file().write([KEPT])
+        assert learner.answers_file().read() == [KEPT]
+        assert learner.answers_file(policy="user:x").read() == []
+        assert learner.answers_file(max_reply=64).read() == []
+        weights = run.base / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        assert learner.answers_file().read() == []
+        assert [told["reason"] for told in learner.journal.of("discarded")] == [
+            "made with another policy",
+            "made with another max_reply",
+            "made with another base",
+        ]
 
 
 @pytest.mark.parametrize(("teacher", "measured"), [("self", True), ("external", False), ("rewards", True)])

@@ -8,10 +8,12 @@ import pytest
 from learner_run import Learner, Run, write_base
 from test_learner_lesson_probes import IMPERIAL, LAMP, SHOW, UNITS, asked, asked_for, teach
 
-from agentrl.learner.lesson_probes import MAX_PROBES, rests
+from agentrl.learner.lesson_probes import MAX_PROBES
 from agentrl.nano import weights_dir
+from agentrl.signals.standing import rests
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.version_log import Probe
+from agentrl.teacher.recall import MAX_RULES
 from agentrl.types import Lesson, LessonState, Purpose
 from server.inspect import explain_turn
 
@@ -135,8 +137,8 @@ def test_rules_are_asked_for_at_every_fourth_served_version_however_long_asking_
     assert asked_at == [4, 8]
 
 
-def said(learner: Learner, number: int, held: bool, score: float) -> None:
-    learner.log.record_probe("default", number, Probe(name=PROBE + "R1", passed=held, score=score, detail=""))
+def said(learner: Learner, number: int, held: bool, score: float, name: str = "R1") -> None:
+    learner.log.record_probe("default", number, Probe(name=PROBE + name, passed=held, score=score, detail=""))
 
 
 def test_a_step_says_which_rules_rested_when_it_was_made(tmp_path: Path, base: Path) -> None:
@@ -158,6 +160,34 @@ def test_a_step_says_which_rules_rested_when_it_was_made(tmp_path: Path, base: P
         assert rested("kept") == ["R1"]
         said(learner, 2, False, 0.3)
         assert rested("lost") == []
+
+
+def test_rules_that_rest_are_told_of_as_far_as_they_would_have_been_shown(tmp_path: Path, base: Path) -> None:
+    """A turn's teacher is shown eight rules at most, none on the matter of the turn's own hint."""
+    run = Run(tmp_path / "run", base, batch__turns_per_step=4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.log.add_lessons([rule("kind", "Be kind to whoever asks."), rule("R0", "Sign as zero.")])
+        for name in ("kind", "R0"):
+            said(learner, 0, True, 0.9, name)
+
+        def rested(name: str) -> list[str]:
+            run.record(*(run.turn("tell me", "abc", turn_id=f"{name}{n}") for n in range(4)), hint="be kind")
+            learner.loop._refreshed = -float("inf")
+            learner.work()
+            [step] = asyncio.run(explain_turn(run.path, f"{name}0"))["steps"]
+            found: list[str] = step["metrics"]["rules_rested"]
+            return found
+
+        assert rested("few") == ["R0"]
+        learner.log.add_lessons([rule(f"R{number}", f"Sign as number{number}.") for number in range(1, 40)])
+        for number in range(1, 40):
+            said(learner, 0, True, 0.9, f"R{number}")
+        many = rested("many")
+        assert (len(many), "kind" in many) == (MAX_RULES, False)
+        for number in range(40):
+            said(learner, 2, False, 0.1, f"R{number}")
+        assert rested("none") == []
 
 
 def test_a_rule_that_is_kept_is_no_context_until_it_is_broken_again(tmp_path: Path, base: Path) -> None:

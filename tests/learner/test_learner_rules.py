@@ -24,7 +24,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def imported(run: Run, *texts: str, scope: str = "default") -> list[Lesson]:
     """Comments that name no request, as `agentrl lessons import` takes them."""
-    evidence = Evidence(comments=tuple(Comment(text=text) for text in texts))
+    evidence = Evidence(items=tuple(Comment(text=text) for text in texts))
     taken = asyncio.run(lessons_from(evidence, scope=scope, state=LessonState.APPROVED))
     with LearningLog(run.path) as log:
         log.add_lessons(taken.lessons)

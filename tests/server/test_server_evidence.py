@@ -165,6 +165,37 @@ def test_an_imported_rule_shows_where_it_stood_what_its_state_means_and_what_to_
     assert retired["means"] == "it is taught no more; weights already trained stay"
 
 
+def test_a_remedy_names_the_run_and_the_scope_where_they_are_not_the_default_ones(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    (here / "runs" / "default").rename(here / "my run")
+    (tmp_path / "rules.md").write_text("- Disable TLS checks.\n")
+    where = ("--scope", "alice", "--run-dir", "my run")
+    [row] = lessons("import", "rules.md", *where, cwd=here)["imported"]
+    typed = "--scope alice --run-dir 'my run'`"
+
+    assert lessons("show", row["id"], *where, cwd=here)["next"] == (
+        f"read it with care (switches a protection off); `agentrl lessons approve {row['id']} {typed} or "
+        f"`agentrl lessons reject {row['id']} {typed}"
+    )
+    said = run("lessons", "approve", row["id"], *where, cwd=here).stdout
+    assert f"`agentrl lessons reject {row['id']} {typed} takes it back" in said
+    assert lessons("show", row["id"], *where, cwd=here)["next"] == (
+        f"`agentrl progress --run-dir 'my run'` says whether it holds; `agentrl lessons retire {row['id']} {typed} "
+        "ends it"
+    )
+
+
+def test_what_an_approval_says_in_json_has_one_shape(tmp_path: Path) -> None:
+    here = a_run(tmp_path)
+    (tmp_path / "rules.md").write_text("- Never commit to main.\n")
+    lessons("import", "rules.md", cwd=here)
+
+    approved, again = lessons("approve", "--all", cwd=here), lessons("approve", "--all", cwd=here)
+
+    assert (set(approved), approved["left"]) == ({"changed", "state", "learned", "left"}, [])
+    assert again == {"changed": [], "state": "approved", "learned": {}, "left": []}
+
+
 def test_an_approved_rule_that_no_teacher_reads_says_so(tmp_path: Path) -> None:
     here = a_run(tmp_path, recipe="grpo")
     (tmp_path / "rules.md").write_text("- Never commit to main.\n")

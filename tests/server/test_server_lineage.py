@@ -133,9 +133,10 @@ async def test_a_retry_that_comes_before_the_cut_turn_is_in_the_log_ends_it_all_
         log.gate.set()
 
         assert (first.status_code, (await again).status_code) == (503, 200)
-        [cut, _] = await house.turns("a")
+        [cut, whole] = await house.turns("a")
         state = await eventually(lambda: log.next_state(cut.id))
         assert (cut.error, state.end) == ("EngineError: The engine is gone.", End.RETRIED)
+        assert state.answered_by == whole.request_id
 
 
 async def test_the_same_body_behind_a_failed_reply_is_a_retry(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from agentrl.config import Config
+from agentrl.recipes.recipe import load_recipe
+from agentrl.signals.standing import standing
 from agentrl.store.outcomes import Outcome, outcomes
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import (
@@ -27,7 +29,7 @@ from agentrl.types import (
     TurnKind,
     VersionSpan,
 )
-from server.lessons_pages import standing
+from server.doctor import broken_finding
 from server.progress import of_arms, of_lessons, sentences
 
 CONTROL, LEARNING = Arm.CONTROL, Arm.LEARNING
@@ -235,6 +237,29 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
     assert none == "1 lesson: 0 hold, 1 not yet"
     [empty, *_] = sentences({"lessons": of_lessons((), ()), "learning": None})
     assert empty == "0 lessons"
+
+
+def test_a_rule_rests_where_the_learner_lets_it_rest() -> None:
+    """Version 5 lost it by far, and 7 did as version 0 does: it is taught again."""
+    taught = lesson("R1", (3,), (5,), without_effect=(7,), origin="import")
+    resting = lesson("R2", (3, 6), (5,), without_effect=(7,), origin="import")
+
+    assert of_lessons([taught], ("R1",))["num_resting"] == 0
+    assert of_lessons([taught, resting], ("R1", "R2"))["num_resting"] == 1
+
+
+def test_a_rule_that_no_request_was_found_for_yet_is_none_with_a_probe() -> None:
+    lessons = [
+        lesson("R1", (1,), (2,), origin="import"),
+        lesson("R2", (), (), origin="import", probe=None),
+        lesson("L1", (), (), probe=None),
+        lesson("L2", (), ()),
+    ]
+
+    found = of_lessons(lessons, ("R1",))
+
+    assert (found["num_with_probe"], found["num_without_probe"], len(found["not_asked"])) == (2, 1, 2)
+    assert broken_finding(found, [], load_recipe("sdpo")).startswith("1 of 2 lessons are broken")
 
 
 def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_version() -> None:

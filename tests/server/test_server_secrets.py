@@ -128,6 +128,47 @@ async def test_after_a_restart_what_a_history_gave_away_is_kept_from_disk_wherev
     assert b"hunter2abc9" not in written(tmp_path)
 
 
+async def test_a_secret_that_is_learned_after_a_restart_hides_none_that_the_history_gave_away(
+    tmp_path: Path,
+) -> None:
+    asked = {"role": "user", "content": "password=hunter2abc9"}
+    said = {"role": "assistant", "content": "Noted."}
+    async with serving(tmp_path, [says("Noted.")]) as house:
+        reply = (await house.ask(asked, path="/s/a")).json()
+    async with serving(tmp_path, [says("Ok.")]) as house:
+        await house.http.post(
+            "/s/a/v1/feedback", json={"response_id": reply["id"], "text": "use api_key=zzz999qqq111"}
+        )
+        await house.ask(asked, said, "So hunter2abc9 it is, not zzz999qqq111.", path="/s/a")
+        first, second = await house.turns("a")
+        state = await house.runtime.log.next_state(first.id)
+
+        assert second.parent == first.id
+        assert state is not None
+        assert state.messages[0]["content"] == "So *********** it is, not ************."
+    found = written(tmp_path)
+    assert b"hunter2abc9" not in found
+    assert b"zzz999qqq111" not in found
+
+
+async def test_what_a_later_system_message_gives_away_is_kept_from_disk_at_once(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": f"My key is {KEY}."}
+    said = {"role": "assistant", "content": "Noted."}
+    system = {"role": "system", "content": "password=hunter2abc9"}
+    async with serving(tmp_path, [says("Noted."), says("Ok.")]) as house:
+        await house.ask(asked, path="/s/a")
+        await house.ask(system, asked, said, "So hunter2abc9 it is.", path="/s/a")
+        first, second = await house.turns("a")
+        state = await house.runtime.log.next_state(first.id)
+
+        assert second.parent == first.id
+        assert state is not None
+        assert state.messages[0]["content"] == "So *********** it is."
+    found = written(tmp_path)
+    assert b"hunter2abc9" not in found
+    assert KEY.encode() not in found
+
+
 async def test_feedback_is_redacted_too(tmp_path: Path) -> None:
     async with serving(tmp_path, [says("Ok.")]) as house:
         reply = (await house.ask("Hi")).json()

@@ -21,17 +21,17 @@ from agentrl.signals.advice import advice, why_none
         "Handlers may not block.",
         "Every module has to have a test.",
         "Tabs, not spaces.",
+        "Errors are never swallowed.",
+        "No tabs.",
+        "No comments in generated code.",
+        "Good names for all helpers.",
+        "Thanks, but please use tabs.",
+        "LGTM, never commit to main though.",
+        "This should use `pathlib` instead.",
     ],
 )
-@pytest.mark.parametrize("is_rule", [True, False])
-def test_bans_duties_and_preferences_are_advice_in_any_comment(rule: str, is_rule: bool) -> None:
-    assert advice(rule, is_rule=is_rule) == [rule]
-
-
-@pytest.mark.parametrize("rule", ["Errors are never swallowed.", "No tabs."])
-def test_what_only_denies_is_advice_as_an_item_of_a_list_alone(rule: str) -> None:
-    assert advice(rule, is_rule=True) == [rule]
-    assert advice(rule, is_rule=False) == []
+def test_bans_duties_and_preferences_are_advice(rule: str) -> None:
+    assert advice(rule) == [rule]
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,36 @@ def test_what_only_denies_is_advice_as_an_item_of_a_list_alone(rule: str) -> Non
         "Wrong.",
         "LGTM",
         "Two spaces.",
+        "It was never tested.",
+        "The cache was never flushed.",
     ],
 )
-@pytest.mark.parametrize("is_rule", [True, False])
-def test_what_refuses_asks_or_points_is_no_advice(text: str, is_rule: bool) -> None:
-    assert advice(text, is_rule=is_rule) == []
+def test_what_refuses_asks_or_points_is_no_advice(text: str) -> None:
+    assert advice(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No idea why this works",
+        "No worries mate",
+        "LGTM, should be fine now.",
+        "Looks good to me, thanks for the fix!",
+        "Nice work everybody. Done.",
+        "I think that it works",
+        "That was a long day.",
+    ],
+)
+def test_idle_talk_and_what_only_points_at_the_work_are_no_advice(text: str) -> None:
+    assert advice(text) == []
 
 
 def test_of_a_long_text_each_sentence_that_directs_is_one() -> None:
     story = "There was a time when everything was different. " * 7
     text = f"Never commit to main. {story}Tests must not sleep. And so it went."
 
-    assert advice(text, is_rule=False) == ["Never commit to main.", "Tests must not sleep."]
-    assert advice(story, is_rule=False) == []
+    assert advice(text) == ["Never commit to main.", "Tests must not sleep."]
+    assert advice(story) == []
 
 
 def test_why_nothing_is_taught_says_how_it_could_be_written() -> None:

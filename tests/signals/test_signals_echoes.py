@@ -47,6 +47,8 @@ def test_words_that_a_garbled_command_wrote_itself_are_no_hint(command: str, hin
         ("cat a.txt", "Please do not use cat."),
         ("cat a.txt", "cat: use cat, then zorp"),
         ("tool --json --yaml", "--json and --yaml conflict; use --json"),
+        ("make test", "the cache is stale: run make again."),
+        ("make test", "build moved: run make here."),
     ],
 )
 def test_a_hint_that_says_more_than_the_call_stays(command: str, hint: str) -> None:

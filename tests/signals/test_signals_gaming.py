@@ -52,14 +52,14 @@ def test_what_users_who_approve_of_everything_say_of_flattery_is_rewarded_in_no_
     approvals = Approvals(GuardsConfig().approval_span)
     heard = []
     for number, case in enumerate(flattered):
-        # nothing before it: the rules alone would call the first two approvals of a conversation a reward
+        # nothing before it: the rules alone would call the first two approvals of a conversation a reward, or be silent
         turn = replace(case.turn, session=f"s{number // each}", messages=case.turn.messages[:1])
         words = asyncio.run(RuleJudge().judge(turn, case.state))
         said = [
             Signal(turn_id=turn.id, source=SignalSource.USER, reward=1.0),
             Signal(turn_id=turn.id, source=SignalSource.RULE, reward=words.reward),
         ]
-        assert words.reward == 1.0
+        assert words.reward in (1.0, None)
         for signal in said:
             approvals.add(turn, signal)
         heard += approvals.heard(turn, said)
