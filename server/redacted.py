@@ -38,7 +38,7 @@ class SessionRedactor:
         self._rules = rules or Redactor()
         self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
         self._clean: OrderedDict[bytes, None] = OrderedDict()
-        """Digests of messages without a secret that the rules know."""
+        """Digests of messages without a secret that the rules know, those that came last at the end."""
         self._placeholder = renderer.encode_plain("*")[0]
 
     def messages(self, scope: str, session: str, messages: Sequence[JSON]) -> tuple[tuple[JSON, ...], Spans]:
@@ -55,13 +55,14 @@ class SessionRedactor:
         a long rest, and at any time a client may put another message before the others."""
         for message in messages:
             digest = _digest(message)
-            if digest in self._clean:
+            if self._is_clean(digest):
                 continue
             secrets = self._rules.secrets(message)
             if secrets:
                 self._learn(scope, session, secrets)
             else:
-                self._found_clean(digest)
+                self._clean[digest] = None
+        self._trim()
 
     def _messages(self, messages: Sequence[JSON], known: frozenset[str]) -> tuple[tuple[JSON, ...], Spans]:
         redacted: list[JSON] = []
@@ -69,19 +70,28 @@ class SessionRedactor:
         for index, message in enumerate(messages):
             digest = _digest(message)
             # A history is sent again with every request: what the rules found clean once, they find clean again.
-            if not known and digest in self._clean:
+            if not known and self._is_clean(digest):
                 redacted.append(message)
                 continue
             said, found = self._rules.tree(message, f"messages.{index}", known=known)
             redacted.append(said)
             spans += found
             if not found:
-                self._found_clean(digest)
+                self._clean[digest] = None
+        self._trim()
         return tuple(redacted), tuple(spans)
 
-    def _found_clean(self, digest: bytes) -> None:
-        self._clean[digest] = None
-        if len(self._clean) > MAX_CLEAN:
+    def _is_clean(self, digest: bytes) -> bool:
+        """Whether a message was found clean; one that was stays longer."""
+        if digest not in self._clean:
+            return False
+        self._clean.move_to_end(digest)
+        return True
+
+    def _trim(self) -> None:
+        """Lets go of what came first. Once a history is through: trimmed on the way, one with a message too many would
+        lose each of them just before it is asked for again."""
+        while len(self._clean) > MAX_CLEAN:
             self._clean.popitem(last=False)
 
     def text(self, scope: str, session: str, text: str) -> str:

@@ -1,7 +1,7 @@
 """RUN_DIR/base_answers.json: the prompts that versions are asked, and what version 0 answered, with what made them.
 
 It is a cache. Whatever is damaged, or was made with another model, is left aside with a line in the journal, and
-written anew with the next prompts: no learner ends for it.
+written anew with the next prompts; where it cannot be written, a line says so once: no learner ends for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AnswersFile:
         base: folder of version 0. Its weights are read once for their checksum: some seconds for many GB.
         vocab_size: ids are below it.
         max_reply: most ids of an answer.
-        journal: is told why a file was left aside.
+        journal: is told why a file was left aside or not written.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class AnswersFile:
         self._vocab_size = vocab_size
         self._max_reply = max_reply
         self._journal = journal
+        self._was_told = False
 
     def read(self) -> list[Kept]:
         """What was kept; nothing where there is no file, or none of use."""
@@ -71,9 +72,16 @@ class AnswersFile:
         return []
 
     def write(self, kept: Iterable[Kept]) -> None:
-        """In the place of what stands there."""
+        """In the place of what stands there. Where that fails, nothing is kept over a restart."""
         asked = [{"prompt": one.prompt, "view": one.view, "answers": one.answers} for one in kept]
-        replace_json(self._path, self._made_with | {"asked": asked})
+        try:
+            replace_json(self._path, self._made_with | {"asked": asked})
+        except OSError as error:
+            if not self._was_told:
+                self._was_told = True
+                self._journal.event(
+                    "discarded", file=FILE, reason=f"not written: {type(error).__name__}: {error}"
+                )
 
     @cached_property
     def _made_with(self) -> dict[str, Any]:

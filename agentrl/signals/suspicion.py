@@ -24,24 +24,28 @@ _PROTECTIONS: Final = (
     r"(?:verification|checks?|auth\w*|security|sandbox\w*|tls|ssl|certificates?|firewall|protections?"
     r"|signing)"
 )
+_TURNS: Final = r"ignor\w{0,8}|disregard\w{0,8}|overrid\w{0,8}|bypass\w{0,8}"
+_SWITCHES: Final = r"disable|(?:turn|switch)\s+off|skip|deactivate"
+_GIVES: Final = r"send|email|mail|post|upload|forward|reveal|paste|leak"
+"""Verbs of what is marked, by kind."""
 _WORDS: Final = tuple(
     (re.compile(f"(?ix) {pattern}"), said)
     for pattern, said in (
         (
-            r"""\b(?:ignor\w*|disregard\w*|forget|overrid\w*|bypass\w*) \W+ (?:\w+\W+){0,4}
+            rf"""\b(?:{_TURNS}|forget) \W+ (?:\w+\W+){{0,4}}
             (?:instructions?|rules|prompts?|guidelines|guard\w*|polic(?:y|ies)|safety|user(?:'s)?)\b
             | \byou\s+are\s+now\b | \bsystem\s+prompt\b | \bdeveloper\s+mode\b
             | \bfrom\s+now\s+on\W+ (?:you\s+(?:are|will\s+be)|act\s+as|pretend|obey)\b""",
             "turns against other instructions",
         ),
         (
-            rf"""\b(?:disable|(?:turn|switch)\s+off|skip|deactivate)\b \W+ (?:\w+\W+){{0,3}} {_PROTECTIONS}\b
+            rf"""\b(?:{_SWITCHES})\b \W+ (?:\w+\W+){{0,3}} {_PROTECTIONS}\b
             | \b(?:turn|switch)\s+ (?:\w+\s+){{0,3}} {_PROTECTIONS} \s+ (?:\w+\s+){{0,3}} off\b""",
             "switches a protection off",
         ),
         (
-            r"""\bexfiltrat\w* | \b(?:send|email|mail|post|upload|forward|reveal|paste|leak)\b
-            \W+ (?:\w+(?:'s)?\W+){0,4} (?:keys?|tokens?|passwords?|credentials?|secrets?|dumps?|\.env)\b""",
+            rf"""\bexfiltrat\w* | \b(?:{_GIVES})\b
+            \W+ (?:\w+(?:'s)?\W+){{0,4}} (?:keys?|tokens?|passwords?|credentials?|secrets?|dumps?|\.env)\b""",
             "hands out what is secret",
         ),
     )
@@ -55,11 +59,20 @@ _HIDING: Final = re.compile(
 )
 """Words that something be done unseen; whom not to ask for a password is none of them."""
 _DENIED: Final = re.compile(
-    r"""(?ix) (?:\b(?:not|never|no|avoid|without|cannot|refrain\s+from|rather\s+than|instead\s+of)|n['’]t) \s+
-    (?:[\w'’-]+,?\s+(?:[\w'’-]+,?\s+){0,3}(?:or|nor)\s+)? (?:(?:ever|be|try\s+to|attempt\s+to)\s+)* $"""
+    rf"""(?ix) (?P<turned>(?:\b(?:why|if|or|not|never|cannot|avoid|without|refrain\s+from)|n['’]t)\s+)?
+    (?: (?:\b(?:not|never|avoid|without|cannot|refrain\s+from|rather\s+than|instead\s+of)|n['’]t) (?:,?\s+ever,?)?
+        (?:,?\s+under\s+any\s+circumstances?,?)?
+    | \bunder\s+no\s+circumstances?
+    | \b(?:nobody|no\s+one)\s+(?:may|can|must|should|shall)(?:\s+ever)?
+    ) \s+
+    (?:(?:{_TURNS}|{_SWITCHES}|{_GIVES})\s+(?:(?:the|a|any)\s+)?(?:[\w'’-]{{1,30}}\s+)?(?:or|nor)\s+)?
+    (?:(?:be|try\s+to|attempt\s+to)\s+){{0,2}} $"""
 )
 """What stands before words that are forbidden ("Never", "Do not disable TLS or"), and nothing between: who is told "do
-not hesitate to" is told to."""
+not hesitate to" is told to, and so is who reads "why not", "if not", "or not", two denials, or "or" behind what is no
+demand itself. What is denied in other words is marked: that costs one look."""
+_LOOKED_BACK: Final = 200
+"""Characters before such words, more than any denial and what turns it have: a text takes a time linear in it."""
 
 
 def suspicion(lesson: Lesson) -> str | None:
@@ -76,7 +89,8 @@ def suspicious(text: str) -> str | None:
         return hidden
     if _HIDING.search(said):
         return "hides from people what is done"
-    found = next((mark for pattern, mark in _WORDS if _demands(pattern, said)), None)
+    plain = " ".join(said.split())
+    found = next((mark for pattern, mark in _WORDS if _demands(pattern, plain)), None)
     fault = found or directs_elsewhere(said, ())
     return fault if found or fault in _MARKED else None
 
@@ -86,7 +100,8 @@ def _demands(pattern: re.Pattern[str], text: str) -> bool:
     beginning of others ("Never skip; disable checks"), so that each place is looked at."""
     found = pattern.search(text)
     while found is not None:
-        if not _DENIED.search(text, 0, found.start()):
+        denied = _DENIED.search(text, max(0, found.start() - _LOOKED_BACK), found.start())
+        if denied is None or denied["turned"]:
             return True
         found = pattern.search(text, found.start() + 1)
     return False

@@ -12,6 +12,7 @@ from agentrl.text.injection_words import STOP, TOOLS
 from agentrl.types import Turn
 
 _WORD = re.compile(r"[^\W_][\w.+-]*")
+_JOINT = re.compile(r"[._+-]")
 _LEAST_WORD: Final = 2
 
 
@@ -35,7 +36,8 @@ def words_of(text: str) -> set[str]:
     for match in _WORD.findall(text):
         whole = match.rstrip(".+-").lower()
         found.add(whole)
-        found.update(part for part in re.split(r"[._+-]", whole))
+        if not whole.isalnum():
+            found.update(_JOINT.split(whole))
     return {word for word in found if len(word) >= _LEAST_WORD}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from agentrl.text.action_words import is_own
-from agentrl.text.injection_words import ASSETS, CLAIMS, DEEDS, KNOWN, NEVER, OFFERS, PEOPLE
 
 _TOKEN = re.compile(r"(?<!\w)[`'\"]((?:[^`'\"\n.;:,!?]|[.;:,!?](?!\s)){1,80})[`'\"](?!\w)|\S+")
 _ENDS = re.compile(r"([.;:!?)\]])[.;:!?)\]*,'\"`]*$")
@@ -21,20 +20,13 @@ _CLOSED = re.compile(r"[`'][.,;:!?)\]]*$")
 """How a word ends that a quotation mark begins, where the quotation ends with it."""
 FIELDS = re.compile(r"[{\[]\s*\"")
 _FIELD = re.compile(r"\"\s?:|\"(?=,)|,(?=\s?[\"{\[])|[{}\[\]\"]")
-_CODE = re.compile(r"^[-$]|^\w+(?:-\w+)+$|[\d_./<>(){}\[\]=&*@#|]|[a-z][A-Z]|::")
-_DENIES = re.compile(r"\b(?:not|cannot|can only|unable to|failed to|no|without)$|n't$")
-"""Behind what any word is denied."""
-_LEET = re.compile(r"(?=.{4})(?=[0-9@]*[a-z])[a-z0-9@]*?[0134578@][a-z][a-z0-9@]*")
+_CODE = re.compile(r"^[-$]|[\d_./<>(){}\[\]=&*@#|]|[a-z][A-Z]|::")
+_OTHER = re.compile(r"[^\W\d_a-z]")
 _JOINED_ORDER = re.compile(
     r"(?:ignore|disregard|forget|bypass|override|obey|leak|reveal)\w{0,30}?"
     r"(?:rules?|instructions?|guidelines?|orders?|prompts?|safety|polic|secret|keys)"
 )
 """An order in one word."""
-_DIGITS: Final = str.maketrans("034578@", "oeastba")
-"""Digits that stand for letters, beside 1."""
-_LEAST_STEM: Final = 3
-_WANTED: Final = (ASSETS, CLAIMS, DEEDS, NEVER, PEOPLE)
-"""Of what attacks are made."""
 _BEGINS: Final = frozenset(
     ("use", "try", "run", "see", "did", "but", "please", "maybe", "perhaps", "only", "such", "you")
 )
@@ -50,9 +42,7 @@ class Token(NamedTuple):
 
     text: str
     kind: str
-    """Of the action ("own"), "known", "code", "new", or of another alphabet ("foreign")."""
-    is_label: bool = False
-    """Whether it stands alone in its line, or first and before a colon, as programs name themselves."""
+    """Of the action ("own"), "code", a "word" of prose, or of another alphabet ("foreign")."""
 
 
 class Clause(NamedTuple):
@@ -65,6 +55,8 @@ class Clause(NamedTuple):
     """Behind its last sign."""
     sign: str
     """What ends it: one of `.;:!?)],`, or a line break."""
+    places: list[int]
+    """Of each token in the line; of words of one quotation all the same."""
 
 
 def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
@@ -75,6 +67,7 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
     """
     said = _FIELD.sub(_plain, line) if FIELDS.search(line) else line
     tokens: list[Token] = []
+    places: list[int] = []
     start = end = 0
     last_mark, is_inside = said.rfind("`"), False
     for match in _TOKEN.finditer(said):
@@ -86,8 +79,8 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
             or (tokens[-1].text == "," and parts and parts[0].lower() in _BEGINS)
             or said.startswith(_ASKS, match.start())
         ):
-            yield Clause(tokens, start, end, ",")
-            tokens = []
+            yield Clause(tokens, start, end, ",", places)
+            tokens, places = [], []
         if not tokens:
             start = match.start()
         end = match.end()
@@ -95,14 +88,12 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
         is_inside = is_inside or opens
         for part in parts:
             kind = _kind(part, words, is_code=is_quoted and len(parts) == 1)
-            if kind == "new" and tokens and _DENIES.search(" ".join(token.text for token in tokens[-2:])):
-                kind = "known"
             if is_inside and kind not in ("", "own"):
                 tokens.append(Token("`", "foreign"))
             if kind:
-                is_label = match.start() == 0 and (raw[-1] == ":" or match.end() == len(said))
-                tokens.append(Token(part.lower(), kind, is_label))
+                tokens.append(Token(part.lower(), kind))
         is_inside = is_inside and match.end() <= last_mark
+        places += [match.start()] * (len(tokens) - len(places))
         sign = (
             None
             if is_quoted or (raw.rstrip(",")[-1:] in ("]", ")") and _CALL.search(raw.rstrip(",")))
@@ -110,12 +101,13 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
         )
         if sign is not None and (parts or not raw.startswith("..")):
             if tokens:
-                yield Clause(tokens, start, end, sign[1])
-            tokens = []
+                yield Clause(tokens, start, end, sign[1], places)
+            tokens, places = [], []
         elif not is_quoted and (raw.endswith(",") or raw == "|") and tokens:
-            tokens.append(Token(",", "known"))
+            tokens.append(Token(",", "word"))
+            places.append(match.end() - 1)
     if tokens:
-        yield Clause(tokens, start, end, "\n")
+        yield Clause(tokens, start, end, "\n", places)
 
 
 def _plain(mark: re.Match[str]) -> str:
@@ -126,45 +118,13 @@ def _plain(mark: re.Match[str]) -> str:
     return "." if found == "," else " "
 
 
-def _stems(word: str) -> list[str]:
-    """What a form of a noun or a verb may be made of; a form gives no order."""
-    if word.endswith("ing"):
-        return [word[:-3], word[:-3] + "e", word[:-4]]
-    if word.endswith("ed"):
-        return [word[:-2], word[:-1], word[:-3]]
-    return [word[:-1], word[:-2]] if word.endswith("s") and len(word) > _LEAST_STEM else []
-
-
-def _spells(word: str) -> bool:
-    """Whether digits stand for letters in a word that everybody knows."""
-    return any(
-        spelled in known or spelled.removesuffix("s") in known
-        for one in "il"
-        for spelled in [word.replace("1", one).translate(_DIGITS)]
-        for known in (KNOWN, *_WANTED)
-    )
-
-
 def _kind(part: str, words: Collection[str], *, is_code: bool) -> str:
     """What kind of word this is; "" for what is none."""
     word = part.lower()
-    if word in KNOWN and word not in words:
-        return "known"
     if not any(character.isalnum() for character in part):
         return ""
-    if _JOINED_ORDER.search(word) and not is_own(part, words):
-        return "foreign"
-    if _LEET.fullmatch(word) and not is_own(part, words) and _spells(word):
-        return "foreign"
     if is_own(part, words) or (word.endswith("ing") and (word[:-3] in words or word[:-3] + "e" in words)):
         return "own"
-    if not word.isascii():
+    if _JOINED_ORDER.search(word) or (not word.isascii() and _OTHER.search(word)):
         return "foreign"
-    if not any(word in wanted for wanted in _WANTED) and any(
-        stem in KNOWN and stem not in DEEDS and len(stem) >= _LEAST_STEM for stem in _stems(word)
-    ):
-        return "known"
-    pieces = [piece for piece in re.split(r"[-'/]", word) if len(piece) > 1]
-    if all(piece in KNOWN or piece in OFFERS for piece in pieces) or word.endswith("n't") or word.isdigit():
-        return "known"
-    return "code" if is_code or _CODE.search(part) else "new"
+    return "code" if (is_code or _CODE.search(part)) and not word.isdigit() else "word"

@@ -7,11 +7,12 @@ words, of flags and of plain names, and none of them is known to destroy somethi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from agentrl.text.action_words import words_of
 from agentrl.text.clauses import Token
-from agentrl.text.injection_words import NEVER
+from agentrl.text.injection_words import DESTROY, KEPT, NEVER
 
 _LOWERS = re.compile(
     r"""(?x)
@@ -32,11 +33,6 @@ _LOWERS = re.compile(
     """
 )
 """Flags, settings and modes that lower a protection, and calls that run a text."""
-_OFF = re.compile(
-    r"(?:ssl|tls|verif|check|protect|strict|secur|auth|sandbox|safe|integrity|sign|enforc)[\w-]{0,20}"
-    r"['\"]?(?:\s?[=:]\s?|\s)(?:to\s)?(?:no|false|off|0|none|disabled|never|optional)(?![\w-])"
-    r"|(?:unsafe|insecure|disable|bypass|trust)[\w-]{0,20}\s?=\s?(?:true|on|yes|1|all)\b"
-)
 _BEYOND: Final = frozenset(("globally", "everywhere", "forever"))
 """Reaches that no failed action has."""
 _HELPS: Final = frozenset(("--help", "-h", "--usage", "--version", "-v", "-l", "--list"))
@@ -50,6 +46,15 @@ _ARGUMENT = re.compile(
     """
 )
 """What an offered command may hold beside the action's own words."""
+_BEFORE: Final = frozenset((
+    "please", "just", "now", "then", "first", "also", "simply", "and", "but", "so", "or", ",", "you", "must", "should",
+    "can", "may", "to", "always", "immediately", "error", "only",
+    "instead", "try", "need", "have",
+))  # fmt: skip
+"""What may stand before an order."""
+_DATE = re.compile(r"[ymd]{1,4}(?:[-/.][ymd]{1,4}){1,2}[hmstz:.]*")
+"""A form of dates, which is no `dd`."""
+_PARTS = re.compile(r"[.=/:]")
 _PATH = re.compile(
     r"(?:^|[=:@'\"(])(?:~|/(?:$|(?!dev/(?:null|std\w+)$)(?:etc|dev|s?bin|usr|root|home|boot|var|proc|sys|tmp|opt|lib\w*|mnt|srv|run|users"
     r"|library|private|windows)\b))"
@@ -65,8 +70,10 @@ def is_danger(token: Token) -> bool:
     """Whether a word is one that no tool may offer, and the action does not hold it."""
     if token.kind == "own" or lowers(token):
         return token.kind != "own"
+    if _DATE.fullmatch(token.text):
+        return False
     return not NEVER.isdisjoint(words_of(token.text)) or not NEVER.isdisjoint(
-        re.split(r"[.=/:]", token.text.replace("_", "-"))
+        _PARTS.split(token.text.replace("_", "-"))
     )
 
 
@@ -77,13 +84,15 @@ def command_fault(clause: list[Token]) -> str | None:
         token = clause[n]
         if token.kind == "own":
             continue
-        before = clause[n - 1] if n else Token("", "known")
+        before = clause[n - 1] if n else Token("", "word")
         if before.kind == "own" and before.text in NEVER and _acts(token):
             return "offers what none may"
+        if token.text.isdigit() and before.text.isdigit():
+            return "offers a command that reaches beyond the action"
         path = _PATH.search(token.text)
         if path is not None and (len(parts) > 1 or path.start() > 0):
             return "offers a command that reaches beyond the action"
-        after = clause[n + 1] if n + 1 < len(clause) else Token("", "known")
+        after = clause[n + 1] if n + 1 < len(clause) else Token("", "word")
         if (
             token.kind == "code"
             and (_is_part(before) or _is_part(after))
@@ -93,19 +102,31 @@ def command_fault(clause: list[Token]) -> str | None:
     return None
 
 
-def lowers_protection(said: str) -> bool:
-    """Whether words set a protection to nothing ("strict-ssl false")."""
-    return _OFF.search(said) is not None
+def exposes(clause: list[Token]) -> bool:
+    """Whether a flag or a path that the action does not hold says what none may offer."""
+    return any(
+        lowers(token)
+        or (token.kind == "code" and (token.text[0] == "-" or "/" in token.text) and is_danger(token))
+        for token in clause
+    )
 
 
-def names_system_path(token: Token) -> bool:
-    """Whether a path of the system is named that the action does not hold."""
-    return token.kind == "code" and _PATH.search(token.text) is not None
+def destroys(clause: Sequence[Token]) -> bool:
+    """Whether a clause begins with an order to destroy what is kept somewhere. A verb of the action gives none."""
+    first = next((n for n, token in enumerate(clause) if token.text not in _BEFORE), len(clause))
+    if first == len(clause) or clause[first].kind == "own" or clause[first].text not in DESTROY:
+        return False
+    if any(token.text == "temporary" for token in clause):
+        return False
+    return any(
+        token.text in KEPT or (token.kind != "word" and not token.text.isalnum() and token.text[0] != "-")
+        for token in clause[first + 1 :]
+    )
 
 
 def _is_part(token: Token) -> bool:
     """Whether a word may be one of a command."""
-    return token.kind != "known" or token.text.startswith("-") or token.text.isdigit()
+    return token.kind != "word" or token.text.startswith("-") or token.text.isdigit()
 
 
 def _acts(token: Token) -> bool:

@@ -1,14 +1,15 @@
 """What a text from a tool or a page is about: the action that failed, or something else.
 
-Two questions, both answered by structure.
+Two questions.
 
 - `hides`: characters that nobody sees or that look like others, terminal escapes, encoded blocks, marks of chat
   templates. Refused from anybody.
-- `understood`: text that no user wrote is read clause by clause, and what is no statement of the failed action and no
-  offer of a name (`agentrl.text.statements`) is left out; all offers together may bring one new name, or a list of
-  them. What stays stands word for word, each gap is shown, and nothing stays whose meaning hangs on what is gone. A
-  list of what orders look like has no end, a grammar of what may be said has one. What a false name may do is bounded
-  later, by trust and by the share of an update that one source may have.
+- `understood`: text that no user wrote is read clause by clause. Left out is what no clause may hold (an address, a
+  second command, a name that destroys or lowers a protection, words of another alphabet) and what reads like an
+  attack to a small model of clauses (`agentrl.text.clause_risk`); an offer that says no more than a name is none, for
+  nobody can tell a false name by its words. What stays stands word for word, each gap is shown, and nothing stays
+  whose meaning hangs on what is gone. What a false name may do is bounded later, by trust and by the share of an
+  update that one source may have.
 
 What is judged may be a line of any length from anybody, so every pattern takes a time linear in it: runs are bounded,
 or so written that no second search begins inside a run that the first one has been through.
@@ -25,17 +26,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentrl.text.action_words import is_own
-from agentrl.text.clauses import FIELDS, Clause, Token, clauses
-from agentrl.text.offers import brought, heads_list, holds_never, lists, offer_fault, offers
-from agentrl.text.orders import puts_first, said
-from agentrl.text.phrases import names_alone, plainer
-from agentrl.text.statements import names_error, states, tells_fault
+from agentrl.text.clause_features import Told
+from agentrl.text.clause_risk import MOST_RISK, risks
+from agentrl.text.clauses import Clause, Token, clauses
+from agentrl.text.dangers import command_fault, destroys, exposes, is_danger
+from agentrl.text.statements import names_alone, offers, offers_name, said, tells_fault
 
 _MARKS = re.compile(
     r"""(?imx)
     <\|[^|>]{1,40}\|> | \[/?INST\] | <</?SYS>> | <!--
     | </?(?:system|developer|assistant|user|human|tool_\w+|function\w*|invoke|parameter
-        |(?:start|end)_of_\w+|s)\b[^<>]{0,40}>
+        |(?:start|end)_of_\w+)\b[^<>]{0,40}>
+    | </?s>
     | ^[ \t]*(?:system|assistant|human|user|developer)[ \t]*:
     | ^[ \t]*\#{1,6}[ \t]*(?:system|instruction|assistant|user)\b
     | ["']role["']\s*:\s*["'](?:system|developer|assistant|user|tool)["']
@@ -87,13 +89,14 @@ _UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0
 """What neither joins the letters of a script nor the parts of an emoji."""
 GAP: Final = "..."
 """What stands for clauses that were left out."""
-_GOES_ON: Final = frozenset((
-    "mean", "meant", "available", "allowed", "expected", "exists", "run", "one", "with", "consider",
-))  # fmt: skip
-"""What leads on to the clause behind a colon, a question mark or the end of the line."""
-_LEADS_ON: Final = frozenset(("is", "use", "try", "using", "running"))
+_LEADS_ON: Final = frozenset(("is", "use", "try", "using", "running", "mean", "this", "run", "with", "one"))
 """What leads on to the next clause where it stands last."""
 _DIRECTING: Final = frozenset(("use", "try", "run", "call", "must", "should", "please", "instead", "prefer"))
+_ASKING: Final = (
+    "did you mean this", "did you mean", "did you mean one of these", "did you mean one of the following",
+    "most similar command is", "most similar commands are", "maybe you meant", "perhaps you meant",
+)  # fmt: skip
+"""How a clause ends that a name follows on the next line."""
 _QUESTIONS: Final = frozenset(("mean", "meant", "similar"))
 """What makes a question of an offer."""
 _DEPENDS: Final = frozenset((
@@ -101,18 +104,16 @@ _DEPENDS: Final = frozenset((
     "provided",
 ))  # fmt: skip
 """What begins a clause that the next one rests on."""
-_SETTING: Final = "offers a setting"
 _LEAST_FAULT: Final = 2
 """Words of a fault that says something, whatever it is about."""
 _LONGEST_CLAUSE: Final = 80
 """Words of a clause that is read; what looks back over them all would take too long in a longer one."""
+_MOST_CLAUSES: Final = 1000
+"""Of a text that are read; all behind them is left out."""
+_EXIT: Final = re.compile(r"exit code \d{1,3}")
+"""What a shell of ours adds."""
 _LONGEST: Final = 200
 """Characters of an address on either side of what shows it."""
-_ERROR: Final = re.compile(
-    r"error|invalid|missing|not_|_not|bad_|unknown|denied|fail|requir|unauth|forbid|conflict|exce|unsup|unavail|expired|limit|mismatch"
-    r"|^[ymdhs%tz/:.-]{4,}$"
-)
-"""What a code of an error says, or the form of a date."""
 _LOCAL: Final = re.compile(r"""[(\["']*(?:127\.0\.0\.1(?::\d{1,5})?|unix:///[\w./-]+?)[)\]"',.:;!?]*\s?""")
 """An address of this machine."""
 _SCHEME: Final = re.compile(r"^[^\w/]*[a-z]{1,8}://", re.IGNORECASE)
@@ -191,15 +192,36 @@ class Understood:
 
 
 @dataclass(slots=True)
-class _Piece:
+class Piece:
     """A clause of a text."""
 
     clause: Clause
-    tokens: list[Token]
     at: int
     """Of its line in the text."""
+    told: Told
     fault: str | None
-    offers: bool
+
+    @property
+    def tokens(self) -> list[Token]:
+        return self.clause.tokens
+
+    @property
+    def said(self) -> str:
+        return said(self.tokens)
+
+    @property
+    def start(self) -> int:
+        """Of the clause in the text."""
+        return self.at + self.clause.start
+
+    @property
+    def end(self) -> int:
+        return self.at + self.clause.end
+
+    @property
+    def advises(self) -> bool:
+        """Whether it may be read as advice."""
+        return not self.told.tells_fault and not _DIRECTING.isdisjoint(token.text for token in self.tokens)
 
 
 def understood(text: str, words: Collection[str], *, only_statements: bool = False) -> Understood:
@@ -211,7 +233,7 @@ def understood(text: str, words: Collection[str], *, only_statements: bool = Fal
     """
     pieces = _judged(text, words)
     for piece in pieces:
-        if only_statements and piece.offers and piece.fault is None:
+        if only_statements and piece.advises and piece.fault is None:
             piece.fault = "offers something"
     _drop_what_hangs(pieces)
     faults = tuple(piece.fault for piece in pieces if piece.fault is not None)
@@ -222,25 +244,26 @@ def understood(text: str, words: Collection[str], *, only_statements: bool = Fal
     )
 
 
-def _tells(pieces: list[_Piece]) -> bool:
-    """Whether what stays offers something or tells of a fault, and is about something. A fault that names nothing does
-    where it was no offer that was left out."""
+def _tells(pieces: list[Piece]) -> bool:
+    """Whether what stays offers something, or tells of a fault and what it is about. A fault that names nothing is
+    enough where it was no advice that was left out."""
     kept = [piece for piece in pieces if piece.fault is None]
-    faults = [piece for piece in kept if tells_fault(piece.tokens)]
-    if not faults and not any(piece.offers for piece in kept):
-        return False
-    if any(
-        token.kind != "known" and (piece is not pieces[0] or n > 0)
+    if any(piece.advises for piece in kept):
+        return True
+    faults = [piece for piece in kept if piece.told.tells_fault]
+    names = any(
+        token.kind != "word" and (piece is not pieces[0] or n > 0)
         for piece in kept
         for n, token in enumerate(piece.tokens)
-    ):
-        return True
-    is_offer_left_out = any(
+    )
+    if names or not faults:
+        return bool(faults)
+    is_advice_left_out = any(
         not _DIRECTING.isdisjoint(token.text for token in piece.tokens)
         for piece in pieces
         if piece.fault is not None
     )
-    return not is_offer_left_out and any(len(piece.tokens) >= _LEAST_FAULT for piece in faults)
+    return not is_advice_left_out and any(len(piece.tokens) >= _LEAST_FAULT for piece in faults)
 
 
 def directs_elsewhere(text: str, words: Collection[str]) -> str | None:
@@ -252,66 +275,75 @@ def directs_elsewhere(text: str, words: Collection[str]) -> str | None:
     return next((piece.fault for piece in _judged(text, words) if piece.fault is not None), None)
 
 
-def _judged(text: str, words: Collection[str]) -> list[_Piece]:
-    """The clauses of a text, each with what is wrong with it. What an offer ends with a colon, a question mark or its
-    line goes on in the next one."""
-    pieces: list[_Piece] = []
-    names: set[str] = set()
-    told: set[str] = set()
-    leads_on = is_list = is_told = False
+def _judged(text: str, words: Collection[str]) -> list[Piece]:
+    """The clauses of a text, each with what is wrong with it."""
+    pieces = read_clauses(text, words)
+    read = pieces[:_MOST_CLAUSES]
+    is_asked = False
+    found = risks([piece.told for piece in read])
+    for piece, after, risk in zip(read, [*pieces[1:], None], found, strict=False):
+        is_name = is_asked and len(piece.tokens) == 1
+        if is_name and is_danger(piece.tokens[0]):
+            piece.fault = "offers what none may"
+        is_safe = is_name or _labels(piece, after) or offers_name(piece.tokens) or _EXIT.fullmatch(piece.said)
+        if piece.fault is None and risk > MOST_RISK and not is_safe:
+            piece.fault = f"reads like an attack: {piece.said[:40]!r}"
+        is_asked = piece.fault is None and (is_name or _asks(piece))
+    return pieces
+
+
+def _labels(piece: Piece, after: Piece | None) -> bool:
+    """Whether a clause is the name of a program before what it says of a failure."""
+    is_label = piece.clause.sign == ":" and len(piece.tokens) == 1
+    return is_label and after is not None and after.at == piece.at and after.told.tells_fault
+
+
+def _asks(piece: Piece) -> bool:
+    """Whether a clause asks whether one of the names behind it was meant, and says no more: they stand on lines of
+    their own, as git and npm print them."""
+    return piece.clause.sign in "?:\n" and piece.said.endswith(_ASKING)
+
+
+def read_clauses(text: str, words: Collection[str]) -> list[Piece]:
+    """The clauses of a text, each with what no clause may hold, whatever it says."""
+    pieces: list[Piece] = []
+    is_told = False
     at = 0
     for line in text.translate(_STRAIGHT).splitlines(keepends=True):
         strays = deque(found.span() for found in _OUT.finditer(line) if not _is_near(line, found, words))
-        of_error, is_field = False, FIELDS.search(line) is not None
         for clause in clauses(line.rstrip(), words):
-            tokens = [Token(":", "known"), *clause.tokens] if leads_on else clause.tokens
             while strays and strays[0][1] <= clause.start:
                 strays.popleft()
-            fault, is_offer, is_named = None, False, False
+            tokens = clause.tokens
+            if len(pieces) == _MOST_CLAUSES:
+                rest = Clause([], clause.start, len(text) - at, "\n", [])
+                unread = Told((), "", tells_fault=False, is_told=is_told, offers=False)
+                return [*pieces, Piece(rest, at, unread, "more clauses than are read")]
             if len(tokens) > _LONGEST_CLAUSE:
-                fault = "a clause without an end"
+                fault: str | None = "a clause without an end"
             elif strays and strays[0][0] < clause.end:
                 fault = "an address or a second command"
-            elif (is_list or line[clause.start] in "([{") and names_alone(tokens):
-                is_named = True
-            elif is_list and holds_never(tokens):
-                fault = "lists what none may offer"
-            elif is_list and lists(tokens, clause.sign):
-                pass
-            elif (
-                is_field
-                and clause.sign != ":"
-                and len(tokens) == 1
-                and tokens[0].kind == "code"
-                and _ERROR.search(tokens[0].text) is None
-            ):
-                fault = "a field that says nothing of the failure"
-            elif not states(read := plainer(tokens), of_error=of_error, is_told=is_told, sign=clause.sign):
-                fault, is_offer = _offer(read, names, told, clause.sign), True
-            if fault is not None:
-                is_told = False
             else:
-                is_told = is_told or tells_fault(tokens)
-                told.update(token.text for token in tokens if token.kind == "code" and not is_offer)
-            of_error = clause.sign not in ".!?" and (
-                of_error or (fault is None and clause.sign in ":)" and names_error(tokens))
-            )
-            is_list = fault is None and (
-                (clause.sign == ":" and (heads_list(tokens) or (is_told and _is_heading(tokens))))
-                or (is_list and clause.sign in ".," and len(tokens) - (tokens[0].text == ":") == 1)
-                or (is_list and is_named and clause.sign == "\n")
-            )
-            pieces.append(_Piece(clause, tokens, at, fault, is_offer or _directs(tokens)))
-            leads_on = fault is None and _leads_on(tokens, clause.sign)
+                fault = _fault(tokens)
+            told = Told(tokens[:_LONGEST_CLAUSE], clause.sign, tells_fault(tokens), is_told, offers(tokens))
+            is_told = is_told or told.tells_fault
+            pieces.append(Piece(clause, at, told, fault))
         at += len(line)
     return pieces
 
 
-def _is_heading(tokens: list[Token]) -> bool:
-    """Whether a word alone may say of what kind the names are that follow it ("Stages: dev, live")."""
-    return len(tokens) - (tokens[0].text == ":") == 1 and (
-        tokens[-1].kind == "new" or tokens[-1].text.endswith("s")
-    )
+def _fault(tokens: list[Token]) -> str | None:
+    """What no clause may hold, whatever it says."""
+    if any(token.kind == "foreign" for token in tokens):
+        return "words of another alphabet"
+    if exposes(tokens) or destroys(tokens):
+        return "offers what none may"
+    if not offers(tokens) or names_alone(tokens):
+        return None
+    if any(map(is_danger, tokens)):
+        return "offers what none may"
+    only_tells = tells_fault(tokens) and _DIRECTING.isdisjoint(token.text for token in tokens)
+    return None if only_tells else command_fault(tokens)
 
 
 def _is_near(line: str, found: re.Match[str], words: Collection[str]) -> bool:
@@ -326,45 +358,19 @@ def _is_near(line: str, found: re.Match[str], words: Collection[str]) -> bool:
     if _LOCAL.fullmatch(token):
         return True
     address = _SCHEME.sub("", token)
-    return address != token and is_own(address, words)
+    return (address != token or "@" in token) and is_own(address, words)
 
 
-def _offer(tokens: list[Token], names: set[str], told: set[str], sign: str) -> str | None:
-    """What is wrong with a clause that is no statement; where nothing is, its names are added to those of the text."""
-    if not offers(tokens):
-        return f"says what is no failure: {said(tokens)[:40]!r}"
-    fault = _SETTING if sign == ":" and puts_first(tokens) else offer_fault(tokens)
-    found = names | (brought(tokens) - told)
-    if fault is None and len(found) > 1:
-        return "offers more than one name"
-    if fault is None:
-        names |= found
-    return fault
-
-
-def _directs(tokens: list[Token]) -> bool:
-    """Whether a statement of known words may be read as advice."""
-    return not _DIRECTING.isdisjoint(token.text for token in tokens) and not tells_fault(tokens)
-
-
-def _leads_on(tokens: list[Token], sign: str) -> bool:
-    return sign in ":?\n" and (
-        tokens[-1].text in _LEADS_ON or any(token.text in _GOES_ON for token in tokens)
-    )
-
-
-def _drop_what_hangs(pieces: list[_Piece]) -> None:
+def _drop_what_hangs(pieces: list[Piece]) -> None:
     """Leaves out what rests on a clause that was left out: what follows its condition, an offer beside its warning, and
     what only leads on to it."""
     for before, piece in itertools.pairwise(pieces):
         depends = before.clause.sign == "," and before.tokens[0].text in _DEPENDS
         if depends and before.fault is not None and piece.fault is None:
             piece.fault = "rests on what was left out"
-        if before.clause.sign == ":" and before.fault == _SETTING and not tells_fault(piece.tokens):
-            piece.fault = piece.fault or _SETTING
     is_told, is_left_out = False, False
     for n, piece in enumerate(pieces):
-        if piece.fault is None and piece.offers and is_left_out:
+        if piece.fault is None and piece.advises and is_left_out:
             before = pieces[n - 1]
             is_asked = not _QUESTIONS.isdisjoint(token.text for token in piece.tokens)
             if not is_asked and (
@@ -372,35 +378,34 @@ def _drop_what_hangs(pieces: list[_Piece]) -> None:
             ):
                 piece.fault = "offers something for what was left out"
         is_left_out = is_left_out or piece.fault is not None
-        is_told = is_told or (piece.fault is None and tells_fault(piece.tokens))
+        is_told = is_told or (piece.fault is None and piece.told.tells_fault)
     for n, piece in enumerate(pieces):
-        if piece.fault is None or not _WARNS.search(said(piece.tokens)):
+        if piece.fault is None or not _WARNS.search(piece.said):
             continue
         for other in (*pieces[max(0, n - 1) : n], *pieces[n + 1 : n + 2]):
-            if other.offers and other.fault is None:
+            if other.advises and other.fault is None:
                 other.fault = "its warning was left out"
     for piece, after in zip(reversed(pieces[:-1]), reversed(pieces), strict=False):
         if piece.fault is None and after.fault is not None and _only_leads(piece):
             piece.fault = "leads to what was left out"
 
 
-def _only_leads(piece: _Piece) -> bool:
+def _only_leads(piece: Piece) -> bool:
     """Whether a clause says nothing without the next one: a label, or the beginning of an offer."""
-    is_known = all(token.kind == "known" for token in piece.tokens)
-    if piece.clause.sign == ":" and not tells_fault(piece.tokens):
-        return is_known or not piece.offers
-    return is_known and _leads_on(piece.tokens, piece.clause.sign)
+    if piece.told.tells_fault or any(token.kind == "code" for token in piece.tokens):
+        return False
+    return piece.clause.sign == ":" or (piece.clause.sign in "?\n" and piece.tokens[-1].text in _LEADS_ON)
 
 
-def _joined(text: str, pieces: list[_Piece]) -> str:
+def _joined(text: str, pieces: list[Piece]) -> str:
     """The clauses that stay, as they stand in the text, with marks for those that do not."""
     parts: list[str] = []
     start: int | None = None
     end = 0
     for piece in pieces:
         if piece.fault is None:
-            start = piece.at + piece.clause.start if start is None else start
-            end = piece.at + piece.clause.end
+            start = piece.start if start is None else start
+            end = piece.end
         else:
             if start is not None:
                 parts.append(text[start:end].strip())

@@ -20,6 +20,8 @@ MAX_REMEMBERED: Final = 256
 """Names; a client that makes up ever new ones fills no memory."""
 MAX_TOLD: Final = 8
 """Names of one request that its reply and the log tell of: a header has little room."""
+MAX_LOGGED: Final = 64
+"""Names that the log tells of while the process lives: a client that makes up ever new ones fills no log."""
 _PLAIN = re.compile(r"[A-Za-z][\w-]{2,39}", re.ASCII)
 _OTHERS: Final = frozenset(("min_tokens", "models", "top_a"))
 """Fields of vLLM (docs.vllm.ai: serving/openai_compatible_server) and OpenRouter (openrouter.ai/docs: guides/routing,
@@ -41,6 +43,7 @@ class NearMisses:
     def __init__(self, known: Iterable[str]) -> None:
         self._known = tuple(known)
         self._found: OrderedDict[str, str | None] = OrderedDict()
+        self._num_logged = 0
 
     def of(self, ignored: Iterable[str]) -> list[str]:
         """Those of the ignored fields that were probably meant to be known ones: the first `MAX_TOLD`."""
@@ -54,11 +57,18 @@ class NearMisses:
             if len(self._found) > MAX_REMEMBERED:
                 self._found.popitem(last=False)
             if meant is not None:
-                logger.warning(
-                    "a request's field %r is not known and was ignored: was %r meant?", name, meant
-                )
+                self._log(name, meant)
         self._found.move_to_end(name)
         return self._found[name]
+
+    def _log(self, name: str, meant: str) -> None:
+        if self._num_logged > MAX_LOGGED:
+            return
+        if self._num_logged < MAX_LOGGED:
+            logger.warning("a request's field %r is not known and was ignored: was %r meant?", name, meant)
+        else:
+            logger.warning("more such fields are told of in the reply's header %s alone", HEADER)
+        self._num_logged += 1
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

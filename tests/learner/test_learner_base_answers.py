@@ -245,6 +245,33 @@ def test_a_damaged_file_is_left_aside_with_a_line_in_the_journal_and_written_ane
 
 
 @pytest.mark.parametrize(
+    ("full", "why"),
+    [(False, "not written: IsADirectoryError: "), (True, "not written: OSError: [Errno 28] ")],
+)
+def test_where_the_file_cannot_be_written_the_learner_goes_on_and_says_so_once(
+    tmp_path: Path, base: Path, full: bool, why: str
+) -> None:
+    run = Run(tmp_path / "run", base)
+    if full:
+        (run.path / f"{FILE}.part").symlink_to("/dev/full")
+    else:
+        (run.path / FILE).mkdir()
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        answers = learner.loop._answers
+        assert answers is not None
+        assert len(answers._views) == 4
+        answers.learn((1, 2), (1, 9, 2))
+        answers._save()
+
+        [told] = learner.journal.of("discarded")
+        assert (told["file"], str(told["reason"])[: len(why)]) == (FILE, why)
+        assert learner.journal.of("step"), "it learned all the same"
+
+
+@pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"prompt": [1, 260]}, "not all ids below 260"),

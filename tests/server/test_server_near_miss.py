@@ -9,7 +9,7 @@ from server_house import says, serving
 
 from server.wire.chat import read_body
 from server.wire.chat_body import ChatBody
-from server.wire.near_miss import MAX_REMEMBERED, NearMisses, nearest, slips
+from server.wire.near_miss import HEADER, MAX_REMEMBERED, NearMisses, nearest, slips
 
 KNOWN = tuple(ChatBody.model_fields)
 ASKED = {"model": "nano", "messages": [{"role": "user", "content": "Hi"}]}
@@ -85,6 +85,22 @@ def test_the_slip_of_a_client_that_goes_on_is_told_once_whatever_others_send(
 
     assert len(caplog.records) == 1
     assert "max_tokns" in found._found
+
+
+def test_ever_new_slips_are_told_in_the_log_as_far_as_a_person_reads_and_to_their_client_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = NearMisses(KNOWN)
+    letters = "abcdfghijklmnopqrstuvwxyz"
+    names = [f"tem{one}erat{other}re" for one in letters for other in letters]
+    with caplog.at_level(logging.WARNING):
+        for name in names:
+            assert found.of((name,)) == [name]
+
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 65
+    assert all("was 'temperature' meant?" in line for line in said[:64])
+    assert said[64] == f"more such fields are told of in the reply's header {HEADER} alone"
 
 
 def test_a_name_as_long_as_a_body_is_not_remembered() -> None:

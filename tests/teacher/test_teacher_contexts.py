@@ -203,10 +203,9 @@ def test_feedback_is_cut_before_its_end_and_never_within_its_quotation_marks() -
         'Feedback: The tool said: "ef"\nxyz',
     ]
     # of a line that is only half looked at, nothing is known
-    long = answered({"role": "tool", "content": f"{'y' * 9000}\nno\n{'z' * 7000}"})
-    assert blocks(axes.EnvFeedback(max_chars=8000), long)[0].text == (
-        f'Feedback: The tool said: "no\n{"z" * 7000}"'
-    )
+    lines = "\n".join(["cat: a.txt: No such file or directory"] * 190)
+    long = answered({"role": "tool", "content": f"{'y' * 9000}\n{lines}"})
+    assert blocks(axes.EnvFeedback(max_chars=8000), long)[0].text == (f'Feedback: The tool said: "{lines}"')
 
 
 @pytest.mark.parametrize("position", ["system", "last_user", "tail"])
