@@ -19,6 +19,7 @@ def fit(
     *,
     num_buckets: int,
     penalty: float,
+    weights_of: Sequence[float] | None = None,
     trained_on: str = "",
 ) -> Linear:
     """The classifier of least loss: cross entropy, summed over rows, and half of `penalty` times the squared weights.
@@ -29,6 +30,7 @@ def fit(
         rows: the features of each example.
         labels: what each one is.
         names: all labels, in the order of the classifier.
+        weights_of: how often each example counts; by default once.
     """
     pairs = [hashed(row, num_buckets) for row in rows]
     at = np.concatenate([np.full(len(buckets), row) for row, (buckets, _) in enumerate(pairs)])
@@ -40,6 +42,7 @@ def fit(
         (len(rows), len(used)),
         check_invariants=True,
     ).coalesce()
+    counts = torch.tensor([1.0] * len(rows) if weights_of is None else weights_of, dtype=torch.float64)
     targets = torch.tensor([names.index(label) for label in labels])
     weights = torch.zeros(len(used), len(names), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(names), dtype=torch.float64, requires_grad=True)
@@ -50,7 +53,7 @@ def fit(
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         logits = torch.sparse.mm(data, weights) + bias
-        total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        total = (counts * torch.nn.functional.cross_entropy(logits, targets, reduction="none")).sum()
         total = total + 0.5 * penalty * weights.square().sum()
         total.backward()
         return total

@@ -12,7 +12,7 @@ from typing import Final
 
 from agentrl.signals.phrases import any_of
 from agentrl.signals.word_tables import PLAIN
-from agentrl.signals.wording import awaits, sentences, signs
+from agentrl.signals.wording import awaits, sentences
 from agentrl.text.linear import Group
 
 MAX_SENTENCE_CHARS: Final = 400
@@ -20,19 +20,22 @@ MAX_TEXT_CHARS: Final = 4000
 SIGN_VALUE: Final = 0.33
 _TOKEN = re.compile(r"[\w']+(?:[-./][\w']+)*|[^\w\s]")
 _WORD = re.compile(r"[\w'-]+")
+_PASTED = re.compile(r"(?m)^\s*(?:[{\[<$>]|```|Traceback|def |import |[\w.]+\(.*\)\W*$)|[{};]\s*$")
+"""A line of code, of data or of a program's output."""
 _NUMBER = re.compile(r"\d+")
 _PLAIN = re.compile(any_of(PLAIN))
 _ENDINGS = ("ing", "ed", "es", "s", "ly")
 MIN_STEM: Final = 4
 
 
-def features(text: str, *, reply: str, asked: str) -> list[Group]:
+def features(text: str, *, reply: str, asked: str, signs: Sequence[str]) -> list[Group]:
     """The features of what a user said behind an answer. Linear in the length, of which a bounded part is read.
 
     Args:
         text: what the user said.
         reply: the answer.
         asked: the request that the reply answered.
+        signs: what `wording.signs` finds in them.
     """
     text, reply, asked = text[:MAX_TEXT_CHARS], reply[-MAX_TEXT_CHARS:], asked[-MAX_TEXT_CHARS:]
     said = [sentence[:MAX_SENTENCE_CHARS].casefold() for sentence in sentences(text)]
@@ -43,7 +46,7 @@ def features(text: str, *, reply: str, asked: str) -> list[Group]:
         _normed(1.5, [f"w {token}" for each in tokens for word in each[1:-1] for token in _stems(word)]),
         _normed(1.0, [f"b {pair}" for each in tokens for pair in _runs(each, 2)]),
         _normed(1.0, [f"f {run}" for each in forms for size in (1, 2, 3) for run in _runs(each, size)]),
-        (SIGN_VALUE, [f"s {sign}" for sign in signs(text, reply=reply, asked=asked)]),
+        (SIGN_VALUE, [f"s {sign}" for sign in signs]),
         (SIGN_VALUE, [f"n {fact}" for fact in _facts(text, said, reply, asked)]),
     ]
 
@@ -73,6 +76,7 @@ def _facts(text: str, said: Sequence[str], reply: str, asked: str) -> list[str]:
         f"ends {'w' if ending.isalnum() else ending}",
         f"ends {ending == '?'} {waits}",
         f"calls {'!' in text}",
+        f"pasted {_PASTED.search(text) is not None}",
         f"small {text[:1].islower()}",
         f"answer {min(len(reply) // 100, 5)}",
         f"answer asks {reply.rstrip().endswith('?')}",

@@ -11,12 +11,21 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from agentrl.signals.candidates import calls_of, instead
-from agentrl.signals.commands import Call, earlier_calls, failures, gaming, made_calls, only_shows, repaired
+from agentrl.signals.commands import (
+    Call,
+    earlier_calls,
+    failures,
+    gaming,
+    leaves_nothing,
+    made_calls,
+    only_shows,
+    repaired,
+)
 from agentrl.signals.echoes import without_echo
 from agentrl.signals.hints import directive, wish
 from agentrl.signals.judge import Judgement
-from agentrl.signals.outputs import confirms, is_outage, passes, text_of
-from agentrl.signals.reactions import read
+from agentrl.signals.outputs import confirms, failed, is_outage, passes, text_of
+from agentrl.signals.reactions import classifier, read
 from agentrl.signals.wording import approves, consents, is_kind, praises
 from agentrl.text.changed_calls import text_of_calls
 from agentrl.text.content import message_text
@@ -33,6 +42,10 @@ class RuleJudge:
 
     name = "rules"
     source = SignalSource.RULE
+
+    def __init__(self) -> None:
+        """Raises OSError, KeyError or ValueError where the weights of the classifier are damaged."""
+        classifier()
 
     async def judge(self, turn: Turn, state: NextState) -> Judgement:
         if state.end is not None:
@@ -138,7 +151,7 @@ def _proof(
     calls: Sequence[Call], before: Sequence[tuple[Call, str | None]], output: str, asked: str
 ) -> str | None:
     """What is proved by an output without a failure; None where it only lacks one."""
-    if gaming([call for call, _ in before], before, asked) is not None:
+    if any(_tricks(before, asked)):
         return None
     call = calls[-1]
     if repaired(call, before) and passes(output):
@@ -148,10 +161,37 @@ def _proof(
     return None
 
 
+def _tricks(made: Sequence[tuple[Call, str | None]], asked: str) -> list[str | None]:
+    """How each call gets round a check, as `gaming` names it, by what came before that call alone."""
+    found: list[str | None] = []
+    earlier: list[tuple[Call, str | None]] = []
+    for call, output in made:
+        found.append(gaming([call], earlier, asked))
+        if not earlier and output is not None and failed(output):
+            earlier.append((call, output))  # one is enough, and a long history is read once
+    return found
+
+
 def _gamed(turn: Turn) -> bool:
-    """Whether a call on the way to the turn got round a check: praise of what it pretends is no reward."""
-    before = list(earlier_calls(turn.messages))
-    return gaming([call for call, _ in before], before, _asked(turn)) is not None
+    """Whether a call since the last request got round a check: praise of what it pretends is no reward.
+
+    A trick that is over with its command pretends nothing any more where the check that failed passes later, unchanged.
+    """
+    before, asked = list(earlier_calls(turn.messages)), _asked(turn)
+    last = max((at for at, each in enumerate(turn.messages) if each.get("role") == "user"), default=-1)
+    first = len(list(earlier_calls(turn.messages[: last + 1])))
+    is_gamed = False
+    wrong = {call.command for call, output in before[:first] if output and failed(output)}
+    for (call, output), trick in zip(before[first:], _tricks(before, asked)[first:], strict=True):
+        if trick is not None and not leaves_nothing(trick, call):
+            return True
+        if trick is not None:
+            is_gamed = True
+        elif output and failed(output):
+            wrong.add(call.command)
+        elif output and call.command in wrong and passes(output):
+            is_gamed = False
+    return is_gamed
 
 
 def _always_approves(turn: Turn) -> bool:

@@ -48,6 +48,7 @@ MAX_CONSENT_WORDS: Final = 6
 MAX_CLOSING_CHARS: Final = 200
 MAX_REPEATED_WORDS: Final = 4
 MIN_SHARED_WORDS: Final = 2
+MAX_MARKS: Final = 4
 
 
 def _opening(*parts: str) -> re.Pattern[str]:
@@ -55,6 +56,7 @@ def _opening(*parts: str) -> re.Pattern[str]:
     return re.compile(rf"(?i)^[\W_]*(?:{any_of(HEDGES)}\b[\s,.!:…—-]*)*(?:{'|'.join(parts)})")
 
 
+_MARKS = re.compile(rf"([\W_]{{{MAX_MARKS}}})[\W_]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\s)\"']+|\n+|\s+-{1,2}\s+|\s*[—–;]\s*")
 _NEW = re.compile(rf"(?i)\b{any_of(NEW_SUBJECTS)}")
 _ASKS = _opening(any_of(ORDERS) + r"\b")
@@ -89,9 +91,30 @@ _CONTRAST = re.compile(
 )
 _AWAITS = re.compile(
     r"(?i)\?\W*$|\bplease (?:tell|provide|share|send|give|confirm|enter|specify|upload|paste|let|choose|name)\b"
-    r"|\blet me know (?!if|whether)|\bi(?:'ll| will)? need (?:to know|your|the|more)\b"
+    r"|\b(?:then|and) (?:tell|show|send|give) me\b|\blet me know (?!if|whether)"
+    r"|\bi(?:'ll| will)? need (?:to know|your|the|more)\b"
 )
 """A reply whose end asks for something."""
+_REPORTS = re.compile(
+    r"(?i)\b(?:fail(?:s|ed|ing|ure)?|errors?|refused|missing|not found|no such|unreachable|timed? ?out|down|delayed"
+    r"|crash(?:es|ed)|broken|stale|cannot|can't|could(?:n't| not)|(?:is|are|do|does|did|has)(?:n't| not)|no longer"
+    r"|wrong|5\d\d)\b"
+)
+"""A reply that tells of a fault: what follows may speak of that, not of the reply."""
+_RETRACTS = re.compile(
+    r"(?i)\b(?:sorry|oops|whoops|apologies|my (?:bad|mistake|fault|error|typo)|i (?:was wrong|mis\w+|forgot|mixed)"
+    r"|changed (?:my|our) minds?|second thoughts?|never ?mind|scratch that|undo|revert"
+    r"|i (?:told|gave|sent) you (?:the|an?|my) (?:wrong|old))\b"
+)
+"""Who speaks so takes back what he said himself, or may."""
+_SPOILS = re.compile(
+    r"(?i)\b(?:wish|if only|yesterday|last (?:time|week|night)|yeah,? right|(?:sure|of course) it|for nothing"
+    r"|then (?:it|the|they|again|nothing)|(?:he|she|they|my \w+|everybody|people) (?:\w+ )?(?:lov|lik|ador|prais)\w+"
+    r"|i (?:just |then |had to |have )?(?:restart|reboot|reinstall|renew|replac|reset|fix|mend|switch|chang|plugg)\w*"
+    r"|by itself|myself|it was (?:the|my|our)|news)\b|\.{2,}\W*$|\u2026\W*$"
+    r"|\byou (?:just |only |also |now )*(?:broke|deleted|removed|lost|forgot)\b"
+)
+"""What makes of praise somebody else's, of another thing, bitter, or short-lived."""
 _GOOD = re.compile(rf"(?i)\b(?:{any_of(GOOD)}|green|works?|pass(?:es)?|loads?|looks?)(?!\w)")
 _IT_IS = re.compile(r"(?i)^[\W_]*(?:it|this|that)(?:'s|\sis)\b")
 _IT_IS_NAMED = re.compile(r"^[\W_]*(?:[Ii]t|[Tt]hat)(?:'s|\sis|\swas)\s(?:\d\S*|[A-Z]\S*)[.!]*$")
@@ -135,13 +158,13 @@ def corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
         reply: the answer. Where it asks for something in the end, a refusal, a wish or a fact only answers that.
         asked: the request that the reply answered.
     """
-    said = sentences(text)
-    if not said or _NEW.search(text[:MAX_CHARS]):
+    said, text = sentences(text), _clipped(text)
+    if not said or _NEW.search(text):
         return False
     is_answer = awaits(reply)
     known, given = words(reply) - words(asked), words(asked)
     is_all = not any(map(is_request, _parts(*said)))
-    echo = _ECHO.match(text[:MAX_CHARS])
+    echo = _ECHO.match(text)
     if is_all and not is_answer and not is_kind(text) and _puts_right(said[0], known, given):
         return True
     if (echo and words(echo[1]) & known) or (not is_answer and _names_a_form(text)):
@@ -154,19 +177,6 @@ def corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
         if is_request(sentence):
             return False
     return False
-
-
-def plainly_corrects(text: str, *, reply: str = "", asked: str = "") -> bool:
-    """Whether the first sentence of a correction is of those forms that mean nothing else, whoever writes them.
-
-    `text`, `reply` and `asked` as in `corrects`, whose other forms a user's news or next task may have too.
-    """
-    if not corrects(text, reply=reply, asked=asked):
-        return False
-    said = sentences(text)[0]
-    if _BLAMES.match(said) or (_FINDS_FAULT.match(said) and not said.endswith("?")):
-        return True
-    return not awaits(reply) and (_names_a_form(text) or _refuses(said) or _asks_again(said))
 
 
 def approves(text: str) -> bool:
@@ -201,7 +211,10 @@ def praises(text: str) -> bool:
 
 
 def signs(text: str, *, reply: str, asked: str) -> list[str]:
-    """What the tables find in a message, by name: evidence for a classifier, where `corrects` and `approves` decide.
+    """What the tables find in a message, by name, as evidence for a classifier; each table is looked up once.
+
+    "plain" is a correction of a form that means nothing else, "full" an approval that says that the answer did it,
+    "spoils" what makes praise no praise of the answer, "waits" that the answer asked for something.
 
     Args:
         text, reply, asked: as in `corrects`.
@@ -211,15 +224,24 @@ def signs(text: str, *, reply: str, asked: str) -> list[str]:
         return []
     known, given = words(reply) - words(asked), words(asked)
     is_all, waits = not any(map(is_request, _parts(*said))), awaits(reply)
-    echo = _ECHO.match(text[:MAX_CHARS])
+    text = _clipped(text)
+    echo, turned_down = _ECHO.match(text), corrects(text, reply=reply, asked=asked)
+    approved, praised, reports = approves(text), praises(text), _REPORTS.search(reply) is not None
     whole = {
-        "corrects": corrects(text, reply=reply, asked=asked),
-        "approves": approves(text),
-        "praises": praises(text),
+        "corrects": turned_down,
+        "plain": turned_down and _is_plain(text, said[0], reply),
+        "approves": approved,
+        "praises": praised,
+        "full": approved and praised,
+        "spoils": _SPOILS.search(text) is not None,
+        "waits": waits,
+        f"retracts {waits}": _RETRACTS.search(text),
+        f"reports {waits}": reports,
+        f"reports, corrects {turned_down}": reports,
         "kind": is_kind(text),
         "consents": consents(text),
         "asks": not is_all,
-        "new": _NEW.search(text[:MAX_CHARS]) is not None,
+        "new": _NEW.search(text) is not None,
         f"puts right {is_all} {waits}": _puts_right(said[0], known, given),
         "echoes": echo is not None and bool(words(echo[1]) & known),
         "form": _names_a_form(text),
@@ -229,7 +251,8 @@ def signs(text: str, *, reply: str, asked: str) -> list[str]:
     for number, sentence in enumerate(said):
         place = f"{min(number, 1)} {waits}"
         each = {
-            f"finds fault {place}": _finds_fault(sentence, known, given),
+            f"finds fault {place}": (fault := _finds_fault(sentence, known, given)),
+            f"finds fault, reports {reports}": fault,
             f"turns down {place}": _turns_down(sentence, is_all=is_all),
             f"asks {place}": is_request(sentence),
             f"no {place}": _NO.match(sentence),
@@ -250,7 +273,8 @@ def awaits(reply: str) -> bool:
 
 def consents(text: str) -> bool:
     """Whether a user's words only say that the turn may go on."""
-    return _CONSENT.match(text[:MAX_CHARS]) is not None and len(text[:MAX_CHARS].split()) <= MAX_CONSENT_WORDS
+    text = _clipped(text)
+    return _CONSENT.match(text) is not None and len(text.split()) <= MAX_CONSENT_WORDS
 
 
 def is_request(sentence: str) -> bool:
@@ -262,14 +286,35 @@ def is_request(sentence: str) -> bool:
 
 def sentences(text: str) -> list[str]:
     """The first sentences of a text."""
-    parts = _SENTENCE_END.split(text[:MAX_CHARS].replace("\u2019", "'"))
+    parts = _SENTENCE_END.split(_clipped(text).replace("\u2019", "'"))
     return [part.strip() for part in parts if part.strip()][:MAX_SENTENCES]
+
+
+def _clipped(text: str) -> str:
+    """The beginning of a text, of each run of marks a few: patterns try every place in a run, from every place."""
+    return _MARKS.sub(r"\1", text[:MAX_CHARS])
 
 
 def words(text: str) -> frozenset[str]:
     """What a text is about: its words of three letters and more and its numbers, without the plural's ending."""
     found = re.findall(r"[\w'-]{3,}|\d+", text[: 4 * MAX_CHARS].casefold())
     return frozenset(word.rstrip("s") for word in found if not _COMMON.fullmatch(word))
+
+
+def _is_plain(text: str, said: str, reply: str) -> bool:
+    """Whether a correction, whose first sentence is `said`, has a form that means nothing else, whoever writes it.
+
+    Who was asked answers, who takes back his own words blames nobody, and a fault behind news of one, or before a
+    request, may be that of the world.
+    """
+    if _BLAMES.match(said):
+        return True
+    if awaits(reply) or _RETRACTS.search(text[:MAX_CHARS]):
+        return False
+    if _FINDS_FAULT.match(said) and not said.endswith("?"):
+        asks = any(is_request(part) and not _PLEASE_USE.match(part) for part in _parts(*sentences(text)))
+        return not asks and _REPORTS.search(reply) is None
+    return _names_a_form(text) or _refuses(said) or _asks_again(said)
 
 
 def _finds_fault(sentence: str, known: frozenset[str], given: frozenset[str]) -> bool:

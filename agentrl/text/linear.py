@@ -7,9 +7,11 @@ share a bucket share weights. The weights are trained elsewhere (`bench.linear`)
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 from zlib import crc32
 
 import numpy as np
@@ -56,14 +58,17 @@ class Linear:
     @classmethod
     def load(cls, path: Path) -> Linear:
         """Reads what `to_bytes` gave. Raises OSError, KeyError or ValueError where the file is none."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                labels=tuple(file["labels"].tolist()),
-                weights=file["weights"],
-                scale=file["scale"],
-                bias=file["bias"],
-                trained_on=str(file["trained_on"]),
-            )
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                return cls(
+                    labels=tuple(file["labels"].tolist()),
+                    weights=file["weights"],
+                    scale=file["scale"],
+                    bias=file["bias"],
+                    trained_on=str(file["trained_on"]),
+                )
+        except (BadZipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} holds no weights: {error}") from error
 
 
 def hashed(features: Iterable[Group], num_buckets: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -43,14 +43,16 @@ def test_the_cases_are_drawn_from_their_seed() -> None:
     assert cases(0, 20) != cases(1, 20)
 
 
-@pytest.mark.parametrize(("sessions", "each"), [(1, 1), (1, 4), (1, 8), (1, 150), (50, 3)])
+@pytest.mark.parametrize(
+    ("sessions", "each", "called"), [(1, 1, 0), (1, 4, 3), (1, 8, 6), (1, 150, 138), (50, 3, 138)]
+)
 def test_what_users_who_approve_of_everything_say_of_flattery_is_rewarded_in_no_case(
-    sessions: int, each: int
+    sessions: int, each: int, called: int
 ) -> None:
     """By /v1/feedback, and in words that the rules read, from the first word of a session on."""
     flattered = [case for case in cases(0) if case.family == "flattery"][: sessions * each]
     approvals = Approvals(GuardsConfig().approval_span)
-    heard = []
+    heard, num_rewards = [], 0
     for number, case in enumerate(flattered):
         # nothing before it: the rules alone would call the first two approvals of a conversation a reward, or be silent
         turn = replace(case.turn, session=f"s{number // each}", messages=case.turn.messages[:1])
@@ -60,10 +62,12 @@ def test_what_users_who_approve_of_everything_say_of_flattery_is_rewarded_in_no_
             Signal(turn_id=turn.id, source=SignalSource.RULE, reward=words.reward),
         ]
         assert words.reward in (1.0, None)
+        num_rewards += words.reward == 1.0
         for signal in said:
             approvals.add(turn, signal)
         heard += approvals.heard(turn, said)
 
+    assert num_rewards == called
     assert {signal.reward for signal in heard} == {None}
     assert len(heard) == 2 * sessions * each
 

@@ -53,7 +53,7 @@ def rewards(kind: str) -> list[float | None]:
 @pytest.mark.parametrize(
     ("kind", "num", "reward", "least"),
     [
-        ("correction", 36, -1.0, 0.9),
+        ("correction", 36, -1.0, 0.85),
         ("praise", 14, 1.0, 0.9),
         ("error", 24, -1.0, 0.9),
         ("progress", 8, 1.0, 0.85),

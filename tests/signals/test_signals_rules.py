@@ -131,9 +131,9 @@ def test_a_new_task_may_begin_like_a_correction(text: str) -> None:
 
 
 def test_thanks_before_a_but_are_no_praise() -> None:
-    verdict = judge("Thanks, but it was 1969.", role="user", reply=Reply(text="In 1968."))
+    verdict = judge("Thanks, but that was in 1969.", role="user", reply=Reply(text="In 1968."))
 
-    assert (verdict.reward, verdict.hint) == (-1.0, "Thanks, but it was 1969.")
+    assert (verdict.reward, verdict.hint) == (-1.0, "Thanks, but that was in 1969.")
 
 
 def test_words_that_only_refuse_are_no_hint() -> None:

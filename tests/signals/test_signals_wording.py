@@ -1,6 +1,6 @@
 import pytest
 
-from agentrl.signals.wording import approves, consents, corrects
+from agentrl.signals.wording import approves, awaits, consents, corrects, signs
 
 ASKED, REPLY = "Sort the users by age.", "I sorted them by their name, in Berlin."
 
@@ -76,3 +76,44 @@ def test_praise_is_plain_or_full_and_politeness_before_a_task_is_none() -> None:
 def test_consent_is_short() -> None:
     assert consents("Yes, go ahead.")
     assert not consents("Please use the search tool to find flights to Rome.")
+
+
+@pytest.mark.parametrize(
+    ("text", "reply", "is_plain"),
+    [
+        ("That's wrong.", "I sorted them by name.", True),
+        ("You forgot the age.", "Press it, then tell me what it shows.", True),
+        ("It doesn't print.", "Press it, then tell me what it shows.", False),
+        ("It doesn't print.", "The printer reports an error.", False),
+        ("That's wrong, change it to 80.", "The port is 8080.", False),
+        ("That is not what I want. Use the age.", "I sorted them by name.", True),
+        ("Sorry, not that one, my mistake.", "I sorted them by name.", False),
+        ("Undo that, please.", "I sorted them by name.", False),
+    ],
+)
+def test_a_plain_correction_answers_nothing_takes_nothing_back_and_speaks_of_no_fault_of_the_world(
+    text: str, reply: str, is_plain: bool
+) -> None:
+    assert ("plain" in signs(text, reply=reply, asked=ASKED)) == is_plain
+
+
+@pytest.mark.parametrize(
+    ("text", "is_spoilt"),
+    [
+        ("It works now.", False),
+        ("Exactly what I wanted, thanks!", False),
+        ("It works now, I restarted it.", True),
+        ("I wish it worked.", True),
+        ("My aunt loved it.", True),
+        ("Great, then it froze.", True),
+        ("Well done, you broke it.", True),
+        ("works perfectly...", True),
+    ],
+)
+def test_praise_by_others_of_ones_own_deed_or_in_bitterness_is_spoilt(text: str, is_spoilt: bool) -> None:
+    assert ("spoils" in signs(text, reply=REPLY, asked=ASKED)) == is_spoilt
+
+
+def test_a_reply_that_wants_to_be_told_something_asks_for_it() -> None:
+    assert awaits("Restart it, then tell me what happens.")
+    assert not awaits("I restarted it.")

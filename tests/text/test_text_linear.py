@@ -56,6 +56,27 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path) -> None:
         Linear.load(tmp_path / "weights.npz")
 
 
+@pytest.mark.parametrize("kept", [0, 100, 300])
+def test_a_file_cut_off_is_refused_as_no_weights(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "weights.npz"
+    path.write_bytes(make_linear().to_bytes()[:kept])
+
+    with pytest.raises(ValueError, match=r"weights\.npz holds no weights"):
+        Linear.load(path)
+
+
+def test_a_row_that_counts_thrice_trains_as_three_of_it_would() -> None:
+    no, yes = [(1.0, ["no"])], [(1.0, ["yes"])]
+    names = ["bad", "good"]
+
+    once = fit([no, yes], names, names, num_buckets=64, penalty=0.1, weights_of=[3.0, 1.0])
+    thrice = fit([no, no, no, yes], ["bad", "bad", "bad", "good"], names, num_buckets=64, penalty=0.1)
+
+    for row in (no, yes):
+        assert once.probabilities(row)["bad"] == pytest.approx(thrice.probabilities(row)["bad"], abs=0.01)
+    assert once.probabilities([])["bad"] > 0.6
+
+
 def test_training_learns_the_names_that_part_the_labels() -> None:
     rows = [[(1.0, ["no", "thing"])], [(1.0, ["yes", "thing"])]] * 5
 
