@@ -27,9 +27,9 @@ PLAIN_CORRECTION: Final = 0.38
 SURE_APPROVAL: Final = 0.92
 LIKELY_APPROVAL: Final = 0.5
 NO_CORRECTION: Final = 0.15
-"""Of two authors that the classifier never saw .7 % of what is no correction is called one, 95 % of what is called so is
-one, and .5 % of the corrections are called approvals. Most messages are neither, and a reward for the wrong turn costs
-more than none."""
+"""Of two authors that the classifier never saw .7 % of what is no correction is called one, 95 % of what is called so
+is one, and .5 % of the corrections are called approvals. Most messages are neither, and a reward for the wrong turn
+costs more than none."""
 
 
 class Reaction(StrEnum):
