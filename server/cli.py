@@ -101,8 +101,10 @@ def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
     from server.learner_child import refuse_beside_another
     from server.learner_main import main as learn
     from server.run_files import existing_run
+    from server.runtime import upgrade
 
     refuse_beside_another(existing_run(run_dir))
+    upgrade(run_dir)
     raise typer.Exit(learn([str(run_dir)]))
 
 

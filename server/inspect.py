@@ -12,6 +12,7 @@ from agentrl.learner import control
 from agentrl.learner.card import Provenance
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.lost import refuse_lost
 from agentrl.store.signal_log import SignalLog
 from agentrl.types import PolicyVersion
 from server.clocks import clock
@@ -52,6 +53,7 @@ def versions_of(run_dir: Path) -> list[dict[str, Any]]:
     """One row for each version, oldest first."""
     policy = settings_of(run_dir).policy
     rows: list[dict[str, Any]] = []
+    refuse_lost(run_dir)
     if not (run_dir / LEARNING_NAME).exists():
         return rows
     with learning_log(run_dir) as log:
@@ -164,6 +166,7 @@ async def explain_turn(run_dir: Path, turn: str, *, of_any_kind: bool = False) -
 
 def has_learned(run_dir: Path, policy: str) -> bool:
     """Whether a learner has ever begun the line; the file alone may have been made by `agentrl lessons`."""
+    refuse_lost(run_dir)
     if not (run_dir / LEARNING_NAME).exists():
         return False
     with learning_log(run_dir) as log:

@@ -16,6 +16,7 @@ from agentrl.signals.lessons import gather
 from agentrl.signals.standing import rests, standing
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.lost import refuse_lost
 from agentrl.store.outcomes import Outcome, outcomes
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Arm, Lesson, LessonState
@@ -35,6 +36,7 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
     """What learning has brought so far, as plain data. Raises StoreError, UserError."""
     config = settings_of(run_dir)
     path = existing_run(run_dir)
+    refuse_lost(path)
     found: dict[str, Any] = {"lessons": None, "learning": None}
     if (path / LOG_NAME).is_file() and (path / LEARNING_NAME).is_file():
         with LearningLog(path) as log:

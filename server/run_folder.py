@@ -8,10 +8,13 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import cast
 
 from agentrl.errors import ConfigError
+from agentrl.store.database import LEARNING_NAME, columns, connect, naming, scalar
+from server.model_folder import model_folder
 
 SECRET_NAME = "secret.key"  # noqa: S105 - the name of the file, not what is in it
 NUM_SECRET_BYTES = 32
@@ -31,11 +34,23 @@ def run_secret(run_dir: Path) -> bytes:
 
 
 def read_secret(run_dir: Path) -> bytes | None:
-    """The secret of a run folder; None where none was made yet."""
+    """The secret of a run folder; None where none was made yet. Raises ConfigError where the file holds something else:
+    another secret would know no conversation of the log again."""
+    path = run_dir / SECRET_NAME
+    why = "it is no key"
     try:
-        return bytes.fromhex((run_dir / SECRET_NAME).read_text(encoding="ascii"))
+        secret = bytes.fromhex(path.read_text(encoding="ascii"))
+        if len(secret) == NUM_SECRET_BYTES:
+            return secret
     except FileNotFoundError:
         return None
+    except OSError as error:
+        why = error.strerror or str(error)
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"{path} cannot be used ({why}): put back a copy, or name another folder with --run-dir"
+    )
 
 
 def drawn(secret: bytes, *names: str) -> float:
@@ -64,17 +79,35 @@ def take_away(made: list[Path]) -> None:
 
 
 def refuse_another_model(run_dir: Path, model: str) -> None:
-    """Raises ConfigError where the folder is another model's run: that model's versions would be served, or none."""
+    """Raises ConfigError where the folder is another model's run: that model's versions would be served, or none.
+
+    A damaged config.json is no reason to refuse: the start writes it anew. The model stands in learning.db as well.
+    """
     try:
         before = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))["model"]
+        is_same = _identity(before) == _identity(model)
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
         raise ConfigError(
             f"{run_dir} cannot be used for a run ({error}). Name another folder with --run-dir."
         ) from error
-    if _identity(before) != _identity(model):
+    except (ValueError, KeyError, TypeError):
+        before = _base(run_dir)
+        is_same = before is None or Path(before).resolve() == model_folder(model).resolve()
+    if not is_same:
         raise ConfigError(f"{run_dir} is a run of {before}. Name another folder with --run-dir.")
+
+
+def _base(run_dir: Path) -> str | None:
+    """The model's folder as learning.db has it, of whatever release; None where no learner has begun."""
+    path = run_dir / LEARNING_NAME
+    if not path.is_file():
+        return None
+    with closing(connect(path, read_only=True)) as connection, naming(path):
+        if "versions" not in columns(connection):
+            return None
+        return cast("str | None", scalar(connection, "SELECT path FROM versions WHERE number = 0"))
 
 
 def _identity(model: str) -> str:

@@ -31,6 +31,7 @@ from agentrl.signals.loop import SignalLoop
 from agentrl.signals.meter import HOUR_NAME
 from agentrl.store.database import LEARNING_NAME
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.lost import refuse_lost
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
 from agentrl.text.own_patterns import own_redactor, refuse_slow
@@ -163,6 +164,7 @@ class Runtime:
             await asyncio.to_thread(refuse_foreign_vocabulary, recipe, model_path)
         renderer = load_renderer(model_path, thinking_retention=config.thinking_retention)
         run_dir = Path(config.run_dir)
+        refuse_lost(run_dir)
         refuse_another_model(run_dir, config.model)
         # The log first: it has one writer, so from here on the folder is ours and may be written to.
         self._made = folders_made(run_dir)
@@ -336,7 +338,9 @@ async def local_engine(model_path: Path, config: Config, number: int, path: Path
 
 def upgrade(run_dir: Path) -> None:
     """Brings learning.db of an earlier release up to date. A learner would too late, or never where learning is off:
-    until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done."""
+    until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done, or
+    where the file is lost."""
+    refuse_lost(run_dir)
     if (run_dir / LEARNING_NAME).is_file():
         LearningLog(run_dir).close()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from agentrl.files import make_folder
 from agentrl.text.injection import hides
 from skills.skill_file import FILE_NAME, MAX_BODY, MAX_FRONT, SkillError, SkillFile, SkillState, digest, parse
 
@@ -171,6 +172,7 @@ class SkillLibrary:
 
         Raises:
             SkillError: a skill is unknown or stands in the target already; nothing is copied.
+            UserError: the target cannot be made.
         """
         chosen = [self.get(name) for name in names] if names else self.all(SkillState.ACTIVE)
         taken = [skill.name for skill in chosen if (target / skill.name).exists()]
@@ -178,7 +180,7 @@ class SkillLibrary:
             raise SkillError(
                 f"{target} has {', '.join(taken)} already: delete them there, or name another folder"
             )
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         for skill in chosen:
             shutil.copytree(self.path / skill.name, target / skill.name)
         return [target / skill.name for skill in chosen]

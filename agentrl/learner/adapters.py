@@ -22,6 +22,7 @@ from torch import Tensor
 
 from agentrl.engine.local_weights import read_weights
 from agentrl.errors import UserError
+from agentrl.files import make_folder
 from agentrl.learner.card import CARD, Form, Provenance, card
 from agentrl.learner.model import PolicyModel
 from agentrl.learner.saved import copy_rest, is_weights
@@ -106,7 +107,7 @@ def export_version(folder: Path, base: Path, out: Path, *, merged: bool, origin:
         What was written, in words.
 
     Raises:
-        UserError: `out` holds something.
+        UserError: `out` holds something, or cannot be made.
         ModelError: the weights cannot be read or merged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -117,12 +118,12 @@ def export_version(folder: Path, base: Path, out: Path, *, merged: bool, origin:
         export_merged(folder, base, out)
         said = f"{out}: full weights, the adapter merged into {base}"
     elif form == "adapter":
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(folder / name, out / name)
         said = f"{out}: an adapter in the PEFT format, for {base}"
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for source in sorted(folder.iterdir()):
             if source.is_file() and is_weights(source.name):
                 shutil.copyfile(source, out / source.name)
@@ -142,7 +143,7 @@ def export_merged(folder: Path, base: Path, out: Path) -> None:
         ModelError: the weights cannot be read or merged.
     """
     tensors = read_weights(folder, base)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         out / "model.safetensors",

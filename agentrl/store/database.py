@@ -60,8 +60,29 @@ def connect(path: Path, *, read_only: bool = False, synchronous: str = "NORMAL")
             # A long reader lets the WAL grow; without a limit the file would keep that size for ever.
             connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
     except sqlite3.Error as error:
-        raise StoreError(f"cannot open {path}: {error}") from error
+        raise StoreError(f"cannot open {path}: {error}{remedy(error)}") from error
     return connection
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """What to do about it, to stand behind its words, where it says that the file is damaged or no database."""
+    # Its own class for those alone; what may go by itself, such as a lock, has a subclass.
+    damaged = type(error) is sqlite3.DatabaseError
+    return "; put back a copy, or name another folder with --run-dir" if damaged else ""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Of a file that SQLite first reads in the body: its errors as StoreError, with the path."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {path}: {error}{remedy(error)}") from error
+
+
+def require_file(path: Path) -> None:
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist: start the server once, it makes the file")
 
 
 def attach(connection: sqlite3.Connection, path: Path, alias: str) -> None:
@@ -70,12 +91,9 @@ def attach(connection: sqlite3.Connection, path: Path, alias: str) -> None:
     Raises:
         StoreError: the file is missing or is not a database.
     """
-    if not path.is_file():
-        raise StoreError(f"{path} does not exist: start the server once, it makes the file")
-    try:
+    require_file(path)
+    with naming(path):
         connection.execute(f"ATTACH DATABASE ? AS {alias}", (f"{path.absolute().as_uri()}?mode=ro",))
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
 
 
 @contextmanager

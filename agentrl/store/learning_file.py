@@ -18,9 +18,14 @@ from agentrl.store.database import (
     attach,
     connect,
     database_path,
+    naming,
     reading,
+    remedy,
+    require_file,
+    scalar,
     writing,
 )
+from agentrl.store.lost import refuse_lost, refuse_unknown
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
 
 
@@ -36,7 +41,8 @@ class LearningFile(Closing):
         clock: Unix seconds.
 
     Raises:
-        StoreError: a file is missing (log.db must always be there), damaged, or from another release.
+        StoreError: a file is missing (log.db must always be there; learning.db where there are versions), damaged, or
+            from another release.
     """
 
     def __init__(
@@ -50,15 +56,23 @@ class LearningFile(Closing):
         self.path = database_path(path, LEARNING_NAME)
         self._clock = clock
         self._lock = threading.RLock()
+        log = log_path or self.path.with_name(LOG_NAME)
+        if log_path is None:
+            refuse_lost(self.path.parent)
+        require_file(log)  # before this file is made
         connection = connect(self.path, read_only=read_only, synchronous="FULL")
         try:
-            if read_only:
-                require_current(connection, LEARNING, "main")
-            else:
-                migrate(connection, LEARNING)
-            attach(connection, log_path or self.path.with_name(LOG_NAME), "log")
-            require_current(connection, LOG, "log")
-            define_fates(connection)
+            with naming(self.path):
+                if read_only:
+                    require_current(connection, LEARNING, "main")
+                else:
+                    migrate(connection, LEARNING)
+                if scalar(connection, "SELECT 1 FROM versions LIMIT 1") is None:
+                    refuse_unknown(self.path.parent)
+            attach(connection, log, "log")
+            with naming(log):
+                require_current(connection, LOG, "log")
+                define_fates(connection)
         except BaseException:
             connection.close()
             raise
@@ -81,7 +95,7 @@ class LearningFile(Closing):
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise StoreError(f"the learning log failed: {error}") from error
+                raise StoreError(f"the learning log failed: {error}{remedy(error)}") from error
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from agentrl.closing import Closing
 from agentrl.errors import StoreError
 from agentrl.store import records
-from agentrl.store.database import LOG_NAME, connect, database_path
+from agentrl.store.database import LOG_NAME, connect, database_path, naming
 from agentrl.store.migrations import LOG, require_current
 from agentrl.types import Turn
 
@@ -21,11 +21,10 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """
     connection = connect(path, read_only=True)
     try:
-        require_current(connection, LOG, "main")
-    except BaseException as error:
+        with naming(path):
+            require_current(connection, LOG, "main")
+    except BaseException:
         connection.close()
-        if isinstance(error, sqlite3.DatabaseError):
-            raise StoreError(f"cannot read {path}: {error}") from error
         raise
     return connection
 

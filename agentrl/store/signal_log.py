@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from agentrl.errors import StoreError
 from agentrl.store import codec, queries, records
 from agentrl.store.connection import LogConnection
-from agentrl.store.database import LEARNING_NAME, LOG_NAME, connect, database_path
+from agentrl.store.database import LEARNING_NAME, LOG_NAME, connect, database_path, naming
 from agentrl.store.explain import explain
 from agentrl.store.log_reader import connect_reader
 from agentrl.store.migrations import LOG, migrate
@@ -293,7 +293,8 @@ class SignalLog:
 def _connect_writer(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     try:
-        migrate(connection, LOG)
+        with naming(path):
+            migrate(connection, LOG)
     except BaseException:
         connection.close()
         raise

@@ -17,6 +17,7 @@ from agentrl.store.conversations import content_hash, message_hash, scope_key
 from agentrl.store.database import LEARNING_NAME, LOG_NAME, reading
 from agentrl.store.explain import both_files
 from agentrl.store.lines import read_versions
+from agentrl.store.lost import refuse_lost
 from agentrl.store.versions import VersionStore, checksum
 
 
@@ -26,10 +27,11 @@ def verify(run_dir: Path | str) -> list[str]:
     Reads all of log.db, learning.db and versions/.
 
     Raises:
-        StoreError: there is no log.
+        StoreError: there is no log, or there are versions and no file that knows of them.
     """
     run_dir = Path(run_dir)
     log, learning = run_dir / LOG_NAME, run_dir / LEARNING_NAME
+    refuse_lost(run_dir)
     if not log.is_file():
         raise StoreError(f"{log} does not exist: there is nothing to verify")
     faults: list[str] = []

@@ -19,11 +19,14 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agentrl.errors import StoreError
-from agentrl.store.version_log import VersionLog
 from agentrl.types import PolicyVersion, VersionFile, VersionState
+
+if TYPE_CHECKING:  # it opens learning.db, which asks what versions there are
+    from agentrl.store.version_log import VersionLog
 
 MANIFEST, STABLE = "manifest.json", "STABLE"
 NUMBERED = re.compile(r"\d{6,}")

@@ -1,0 +1,47 @@
+"""Files of a run that somebody took away: a start without them would use numbers again and delete trained versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentrl.errors import StoreError
+from agentrl.store.database import LEARNING_NAME, LOG_NAME
+from agentrl.store.versions import NUMBERED, is_stable
+
+ELSEWHERE = "or name another folder with --run-dir"
+
+
+def refuse_lost(run_dir: Path) -> None:
+    """Raises StoreError where versions or learning.db are there and a file that knows of them is not."""
+    missing = [name for name in (LOG_NAME, LEARNING_NAME) if not (run_dir / name).is_file()]
+    trained = trained_versions(run_dir)
+    if trained and missing:
+        are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+        raise StoreError(f"{trained} but {' and '.join(missing)} {are} missing: put {them} back, {ELSEWHERE}")
+    if missing == [LOG_NAME]:
+        raise StoreError(
+            f"{run_dir / LEARNING_NAME} is there but {LOG_NAME}, whose turns it counts, is missing: put it back, "
+            + ELSEWHERE
+        )
+
+
+def refuse_unknown(run_dir: Path) -> None:
+    """Raises StoreError where there are versions. For a learning.db that has none, as one begun anew."""
+    trained = trained_versions(run_dir)
+    if trained:
+        raise StoreError(f"{trained} but {LEARNING_NAME} knows none: put the run's own back, {ELSEWHERE}")
+
+
+def trained_versions(run_dir: Path) -> str:
+    """Where whole versions of any line are, and which, as the beginning of a sentence; "" where there are none."""
+    root = run_dir / "versions"
+    found = sorted(
+        int(folder.name)
+        for folder in (*root.glob("*"), *root.glob("policy=*/*"))
+        if NUMBERED.fullmatch(folder.name) and is_stable(folder)
+    )
+    if not found:
+        return ""
+    return f"{root} holds " + (
+        f"version {found[0]}" if found[0] == found[-1] else f"versions {found[0]} to {found[-1]}"
+    )

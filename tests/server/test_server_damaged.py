@@ -1,0 +1,219 @@
+"""Run folders with a file lost or damaged: one line that names the remedy, and nothing that was learned is lost."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_house import MODEL, serving
+from typer.testing import CliRunner
+
+from agentrl.config import Config, read_config, write_config
+from agentrl.errors import AgentRLError, ConfigError, StoreError, UserError
+from agentrl.store.learning_log import LearningLog
+from agentrl.store.signal_log import SignalLog
+from agentrl.store.versions import VersionStore
+from agentrl.types import PolicyVersion, VersionState
+from server.cli import app
+from server.run_folder import run_secret
+
+PUT_BACK = "put it back, or name another folder with --run-dir"
+COPY = "put back a copy, or name another folder with --run-dir"
+
+
+def copy_model(place: Path) -> None:
+    shutil.copytree(MODEL, place, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that has made versions 3 and 4."""
+    folder = tmp_path / "run"
+
+    async def begin() -> None:
+        async with await SignalLog.open(folder):
+            pass
+
+    asyncio.run(begin())
+    write_config(Config(model=str(MODEL), run_dir=str(folder)), folder / "config.json")
+    run_secret(folder)
+    store = VersionStore(folder)
+    with LearningLog(folder) as log:
+        log.ensure_base("default", str(MODEL.resolve()))
+        for parent, number in ((0, 3), (3, 4)):
+            files = store.write(number, copy_model)
+            made = PolicyVersion(
+                policy="default",
+                number=number,
+                parent=parent,
+                state=VersionState.CANDIDATE,
+                path=store.relative_path(number),
+                files=tuple(files),
+            )
+            log.publish(made)
+            log.set_state("default", number, VersionState.SERVING, "passed its gate")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in the versions and the databases' own files."""
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ("versions" in path.parts or path.suffix == ".db")
+    }
+
+
+def said(*arguments: str) -> str:
+    """What a command that fails says, as `agentrl` prints it."""
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, AgentRLError), done.exception or done.output
+    assert "\n" not in str(done.exception)
+    return str(done.exception)
+
+
+async def refused(folder: Path, kind: type[AgentRLError], **settings: Any) -> str:
+    with pytest.raises(kind) as caught:
+        async with serving(folder, [], **settings):
+            pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lost", "sentence"),
+    [
+        (["learning.db"], f"learning.db is missing: {PUT_BACK}"),
+        (["log.db"], f"log.db is missing: {PUT_BACK}"),
+        (
+            ["log.db", "learning.db"],
+            f"log.db and learning.db are missing: {PUT_BACK.replace('it', 'them', 1)}",
+        ),
+    ],
+)
+async def test_versions_whose_logs_are_lost_are_served_by_nobody_and_kept(
+    lost: list[str], sentence: str, run: Path
+) -> None:
+    for name in lost:
+        (run / name).unlink()
+    before = contents(run)
+
+    expected = f"{run}/versions holds versions 3 to 4 but {sentence}"
+    assert await refused(run, StoreError) == expected
+    for command in (
+        ["status"],
+        ["versions"],
+        ["doctor"],
+        ["rollback", "3"],
+        ["lessons", "list"],
+        ["learner"],
+        ["progress"],
+        ["store", "verify"],
+    ):
+        assert await asyncio.to_thread(said, *command, "--run-dir", str(run)) == expected
+    with pytest.raises(StoreError, match="missing"):
+        LearningLog(run)
+    assert contents(run) == before
+
+
+async def test_a_learning_db_that_was_begun_anew_beside_versions_is_refused(run: Path) -> None:
+    (run / "learning.db").write_bytes(b"")
+
+    expected = (
+        f"{run}/versions holds versions 3 to 4 but learning.db knows none: put the run's own back, "
+        "or name another folder with --run-dir"
+    )
+    assert await refused(run, StoreError) == expected
+    assert VersionStore(run).numbers() == [3, 4]
+
+
+async def test_a_learning_db_without_its_log_is_refused_also_without_versions(run: Path) -> None:
+    shutil.rmtree(run / "versions")
+    (run / "log.db").unlink()
+
+    assert await refused(run, StoreError) == (
+        f"{run}/learning.db is there but log.db, whose turns it counts, is missing: {PUT_BACK}"
+    )
+    assert not (run / "log.db").exists()
+
+
+def test_other_lines_and_half_written_versions_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "versions" / "000009").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"log\.db does not exist"):
+        LearningLog(tmp_path)
+    assert not (tmp_path / "learning.db").exists()
+
+    VersionStore(tmp_path, "other").write(2, lambda place: None)
+    with pytest.raises(StoreError, match=r"holds version 2 but log\.db and learning\.db are missing"):
+        LearningLog(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["learning.db", "log.db"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["doctor"],
+        ["versions"],
+        ["rollback", "7"],
+        ["learner"],
+        ["versions", "export", "7", "out"],
+    ],
+)
+def test_a_file_that_is_no_database_is_named_with_what_helps(
+    name: str, command: list[str], run: Path
+) -> None:
+    (run / name).write_bytes(b"this is no database, " * 400)
+    before = contents(run)
+
+    assert said(*command, "--run-dir", str(run)).endswith(f"{run / name}: file is not a database; {COPY}")
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("name", ["learning.db", "log.db"])
+async def test_no_server_starts_on_a_file_that_is_no_database(name: str, run: Path) -> None:
+    (run / name).write_bytes(b"this is no database, " * 400)
+
+    assert (await refused(run, StoreError)).endswith(f"{run / name}: file is not a database; {COPY}")
+
+
+@pytest.mark.parametrize("text", ["no hex at all", "", "abcd", "ä"])
+async def test_a_secret_that_is_no_key_is_kept_and_refused(text: str, run: Path) -> None:
+    (run / "secret.key").write_text(text)
+
+    assert await refused(run, ConfigError) == f"{run}/secret.key cannot be used (it is no key): {COPY}"
+    assert (run / "secret.key").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 1}', '{"model": 1}', "", "{", '"nano"', "null", b"\xff"])
+async def test_a_damaged_config_is_written_anew_by_the_next_start(text: str | bytes, run: Path) -> None:
+    (run / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert "config.json" in await asyncio.to_thread(said, "status", "--run-dir", str(run))
+
+    async with serving(run, []) as house:
+        assert house.runtime.versions.newest == 4
+    assert read_config(run / "config.json").model == str(MODEL)
+
+
+async def test_a_run_without_a_readable_config_is_still_another_models(run: Path, tmp_path: Path) -> None:
+    (run / "config.json").write_text("[]")
+    shutil.copytree(MODEL, tmp_path / "other")
+
+    assert await refused(run, ConfigError, model=str(tmp_path / "other")) == (
+        f"{run} is a run of {MODEL.resolve()}. Name another folder with --run-dir."
+    )
+
+
+@pytest.mark.parametrize("place", [lambda folder: folder / "file" / "x", lambda _: Path("/proc/x")])
+def test_an_export_to_where_no_folder_can_be_is_refused(
+    place: Callable[[Path], Path], run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = place(tmp_path)
+
+    for command in (["versions", "export", "4"], ["skills", "export"]):
+        with pytest.raises(UserError, match=f"{out} cannot be made .*: name another folder"):
+            CliRunner().invoke(app, [*command, str(out), "--run-dir", str(run)], catch_exceptions=False)
+    assert (tmp_path / "file").read_text() == "mine"
