@@ -30,7 +30,7 @@ MIN_ANSWER_CHARS = 4
 """A shorter answer ("7", "yes") stands in texts by chance."""
 MAX_REASON = 300
 """Characters of why something was left out."""
-_SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "reference": JUDGE, "later_success": ATTEMPTS}
+_SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "later_success": ATTEMPTS}
 """Whose words an untrusted candidate is, where it is not what a tool printed."""
 
 
