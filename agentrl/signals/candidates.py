@@ -202,8 +202,8 @@ def _said(messages: Sequence[JSON], role: str, origin: Origin) -> list[Candidate
 
 
 def references(signals: Iterable[Signal]) -> list[Candidate]:
-    """The answers that users and environments would rather have had; nobody else's word for an answer is taken. A rule's
-    is what the user wrote in the place of the reply."""
+    """The answers that users and environments would rather have had; nobody else's word for an answer is taken. A
+    rule's is what the user wrote in the place of the reply."""
     trusted = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.RULE)
     return [
         Candidate(text=signal.preferred, origin="reference", trusted=True)

@@ -187,7 +187,6 @@ def test_what_the_agent_itself_did_may_be_named() -> None:
         ("judge", True, "Use zorp.", "Use zorp."),
         ("later_success", False, "cat does not work here; zorp works",
          'The attempts showed: "cat does not work here; zorp works"'),
-        ("reference", False, "zorp a.txt", 'The judge said: "zorp a.txt"'),
         ("reference", True, "zorp a.txt", "zorp a.txt"),
         ("correction", True, 'No, use "zorp".', 'No, use "zorp".'),
     ],
