@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from agentrl.errors import ConfigError
-from agentrl.store.database import LEARNING_NAME, columns, connect, naming, scalar
+from agentrl.store.database import ELSEWHERE, LEARNING_NAME, columns, connect, naming, scalar
 from server.model_folder import model_folder
 
 SECRET_NAME = "secret.key"  # noqa: S105 - the name of the file, not what is in it
@@ -48,9 +48,7 @@ def read_secret(run_dir: Path) -> bytes | None:
         why = error.strerror or str(error)
     except ValueError:
         pass
-    raise ConfigError(
-        f"{path} cannot be used ({why}): put back a copy, or name another folder with --run-dir"
-    )
+    raise ConfigError(f"{path} cannot be used ({why}): put back a copy, {ELSEWHERE}")
 
 
 def drawn(secret: bytes, *names: str) -> float:

@@ -12,6 +12,7 @@ from agentrl.errors import StoreError
 
 LOG_NAME = "log.db"
 LEARNING_NAME = "learning.db"
+ELSEWHERE = "or name another folder with --run-dir"
 
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's write to the same file. Each file has one busy writer, so
@@ -68,7 +69,7 @@ def remedy(error: sqlite3.Error) -> str:
     """What to do about it, to stand behind its words, where it says that the file is damaged or no database."""
     # Its own class for those alone; what may go by itself, such as a lock, has a subclass.
     damaged = type(error) is sqlite3.DatabaseError
-    return "; put back a copy, or name another folder with --run-dir" if damaged else ""
+    return f"; put back a copy, {ELSEWHERE}" if damaged else ""
 
 
 @contextmanager

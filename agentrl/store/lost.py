@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agentrl.errors import StoreError
-from agentrl.store.database import LEARNING_NAME, LOG_NAME
+from agentrl.store.database import ELSEWHERE, LEARNING_NAME, LOG_NAME
 from agentrl.store.versions import NUMBERED, is_stable
-
-ELSEWHERE = "or name another folder with --run-dir"
 
 
 def refuse_lost(run_dir: Path) -> None:

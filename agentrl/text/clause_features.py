@@ -1,9 +1,8 @@
 """What a clause is made of, as numbers: its words, their parts and kinds, its signs and its neighbours.
 
 A name says nothing of who wrote a clause, so each stands by its kind: one of the action, a flag, a path, a call, or a
-word that the model was never trained on. All
-features are buckets of a hash (Weinberger et al. 2009, arXiv 0902.2206), so no vocabulary is kept; those of all clauses
-of a text are computed at once, in a time linear in its length.
+word that the model was never trained on. All features are buckets of a hash (Weinberger et al. 2009, arXiv 0902.2206),
+so no vocabulary is kept; those of all clauses of a text are computed at once, in a time linear in its length.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _CALL = re.compile(r"\w(?:\(\S*\)|\[\S*\])$")
 """A call or a type: its bracket ends no clause."""
 _CLOSED = re.compile(r"[`'][.,;:!?)\]]*$")
 """How a word ends that a quotation mark begins, where the quotation ends with it."""
-FIELDS = re.compile(r"[{\[]\s*\"")
+_FIELDS = re.compile(r"[{\[]\s*\"")
 _FIELD = re.compile(r"\"\s?:|\"(?=,)|,(?=\s?[\"{\[])|[{}\[\]\"]")
 _CODE = re.compile(r"^[-$]|[\d_./<>(){}\[\]=&*@#|]|[a-z][A-Z]|::")
 _OTHER = re.compile(r"[^\W\d_a-z]")
@@ -65,7 +65,7 @@ def clauses(line: str, words: Collection[str]) -> Iterator[Clause]:
     Args:
         words: of the failed action, from `action_words`.
     """
-    said = _FIELD.sub(_plain, line) if FIELDS.search(line) else line
+    said = _FIELD.sub(_plain, line) if _FIELDS.search(line) else line
     tokens: list[Token] = []
     places: list[int] = []
     start = end = 0

@@ -68,8 +68,10 @@ def lowers(token: Token) -> bool:
 
 def is_danger(token: Token) -> bool:
     """Whether a word is one that no tool may offer, and the action does not hold it."""
-    if token.kind == "own" or lowers(token):
-        return token.kind != "own"
+    if token.kind == "own":
+        return False
+    if lowers(token):
+        return True
     if _DATE.fullmatch(token.text):
         return False
     return not NEVER.isdisjoint(words_of(token.text)) or not NEVER.isdisjoint(
