@@ -1,4 +1,4 @@
-"""Folders that somebody named, and small files that others read while they are written."""
+"""Small files that others read while they are written."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-
-from agentrl.errors import UserError
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder that somebody named, with those around it. Raises UserError where there can be none."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be made ({error.strerror}): name another folder") from error
 
 
 def replace_json(path: Path, data: Any) -> None:

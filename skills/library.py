@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from agentrl.files import make_folder
+from agentrl.store.folders import make_folder
 from agentrl.text.injection import hides
 from skills.skill_file import FILE_NAME, MAX_BODY, MAX_FRONT, SkillError, SkillFile, SkillState, digest, parse
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from agentrl.engine.local_weights import read_weights
 from agentrl.errors import UserError
-from agentrl.files import make_folder
 from agentrl.learner.card import CARD, Form, Provenance, card
 from agentrl.learner.model import PolicyModel
 from agentrl.learner.saved import copy_rest, is_weights
+from agentrl.store.folders import make_folder
 
 KEPT = 2
 """The average keeps this many times the adapter's rank. With 1, a step towards an adapter that shares no directions
