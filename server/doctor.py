@@ -108,9 +108,7 @@ def first_unmet(
     trained, num_waiting = account.trained, sum(account.pending.values())
     why, number = max(account.rejected.items(), key=lambda item: item[1], default=("", 0))
     state = (learner or {}).get("state")
-    set_aside = f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: " + REMEDIES.get(
-        why, "`agentrl explain` shows one of them"
-    )
+    remedy = REMEDIES.get(why, "`agentrl explain` shows one of them")
     held_up = backlog_finding(waiting, recipe)
     checks = (
         (not is_running, "no server is running for this folder: start `agentrl serve`"),
@@ -129,12 +127,15 @@ def first_unmet(
             account.pending["open"] == account.accepted,
             "no turn has a next state yet: the agent must go on with the conversation, or send /v1/feedback",
         ),
-        (trained == 0 and number > num_waiting - account.pending["open"], set_aside),
+        (
+            trained == 0 and number > num_waiting - account.pending["open"],
+            f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: {remedy}",
+        ),
         (trained == 0, held_up or "no turn was trained yet, and none waits"),
         (bool(STUCK.intersection(waiting)), f"{trained} turns were trained; {held_up}"),
         (bool(broken), f"{trained} turns were trained, but {broken}"),
     )
-    most = f"; {number} were set aside as {why!r}" if number > trained else ""
+    most = f"; {number} were set aside as {why!r}: {remedy}" if number > trained else ""
     wait = f"; {held_up}" if held_up else ""
     return next(
         (text for unmet, text in checks if unmet),
@@ -287,6 +288,8 @@ REMEDIES = {
     "empty_approval": f"their user approves of everything, which says nothing: {DISAPPROVE}",
     "lesson_shown": "lessons stood in their prompts; those without teach the weights: lower learn.show_share for more",
     "judge_failed": "the judge failed as often as it may: `agentrl explain` of such a turn says why",
+    "version lag": "the weights were more than limits.max_version_lag versions further when their turn came: raise it, "
+    "or let fewer agents work at a time, for the learner gets the processor time that they leave",
     "gate": "every candidate was turned down by the gate: lower optim.lr, or see `agentrl versions`",
     "side": "requests without tools beside ones with tools count as titles and summaries",
     "client_gone": "the clients left before the reply was whole",

@@ -22,7 +22,7 @@ from typing import Any
 from agentrl.config import Config, write_config
 from agentrl.engine.base import Engine
 from agentrl.engine.local_process import LocalProcessEngine
-from agentrl.errors import AgentRLError, ConfigError, StoreError
+from agentrl.errors import AgentRLError, ConfigError, ModelError, StoreError
 from agentrl.learner.guard_rules import refuse
 from agentrl.recipes.files import refuse_foreign_vocabulary, refuse_missing_files
 from agentrl.recipes.recipe import load_recipe
@@ -60,7 +60,7 @@ from server.sampler import Sampler
 from server.shown import POSITION, ShownLessons, refuse_to_show
 from server.skills_loop import own_model, own_writer, skill_loop, writes_skills
 from server.status import Status
-from server.versions import Versions
+from server.versions import BASE, Versions
 from server.wire.errors import Refused
 from skills.embed import refuse_missing
 
@@ -186,7 +186,12 @@ class Runtime:
         await asyncio.to_thread(upgrade, run_dir)
         number, path = await self.versions.begin()
         self._refuse_unknown_versions()
-        self.engine = await self._make_engine(model_path, config, number, path)
+        try:
+            self.engine = await self._make_engine(model_path, config, number, path)
+        except ModelError as error:
+            if number == BASE:
+                raise
+            raise ModelError(f"version {number} cannot be served: {error}; {self.versions.remedy}") from error
         stack.push_async_callback(self.engine.aclose)
         await self.versions.attach(self.engine)
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from agentrl.config import Config
 from agentrl.engine.base import Engine
-from agentrl.errors import ConfigError, EngineError, StoreError, UserError
+from agentrl.errors import ConfigError, EngineError, ModelError, StoreError, UserError
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
 from server.metrics import Metrics
 from server.wire.errors import Refused
@@ -115,12 +116,32 @@ class Versions:
     # the engine
 
     async def begin(self) -> tuple[int, Path]:
-        """What the engine should start on: number and folder."""
+        """What the engine should start on: number and folder. Raises ModelError where its files are not those that
+        were published; a changed byte is `agentrl store verify`'s to find."""
         offer = await asyncio.to_thread(self._read)
         if offer is not None:
             self._take(offer)
             self.newest = offer.newest
+            faults = await asyncio.to_thread(self._faults, offer.newest)
+            if faults:
+                raise ModelError(f"{faults[0]}; {self.remedy}")
         return self.newest, self._paths[self.newest]
+
+    @property
+    def remedy(self) -> str:
+        """What helps where the serving version cannot be loaded."""
+        where = f"--run-dir {self._run_dir}"
+        return (
+            f"put a copy of the version's folder back, or serve an earlier one: `agentrl versions {where}` lists them, "
+            f"`agentrl rollback NUMBER {where}` goes back"
+        )
+
+    def _faults(self, number: int) -> list[str]:
+        log = self.learning_log()
+        version = None if log is None or number == BASE else log.version(self._policy, number)
+        if version is None:
+            return []
+        return VersionStore(self._run_dir, self._policy).verify(version, contents=False)
 
     async def attach(self, engine: Engine) -> None:
         """The engine has started on what `begin` said."""

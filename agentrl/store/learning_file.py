@@ -25,7 +25,7 @@ from agentrl.store.database import (
     scalar,
     writing,
 )
-from agentrl.store.lost import refuse_lost, refuse_unknown
+from agentrl.store.lost import refuse_lost, refuse_older, refuse_unknown
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
 
 
@@ -41,8 +41,8 @@ class LearningFile(Closing):
         clock: Unix seconds.
 
     Raises:
-        StoreError: a file is missing (log.db must always be there; learning.db where there are versions), damaged, or
-            from another release.
+        StoreError: a file is missing (log.db must always be there; learning.db where there are versions), damaged,
+            an older copy, or from another release.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class LearningFile(Closing):
             with naming(log):
                 require_current(connection, LOG, "log")
                 define_fates(connection)
+            refuse_older(self.path.parent, connection)
         except BaseException:
             connection.close()
             raise

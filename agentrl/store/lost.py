@@ -1,12 +1,14 @@
-"""Files of a run that somebody took away: a start without them would use numbers again and delete trained versions."""
+"""Files of a run that somebody took away or put back from an older copy: a start on what is left would use numbers
+again and delete trained versions."""
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from agentrl.errors import StoreError
-from agentrl.store.database import ELSEWHERE, LEARNING_NAME, LOG_NAME
-from agentrl.store.versions import NUMBERED, is_stable
+from agentrl.store.database import ELSEWHERE, LEARNING_NAME, LOG_NAME, scalar
+from agentrl.store.versions import NUMBERED, VersionStore, is_stable
 
 
 def refuse_lost(run_dir: Path) -> None:
@@ -28,6 +30,31 @@ def refuse_unknown(run_dir: Path) -> None:
     trained = trained_versions(run_dir)
     if trained:
         raise StoreError(f"{trained} but {LEARNING_NAME} knows none: put the run's own back, {ELSEWHERE}")
+
+
+def refuse_older(run_dir: Path, connection: sqlite3.Connection) -> None:
+    """Raises StoreError where learning.db is older than the versions beside it or than the turns of log.db.
+
+    A version is written before it is known and served after: one folder may be unknown, no turn may.
+
+    Args:
+        connection: to learning.db, with log.db attached as "log".
+    """
+    for (policy,) in connection.execute("SELECT DISTINCT policy FROM versions").fetchall():
+        # What comes first here is written last, so that a learner at work looks like no older copy.
+        on_disk = max(VersionStore(run_dir, policy).numbers(), default=0)
+        sampled = scalar(connection, "SELECT max(version) FROM log.turns WHERE policy = ?", (policy,)) or 0
+        known = scalar(connection, "SELECT max(number) FROM versions WHERE policy = ?", (policy,))
+        if on_disk > known + 1:
+            newer = f"{run_dir / 'versions'} holds version {on_disk}"
+        elif sampled > known:
+            newer = f"{LOG_NAME} holds turns of version {sampled}"
+        else:
+            continue
+        raise StoreError(
+            f"{newer} but {LEARNING_NAME} knows none above {known}: it is an older copy; put the run's newest back, "
+            + ELSEWHERE
+        )
 
 
 def trained_versions(run_dir: Path) -> str:

@@ -17,7 +17,7 @@ from agentrl.store.conversations import content_hash, message_hash, scope_key
 from agentrl.store.database import LEARNING_NAME, LOG_NAME, reading
 from agentrl.store.explain import both_files
 from agentrl.store.lines import read_versions
-from agentrl.store.lost import refuse_lost
+from agentrl.store.lost import refuse_lost, refuse_older
 from agentrl.store.versions import VersionStore, checksum
 
 
@@ -55,6 +55,7 @@ def verify(run_dir: Path | str) -> list[str]:
             found = account(connection)
             if not found.balanced:
                 faults.append(f"the account does not balance: {found}")
+            refuse_older(run_dir, connection)
             faults += _files(connection, run_dir)
     except StoreError as error:
         faults.append(str(error))

@@ -1,23 +1,28 @@
 """Run folders with a file lost or damaged: one line that names the remedy, and nothing that was learned is lost."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server_house import MODEL, serving
+from server_house import MODEL, says, serving
 from typer.testing import CliRunner
 
-from agentrl.config import Config, read_config, write_config
-from agentrl.errors import AgentRLError, ConfigError, StoreError, UserError
+from agentrl.config import Config, load_config, read_config, write_config
+from agentrl.errors import AgentRLError, ConfigError, ModelError, StoreError, UserError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
+from agentrl.store.verify import verify
 from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
 from server.cli import app
+from server.model_folder import model_folder
 from server.run_folder import run_secret
+from server.runtime import Runtime
 
 PUT_BACK = "put it back, or name another folder with --run-dir"
 COPY = "put back a copy, or name another folder with --run-dir"
@@ -27,23 +32,19 @@ def copy_model(place: Path) -> None:
     shutil.copytree(MODEL, place, dirs_exist_ok=True)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run that has made versions 3 and 4."""
-    folder = tmp_path / "run"
+async def open_log(folder: Path) -> None:
+    async with await SignalLog.open(folder):
+        pass
 
-    async def begin() -> None:
-        async with await SignalLog.open(folder):
-            pass
 
-    asyncio.run(begin())
-    write_config(Config(model=str(MODEL), run_dir=str(folder)), folder / "config.json")
-    run_secret(folder)
+def begin(folder: Path, model: Path, *numbers: int) -> None:
+    """A run that has made these versions, each from the one before; the last serves."""
+    asyncio.run(open_log(folder))
     store = VersionStore(folder)
     with LearningLog(folder) as log:
-        log.ensure_base("default", str(MODEL.resolve()))
-        for parent, number in ((0, 3), (3, 4)):
-            files = store.write(number, copy_model)
+        log.ensure_base("default", str(model.resolve()))
+        for parent, number in pairwise((0, *numbers)):
+            files = store.write(number, lambda place: shutil.copytree(model, place, dirs_exist_ok=True))
             made = PolicyVersion(
                 policy="default",
                 number=number,
@@ -54,6 +55,15 @@ def run(tmp_path: Path) -> Path:
             )
             log.publish(made)
             log.set_state("default", number, VersionState.SERVING, "passed its gate")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that has made versions 3 and 4."""
+    folder = tmp_path / "run"
+    begin(folder, MODEL, 3, 4)
+    write_config(Config(model=str(MODEL), run_dir=str(folder)), folder / "config.json")
+    run_secret(folder)
     return folder
 
 
@@ -127,6 +137,91 @@ async def test_a_learning_db_that_was_begun_anew_beside_versions_is_refused(run:
     )
     assert await refused(run, StoreError) == expected
     assert VersionStore(run).numbers() == [3, 4]
+
+
+def put_back(run: Path, *known: int) -> None:
+    """Puts a learning.db back that was copied when these were all versions."""
+    begin(run.parent / "older", MODEL, *known)
+    shutil.copy(run.parent / "older" / "learning.db", run)
+
+
+async def test_an_older_copy_of_learning_db_deletes_no_version(run: Path) -> None:
+    await asyncio.to_thread(put_back, run)
+    before = contents(run)
+
+    expected = (
+        f"{run}/versions holds version 4 but learning.db knows none above 0: it is an older copy; "
+        "put the run's newest back, or name another folder with --run-dir"
+    )
+    assert await refused(run, StoreError) == expected
+    for command in (["status"], ["rollback", "3"], ["learner"]):
+        assert await asyncio.to_thread(said, *command, "--run-dir", str(run)) == expected
+    assert verify(run) == [expected]
+    assert contents(run) == before
+
+
+async def test_a_turn_of_a_version_that_learning_db_does_not_know_is_of_a_newer_one(run: Path) -> None:
+    async with serving(run, [says("Hello.")]) as house:
+        await house.engine.load_version(4, VersionStore(run).path(4))
+        assert (await house.ask("hello")).status_code == 200
+    await asyncio.to_thread(put_back, run, 3)
+
+    assert await refused(run, StoreError) == (
+        "log.db holds turns of version 4 but learning.db knows none above 3: it is an older copy; "
+        "put the run's newest back, or name another folder with --run-dir"
+    )
+    assert VersionStore(run).numbers() == [3, 4]
+
+
+def test_a_version_that_a_crash_left_before_it_was_known_is_no_older_copy(run: Path) -> None:
+    VersionStore(run).write(5, copy_model)
+
+    with LearningLog(run) as log:
+        assert log.serving("default").number == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: (folder / "STABLE").unlink(), "{folder} is missing or was not written to its end"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{}"),
+            "manifest.json is not the one that STABLE vouches for",
+        ),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (
+            lambda folder: os.truncate(folder / "tokenizer.json", 9),
+            "tokenizer.json has 9 bytes, recorded were ",
+        ),
+    ],
+)
+async def test_a_damaged_serving_version_is_refused_and_an_earlier_one_serves_after_a_rollback(
+    damage: Callable[[Path], None], sentence: str, run: Path
+) -> None:
+    folder = run / "versions" / "000004"
+    damage(folder)
+
+    said_of_it = await refused(run, ModelError)
+    assert said_of_it.startswith("version 4 of 'default': " + sentence.format(folder=folder))
+    assert said_of_it.endswith(
+        "; put a copy of the version's folder back, or serve an earlier one: "
+        f"`agentrl versions --run-dir {run}` lists them, `agentrl rollback NUMBER --run-dir {run}` goes back"
+    )
+    await asyncio.to_thread(CliRunner().invoke, app, ["rollback", "3", "--run-dir", str(run)])
+    async with serving(run, []) as house:
+        assert house.runtime.versions.newest == 3
+
+
+async def test_weights_that_cannot_be_read_name_their_version_and_the_way_back(tmp_path: Path) -> None:
+    await asyncio.to_thread(begin, tmp_path, model_folder("nano"), 1)
+    weights = VersionStore(tmp_path).path(1) / "model.safetensors"
+    weights.write_bytes(b"\xff" * weights.stat().st_size)
+
+    config = load_config(model="nano", run_dir=str(tmp_path), server__port=0, learn__enabled=False)
+    with pytest.raises(
+        ModelError, match=r"version 1 cannot be served: .*safetensors cannot be read.*`agentrl rollback"
+    ):
+        await Runtime(config).start()
 
 
 async def test_a_learning_db_without_its_log_is_refused_also_without_versions(run: Path) -> None:

@@ -79,6 +79,28 @@ def test_nothing_is_not_said_to_be_wrong_where_lessons_are_broken() -> None:
     assert found == "4 turns were trained, but 2 are"
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        (
+            "version lag",
+            "the weights were more than limits.max_version_lag versions further when their turn came",
+        ),
+        ("no context", "their next states said nothing of what should have been done"),
+        ("of another release", "`agentrl explain` shows one of them"),
+    ],
+)
+def test_what_most_turns_were_set_aside_for_is_explained_also_where_others_were_trained(
+    reason: str, remedy: str
+) -> None:
+    account = Account(accepted=10, trained=4, rejected={reason: 6}, pending=PENDING, apart={})
+    found = first_unmet(account, {}, load_recipe("hint_opsd"), is_running=True, is_paused=False, learner=None)
+
+    assert found.startswith(
+        f"nothing is wrong: 4 turns were trained; 6 were set aside as {reason!r}: {remedy}"
+    )
+
+
 def gates(found: dict) -> list[str]:
     return [text for text in found["guards"] if "went live" in text]
 
