@@ -6,6 +6,7 @@ A lesson is what users see of an accepted hint (learning.db) or of a skill (its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from skills.source import first_turn
 
 EXPORTED_SKILL = "lessons-learned"
 Format = Literal["agents-md", "skill-md", "json"]
+
+_STEP = re.compile(r"^\s*(?:\d+[.)]|[-*])\s+")
 
 _OF_SKILL = {
     SkillState.PROPOSED: LessonState.PROPOSED,
@@ -334,10 +337,15 @@ def _lines(lessons: Sequence[Lesson]) -> str:
     once = [lesson for lesson in lessons if lesson.origin == "hint" and _num_turns(lesson) == 1]
     often = [lesson for lesson in lessons if lesson not in once]
     return "\n".join(
-        before + "".join(f"- {' '.join(lesson.text.split())}\n" for lesson in some)
+        before + "".join(f"- {_in_a_line(lesson.text)}\n" for lesson in some)
         for before, some in (("", often), ("Seen once:\n\n", once))
         if some
     )
+
+
+def _in_a_line(text: str) -> str:
+    """A lesson's words without line ends; the steps of a skill without their numbers."""
+    return " ".join(" ".join(_STEP.sub("", line).split()) for line in text.split("\n")).strip()
 
 
 def _agents_md(lessons: Sequence[Lesson]) -> str:

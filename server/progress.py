@@ -215,15 +215,17 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
     versions = sorted({item["version"] for item in found["broken"]})
     apart = f" ({found['num_held_apart'] or 'none'} of them on situations it was never trained on)"
     parts = [
-        f"{found['num_held']} hold{apart if found['num_held'] else ''}",
         *_part(len(found["broken"]), f"broken by version {', '.join(map(str, versions))}"),
         *_part(len(found["not_yet"]), "not yet"),
         *_part(len(found["not_asked"]), "not asked yet"),
         *_part(found["num_without_effect"], "without effect"),
         *_part(found["num_without_probe"], "that nothing can ask for"),
     ]
-    many = f"{found['num_lessons']} lesson{'s' * (found['num_lessons'] != 1)}"
-    lines = [f"{many}: {', '.join(parts)}" if found["num_lessons"] else many]
+    lines = ["lessons: none approved"]
+    if found["num_lessons"]:
+        many = f"{found['num_lessons']} lesson{'s' * (found['num_lessons'] != 1)}"
+        holds = f"holds {found['num_held']} of {many}{apart if found['num_held'] else ''}"
+        lines = [f"{holds}; {', '.join(parts)}" if parts else holds]
     lines += [
         f"  broken by {item['version']}{_since(item)}: {item['id']} {_brief(item['text'])}"
         for item in found["broken"]

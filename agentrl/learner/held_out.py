@@ -17,6 +17,7 @@ from typing import Any
 from agentrl.errors import LearnerError
 from agentrl.files import replace_json
 from agentrl.learner.pack import Row
+from agentrl.store.account import Reason
 from agentrl.store.claims import Claimed
 from agentrl.store.feeds import RewardedTurns
 from agentrl.store.learning_log import LearningLog
@@ -28,7 +29,6 @@ SHARE = 16
 MAX_TURNS = 32
 """The newest ones are kept, so that the probe stays cheap."""
 FILE = "held_out.json"
-REASON = "held_out"
 
 
 def is_held_out(key: str) -> bool:
@@ -97,7 +97,7 @@ class HeldOut:
                 kept.append(claim)
         self._add(positive, log)
         if others:
-            log.reject(others, REASON)
+            log.reject(others, Reason.HELD_OUT)
         return kept
 
     def _is_held_out(self, turn_id: str, session: str) -> bool:
@@ -124,7 +124,7 @@ class HeldOut:
             # the file first: after a crash in between the turns come here once more
             data = {"rows": _data(self.rows), "anchors": _data(self.anchors), "sampled": self.sampled}
             replace_json(self._path, data)
-            log.reject([turn.id for turn in turns], REASON)
+            log.reject([turn.id for turn in turns], Reason.HELD_OUT)
 
     def _anchor(self, turn_id: str) -> None:
         if len(self.anchors) < self._max_turns:

@@ -1,9 +1,12 @@
 """Where a lesson is asked for: prompts, each without the lesson and with it as version 0 reads it.
 
-lesson of a request    the request of its first turn, until a turn like it was recorded that nothing is trained on:
-                       an evaluation, one of the control arm, a later success
+lesson of a request    the request of its first turn, until a turn like it was recorded that was not trained: an
+                       evaluation, one of the control arm, a later success, or else one that waits
 rule (of no request)   up to RULE_SITUATIONS newest requests of its scope, of those that nothing is trained on where
                        there are any; others as long as the rule changes nothing in them
+
+From then on nothing is trained on that turn (`LearningLog.hold_out`), so a lesson costs one turn that might have
+taught it once more.
 """
 
 from __future__ import annotations
@@ -77,21 +80,25 @@ class Situations:
         self._positions = positions
         self._max_len = max_len
         self._apart: dict[str, JSON] = {}
-        """By skill a situation that nothing is trained on: its file has no place for one."""
+        """By skill a situation that nothing is trained on: its file has no place for one, and after a restart another
+        is found."""
         self._of_rules: dict[str, JSON] = {}
         """By rule the probe that was used last."""
 
     def of(self, lessons: Sequence[Lesson], most: int) -> list[Situation]:
         """Those of the first lessons, up to `most` situations. Passed over is a lesson that has none any more, or whose
         text has no place there."""
-        probes = [self._apart.get(lesson.id, lesson.probe) or {} for lesson in lessons]
-        apart = [] if all(probe.get("held_out") for probe in probes) else self._log.untrained(self._policy)
+        probes = [self._checked(self._apart.get(lesson.id, lesson.probe) or {}) for lesson in lessons]
+        apart: list[Turn] = []
+        waiting: list[Turn] = []
+        if not all(probe.get("held_out") for probe in probes):
+            apart, waiting = self._log.untrained(self._policy), self._log.waiting(self._policy)
         found: list[Situation] = []
         for lesson, probe in zip(lessons, probes, strict=True):
             if is_rule(lesson):
                 probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
             else:
-                probe = self._moved(lesson, probe, apart)
+                probe = self._moved(lesson, probe, apart, waiting)
             names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
             own = [one for name in names if (one := self._situation(lesson, probe, name)) is not None]
             if len(found) + len(own) > most:
@@ -104,8 +111,17 @@ class Situations:
     def matter(self, lesson: Lesson, *, has_effect: bool) -> None:
         """Writes down where a rule was asked for, and whether it changed anything there."""
         probe = self._of_rules[lesson.id] | {HAS_EFFECT: has_effect}
+        if has_effect:
+            probe = self._checked(probe)
         if probe != lesson.probe:
             self._log.set_probe(lesson.id, probe)
+
+    def _checked(self, probe: JSON) -> JSON:
+        """A probe that says whether its turns are held out: one of an earlier release may have been trained since."""
+        names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [])
+        if not probe.get("held_out") or all(self._log.hold_out(self._policy, name) for name in names):
+            return probe
+        return {**probe, "held_out": False}
 
     def _of_rule(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> JSON:
         """A rule's probe, chosen anew until the rule has an effect, and once more where there are turns that nothing is
@@ -120,9 +136,9 @@ class Situations:
         chosen = list(newest.values())[:RULE_SITUATIONS]
         return {"turn_ids": chosen[::-1], "held_out": bool(unseen), "names": []}
 
-    def _moved(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> JSON:
+    def _moved(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn], waiting: Sequence[Turn]) -> JSON:
         """The probe, moved to a situation that is never trained on wherever there is such a one."""
-        turn = None if probe.get("held_out") else self._later(lesson, probe, apart)
+        turn = None if probe.get("held_out") else self._later(lesson, probe, apart, waiting)
         if turn is None:
             return probe
         probe = {**probe, "turn_id": turn.id, "held_out": True}
@@ -132,16 +148,21 @@ class Situations:
             self._log.set_probe(lesson.id, probe)
         return probe
 
-    def _later(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn]) -> Turn | None:
-        """The newest turn like the lesson's that stands at the same place of its conversation."""
+    def _later(
+        self, lesson: Lesson, probe: JSON, apart: Sequence[Turn], waiting: Sequence[Turn]
+    ) -> Turn | None:
+        """The newest turn like the lesson's that stands at the same place of its conversation and is held out from now
+        on; of those that wait none that is the lesson's own."""
         own = self._turn(probe.get("turn_id"))
         length = len(probe.get("messages", ())) if own is None else len(own.messages)
-        for turn in apart:
+        others = [turn for turn in waiting if own is None or turn.id != own.id]
+        for turn in (*apart, *others):
             same = own is not None and turn.task_key == own.task_key
             if (
                 turn.scope == lesson.scope
                 and len(turn.messages) == length
                 and (same or is_like(turn, lesson))
+                and self._log.hold_out(self._policy, turn.id)
             ):
                 return turn
         return None

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     """In quarantine: other sessions say the opposite of the same. It ends when more agree (`LearningLog.readmit`)."""
     EMPTY_APPROVAL = "empty_approval"
     """Its user approves of everything. It ends when he disapproves of something (`LearningLog.readmit`)."""
+    HELD_OUT = "held_out"
+    """Kept for measuring: in the gate's probe, or where a lesson is asked for."""
     STALE = "stale"
     GATE = "gate"
     ROLLED_BACK = "rolled_back"
@@ -91,6 +93,9 @@ _UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}'"
 _UNSAID = f"'{Reason.NO_HINT}', '{Reason.NO_REWARD}', '{Reason.JUDGE_FAILED}', '{Reason.EXPIRED}'"
 REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
+
+REVIVED = (Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, Reason.CONTRADICTED, Reason.EMPTY_APPROVAL)
+"""Of turns that come back with a user's or with other sessions' word."""
 
 NO_END = 2**62
 """Above the seq of any turn."""

@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import balance, records
-from agentrl.store.account import REVOCABLE, Reason
+from agentrl.store.account import REVIVED, REVOCABLE, Reason, fate_of
 from agentrl.store.balance import KEY, SESSION, Places
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import taught_signals
@@ -205,7 +205,7 @@ _NOT_FOLLOWED = (
     Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, "hint holds the answer",
     # its ids cannot be used, or are kept for a measurement
     Reason.ERROR, Reason.EMPTY, Reason.SIDE, Reason.LESSON_SHOWN, Reason.OPERATOR_BLOCK,
-    "redacted sample", "teacher's ids differ", "gradient not finite", "held_out",
+    "redacted sample", "teacher's ids differ", "gradient not finite", Reason.HELD_OUT,
 )  # fmt: skip
 """Reasons of answers that are not learned for the turn before them either. With any other, `no context` above all, an
 answer taught nothing by itself and is none the worse for it."""
@@ -307,6 +307,24 @@ def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str,
                SET reason = :reason, created_at = :now WHERE reason IN {REVOCABLE}""",  # noqa: S608
             {"id": turn_id, "reason": str(reason), "now": now},
         )
+
+
+def hold_out(connection: sqlite3.Connection, policy: str, turn_id: str, now: float) -> bool:
+    """Keeps a turn from ever being trained, in an open write transaction; False where it was trained, is in hand, or
+    waits for somebody's word."""
+    kind, _, why = (fate_of(connection, turn_id) or "").partition(":")
+    if kind == "apart" or why == Reason.HELD_OUT:
+        return True
+    is_free = (kind == "rejected" and why not in REVIVED) or (kind, why) == ("pending", "waiting")
+    if not is_free or scalar(connection, "SELECT 1 FROM step_turns WHERE turn_id = ?", (turn_id,)):
+        return False
+    unsettle(connection, policy, [turn_id])
+    connection.execute(
+        """INSERT INTO rejections VALUES (:id, :reason, NULL, :now)
+           ON CONFLICT (turn_id) DO UPDATE SET reason = :reason, created_at = :now""",
+        {"id": turn_id, "reason": Reason.HELD_OUT, "now": now},
+    )
+    return True
 
 
 def reconsider(connection: sqlite3.Connection, policy: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import claims, lesson_rows, records
-from agentrl.store.account import Reason
+from agentrl.store.account import REVIVED, Reason
 from agentrl.store.codec import storable, to_json
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import Given, NewHint
@@ -21,6 +21,10 @@ from agentrl.types import JSON, Lesson, LessonState, Turn
 Approve = Literal["auto", "review"]
 RECENT = 64
 """Turns among which a later occurrence of a lesson's situation is looked for."""
+_LEFT = "f.fate <> 'trained:' AND f.fate NOT LIKE 'pending:%' AND f.fate NOT IN ({})".format(
+    ", ".join(f"'rejected:{reason}'" for reason in REVIVED)
+)
+"""Of turns that wait for nothing."""
 
 
 class LessonLog(VersionLog):
@@ -235,17 +239,29 @@ class LessonLog(VersionLog):
         return {row[0]: row[1] for row in rows}
 
     def untrained(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
-        """The newest turns that nothing was trained on and, as things stand, nothing will be: evaluation, control, set
-        aside."""
+        """Of the newest turns those that nothing was trained on and that wait for nothing: evaluation, control, set
+        aside. Some may come back: see `hold_out`."""
+        return self._newest(policy, limit, _LEFT)
+
+    def waiting(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
+        """Of the newest turns those that wait to be trained, by themselves and not in a group."""
+        return self._newest(policy, limit, "f.fate = 'pending:waiting' AND t.group_key IS NULL")
+
+    def hold_out(self, policy: str, turn_id: str) -> bool:
+        """Sees to it that a turn is never trained. False where that is too late, or where it is set aside until
+        somebody says otherwise."""
+        with self._writing() as connection:
+            return claims.hold_out(connection, policy, turn_id, self._clock())
+
+    def _newest(self, policy: str, limit: int, condition: str) -> list[Turn]:
         with self._reading() as connection:
             newest = int(scalar(connection, "SELECT max(seq) FROM turns") or 0)
             # + keeps SQLite from taking all turns of the policy by an index of it
             rows = connection.execute(
-                """SELECT f.id FROM fates f JOIN turns t ON t.seq = f.seq
+                f"""SELECT f.id FROM fates f JOIN turns t ON t.seq = f.seq
                    WHERE f.seq > ? AND +f.policy = ? AND t.kind = 'main' AND t.error IS NULL
-                   AND t.block_spans IS NULL AND t.redacted_spans IS NULL
-                   AND f.fate <> 'trained:' AND f.fate NOT LIKE 'pending:%'
-                   AND f.id NOT IN (SELECT turn_id FROM step_turns) ORDER BY f.seq DESC""",
+                   AND t.block_spans IS NULL AND t.redacted_spans IS NULL AND {condition}
+                   AND f.id NOT IN (SELECT turn_id FROM step_turns) ORDER BY f.seq DESC""",  # noqa: S608
                 (newest - limit, policy),
             ).fetchall()
             found = [records.read_turn(connection, row["id"]) for row in rows]

@@ -1,5 +1,7 @@
 """Which lessons a version is asked for and where, and what it must keep of what version 0 does once it has read one."""
 
+import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from agentrl.nano import weights_dir
 from agentrl.nano.habits import ASSISTANT_SYSTEM
 from agentrl.nano.vocabulary import AGENT_SYSTEM
 from agentrl.signals.lessons import gather, of_skill
-from agentrl.types import JSON, Block, Lesson, LessonState, Purpose, Turn
+from agentrl.store.account import REVIVED, Reason
+from agentrl.types import JSON, Block, Lesson, LessonState, Purpose, Signal, SignalSource, Turn
 
 BASH = {
     "type": "function",
@@ -328,6 +331,98 @@ def test_the_situation_becomes_one_that_nothing_is_trained_on_as_soon_as_there_i
         learner.probes.run(0)
         found = learner.log.lessons()[0].probe
         assert found == {"turn_id": "apart", "held_out": True, "names": ["xyz"]}
+
+
+AGAIN = "tell me the same thing again"
+
+
+def places(learner: Learner) -> JSON:
+    """The lesson's probe after it was asked for."""
+    learner.probes.run(0)
+    [lesson] = learner.log.lessons()
+    assert lesson.probe is not None
+    return lesson.probe
+
+
+def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        for name in ("second", "third"):
+            run.record(run.turn(AGAIN, "abd", turn_id=name), hint='say "xyz"')
+
+        assert places(learner) == {"turn_id": "third", "held_out": True, "names": ["xyz"]}
+        learner.work()
+        assert learner.log.fate("third") == "rejected:held_out"
+        assert learner.log.fate("second") == "trained"
+        run.record(run.turn(AGAIN, "abd", turn_id="fourth"), hint='say "xyz"')
+        assert places(learner)["turn_id"] == "third", "one is enough"
+        assert learner.log.fate("fourth") == "pending:waiting"
+
+
+def test_the_only_turn_of_a_lesson_is_trained_and_not_kept(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        gather(learner.log, "default", "auto")
+
+        assert places(learner) == {"turn_id": "told", "held_out": False, "names": ["xyz"]}
+        learner.work()
+        assert learner.log.fate("told") == "trained"
+
+
+def test_a_turn_without_a_context_stays_held_out_when_a_hint_comes_later(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        run.record(run.turn(AGAIN, "xyz", turn_id="right"))
+        learner.log.reject(["right"], Reason.NO_CONTEXT)
+
+        assert places(learner)["turn_id"] == "right"
+        late = Signal(turn_id="right", source=SignalSource.USER, hint="say it twice", created_at=time.time())
+        asyncio.run(run._log([], [late]))
+        learner.work()
+        assert learner.log.fate("right") == "rejected:held_out"
+
+
+@pytest.mark.parametrize("reason", REVIVED)
+def test_turns_that_come_back_with_somebody_s_word_are_no_held_out_situations(
+    reason: Reason, tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        run.record(run.turn(AGAIN, "abd", turn_id="aside"), hint='say "pqr"')
+        learner.log.reject(["aside"], reason)
+
+        assert places(learner)["turn_id"] == "told"
+        assert not learner.log.hold_out("default", "aside")
+
+
+def test_a_situation_of_an_earlier_release_that_was_trained_is_held_out_no_more(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        [lesson] = learner.log.lessons()
+        assert lesson.probe is not None
+        learner.log.set_probe(lesson.id, {**lesson.probe, "held_out": True})
+
+        learner.probes.run(1)
+        [lesson] = learner.log.lessons()
+        assert not lesson.is_apart
 
 
 def test_a_situation_in_whose_prompt_another_lesson_stood_is_asked_without_it(

@@ -97,6 +97,19 @@ def test_lessons_come_in_are_approved_and_go_out_again(tmp_path: Path) -> None:
     assert lessons("list", "--state", "approved", cwd=here)["lessons"] == []
 
 
+def test_the_steps_of_a_skill_are_one_line_of_an_agents_md(tmp_path: Path) -> None:
+    run_dir = a_run(tmp_path) / "runs" / "default"
+    steps = "1. Say `zorvex --all`.\n2) Do not\n   say `cat - 3. x`.\n- Stop."
+    with LearningLog(run_dir) as log:
+        log.add_lessons(
+            [Lesson(id="L1", text=steps, state=LessonState.APPROVED, turn_ids=(), origin="import")]
+        )
+
+    assert export(run_dir, "default", "agents-md", None) == (
+        "## Learned from use\n\n- Say `zorvex --all`. Do not say `cat - 3. x`. Stop."
+    )
+
+
 @pytest.mark.parametrize(
     ("held", "gap"),
     [

@@ -230,13 +230,13 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
     assert (found["num_held"], found["num_held_apart"], found["num_with_probe"]) == (3, 2, 5)
     [said, *_] = sentences({"lessons": found, "learning": None})
     assert said == (
-        "6 lessons: 3 hold (2 of them on situations it was never trained on), 1 broken by version 2, 1 not asked yet, "
-        "1 without effect"
+        "holds 3 of 6 lessons (2 of them on situations it was never trained on); 1 broken by version 2, 1 not "
+        "asked yet, 1 without effect"
     )
     [none, *_] = sentences({"lessons": of_lessons(lessons[4:5], ("L5",)), "learning": None})
-    assert none == "1 lesson: 0 hold, 1 not yet"
+    assert none == "holds 0 of 1 lesson; 1 not yet"
     [empty, *_] = sentences({"lessons": of_lessons((), ()), "learning": None})
-    assert empty == "0 lessons"
+    assert empty == "lessons: none approved"
 
 
 def test_a_rule_rests_where_the_learner_lets_it_rest() -> None:
@@ -282,7 +282,7 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
     )
 
     assert lines == [
-        "9 lessons: 2 hold (none of them on situations it was never trained on), 2 broken by version 58, 1 not yet, "
+        "holds 2 of 9 lessons (none of them on situations it was never trained on); 2 broken by version 58, 1 not yet, "
         "2 not asked yet, 1 without effect, 1 that nothing can ask for",
         "  broken by 58 or one since 1, which held it: L2 text of L2",
         "  broken by 58: L8 text of L8",
