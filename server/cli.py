@@ -325,7 +325,10 @@ def judge_score(
         ),
     ] = "rules",
     half: Annotated[
-        str, typer.Option(help="Of the labelled turns: test, sealed, or dev for those who improve a judge.")
+        str,
+        typer.Option(
+            help="Of the labelled turns: test, sealed, sealed2, or dev for those who improve a judge."
+        ),
     ] = "test",
     alone: Annotated[
         bool, typer.Option("--alone", help="Ask the model about every turn, without the rules before it.")

@@ -36,7 +36,7 @@ async def run_score(
 
     Args:
         name: a backend of the settings, or code of the user's, which is scored without the rules before it.
-        half: "dev", "test" or "sealed".
+        half: "dev", "test", "sealed" or "sealed2".
         config, overrides: settings, as for `agentrl serve`; those named `judge` matter.
         run_dir: of a running server, where its model is the judge.
         alone: without the rules before it.

@@ -37,7 +37,7 @@ from agentrl.types import (
 )
 
 Domain = Literal["terminal", "tools", "chat", "code", "gui"]
-Half = Literal["dev", "test", "sealed"]
+Half = Literal["dev", "test", "sealed", "sealed2"]
 Fault = Literal["agent", "infrastructure", "none"]
 Kind = Literal[
     "correction", "new_task", "progress", "error", "praise", "regenerated", "edited", "none", "gamed"

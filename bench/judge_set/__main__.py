@@ -1,4 +1,4 @@
-"""Writes the halves and the sealed part and says how large they are."""
+"""Writes the halves and the sealed parts and says how large they are."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def test_the_halves_share_no_sentence() -> None:
 
     assert min(map(len, found.values())) > 500
     assert {(a, b): found[a] & found[b] for a, b in combinations(NAMES, 2)} == {
-        ("dev", "test"): set(), ("dev", "sealed"): set(), ("test", "sealed"): set(),
-    }  # fmt: skip
+        pair: set() for pair in combinations(NAMES, 2)
+    }
 
 
 def test_the_halves_share_no_template() -> None:
@@ -108,8 +108,8 @@ def test_the_halves_share_no_template() -> None:
 
     assert min(map(len, found.values())) > 300
     assert {(a, b): found[a] & found[b] for a, b in combinations(NAMES, 2)} == {
-        ("dev", "test"): set(), ("dev", "sealed"): set(), ("test", "sealed"): set(),
-    }  # fmt: skip
+        pair: set() for pair in combinations(NAMES, 2)
+    }
 
 
 @pytest.mark.parametrize("half", NAMES)
@@ -122,7 +122,7 @@ def test_the_files_are_what_their_sources_make(half: str) -> None:
 def test_the_files_are_small() -> None:
     folder = Path(labelled.__file__).with_name("judge_set")
 
-    assert sum(path.stat().st_size for path in folder.glob("*.jsonl")) < 700_000
+    assert sum(path.stat().st_size for path in folder.glob("*.jsonl")) < 1_000_000
 
 
 def test_every_label_agrees_with_itself() -> None:
