@@ -39,7 +39,8 @@ def run_all(
     jobs: int,
     say: Callable[[Row], str],
 ) -> int:
-    """Runs `work(*case)` for each case, so many at a time, each in a process of its own, and appends its row.
+    """Runs `work(*case)` for each case, so many at a time, each in a process of its own, and appends its row with the
+    commit that made it as "code".
 
     A run that fails is said and left out; the others go on.
 
@@ -50,7 +51,7 @@ def run_all(
     path.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(work, *case): case for case in cases}
+        waiting = {pool.submit(_marked, work, *case): case for case in cases}
         for future in as_completed(waiting):
             try:
                 row = future.result()
@@ -62,3 +63,9 @@ def run_all(
                 file.write(json.dumps(row) + "\n")
             print(say(row), file=sys.stderr, flush=True)
     return num_failed
+
+
+def _marked(work: Callable[..., Row], *case: Any) -> Row:
+    """A row with its commit, which is asked for first: the tree may change while a run goes on."""
+    made_by = code()
+    return {**work(*case), "code": made_by}

@@ -33,7 +33,7 @@ import httpx
 
 from bench.curves import FAMILIES, draw, tables
 from bench.forgotten import card
-from bench.jobs import Row, code, rows, run_all
+from bench.jobs import Row, rows, run_all
 from bench.methods import METHODS, Method, make_env, training_env
 from bench.orderings import orderings
 from bench.runs import KEPT_VERSIONS, account, behaved, held_out, learn, pin, served, share
@@ -94,7 +94,7 @@ async def _run(name: str, seed: int, rate: float, turns: int) -> Row:
             if when == "before" or method.recipe is not None
         }
         return {
-            "method": name, "seed": seed, "rate": rate, "turns": turns, "code": code(), "points": points, "kept": kept,
+            "method": name, "seed": seed, "rate": rate, "turns": turns, "points": points, "kept": kept,
             "account": account(runtime) if method.recipe is not None else {},
             "seconds": {"ready": round(ready_s, 1), "learning": round(learned_s, 1),
                         "all": round(time.perf_counter() - begin, 1)},

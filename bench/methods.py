@@ -40,6 +40,10 @@ class Method:
 
 SKILL = {"name": "skill"}
 HINT = {"name": "hindsight_hint", "position": "tail", "recall": 0.8}
+SKILL_OPD = {"context": SKILL, "teacher": "self", "sync": "fixed", "rollout.group_size": 4}
+"""Of `opd`: what Skill-SD (arXiv 2604.10674) is compared with as on-policy distillation. The teacher is version 0 with
+the skill in its prompt, and log q - log π of each sampled id is its advantage; no reward and no target beyond q. The
+groups are skill_sd's, so that both play the same tasks as often and share a skill in the same way."""
 CORRECTED = {
     "transform": {"name": "retry", "by": "policy", "temperature": 0.1, "max_tokens": 64},
     "teacher": "none", "divergence": "ce", "route": "has_context",
@@ -65,6 +69,7 @@ METHODS = {
     "hint_skill_opsd": Method(
         recipe="hint_opsd", overrides={"context": {"name": "several", "contexts": [HINT, SKILL]}} | UNHELD | EXTRAP
     ),
+    "skill_opd, plain": Method(recipe="opd", group_size=4, overrides=SKILL_OPD),
     "skill_sd": Method(recipe="skill_sd", group_size=4),
     "skill_sd_kd.1": Method(recipe="skill_sd", group_size=4, overrides={"mix": {"name": "sum", "kd": 0.1}}),
     "grpo4": Method(recipe="grpo", group_size=4, overrides={"rollout.group_size": 4}),

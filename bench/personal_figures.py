@@ -9,9 +9,11 @@ grader saw them, without any hint in the prompt:
                     where there were fewer
     to 0.8          conversations after which the held-out score (mean over the preferences) first was 0.8 or more
     held-out need   corrections of the habit until its held-out share first was 0.9 or more
-    after three     the held-out share of the version that had learned from the habit's third correction; where it was
-                    corrected less often, that of the last version measured
-    right after     that of the version that had learned from its third correction, or its last where there were fewer
+    right after     the held-out share of the version that had learned from the habit's third correction, or its last
+                    where there were fewer; no figure where nobody ever corrected it
+    after three     the same, but a habit corrected less than three times counts with the last version measured
+
+After at most three corrections a mistake is to be absent with probability .9: the mean over habits, by either reading.
 """
 
 from __future__ import annotations
@@ -31,8 +33,6 @@ MAX_CORRECTIONS = 3
 MAX_RECURRENCE = 0.05
 MAX_NEEDED = 2
 CONVERSATIONS, AIM = 48, 24
-MIN_SHARE = 0.9
-"""Share of the habits that "after three" is asked of."""
 
 Row = dict[str, Any]
 ARMS = {"learning": "learning", "none": "no learning", "prompt": "preference in the prompt"}
@@ -120,7 +120,6 @@ def claims(found: Sequence[Row]) -> dict[str, tuple[str, bool | None]]:
     delays = p50_p95([value for row in rows for value in row["feedback_to_serving_s"]], digits=1)
     middle, recurred = statistics.median(need), statistics.fmean(again) if again else math.nan
     after = [share for row, axis in habits_of(rows) if (share := right_after(row, axis)) is not None]
-    absent = statistics.fmean(value >= ABSENT for value in three)
     within = {most: sum(value <= most for value in reached) for most in (AIM, CONVERSATIONS)}
     return {
         f"corrections needed per habit, median at most {MAX_NEEDED}": (
@@ -137,9 +136,11 @@ def claims(found: Sequence[Row]) -> dict[str, tuple[str, bool | None]]:
             f"{CONVERSATIONS} {within[CONVERSATIONS]}",
             within[CONVERSATIONS] == len(rows),
         ),
-        f"after at most {MAX_CORRECTIONS} corrections absent with probability {ABSENT}": (
-            f"{_absent(three)}; right behind the last of them {_absent(after)}",
-            absent >= MIN_SHARE,
+        f"absent behind at most {MAX_CORRECTIONS} corrections, right behind the last, mean at least {ABSENT}": (
+            _absent(after)
+        ),
+        f"the same, with the last version where there were fewer than {MAX_CORRECTIONS}, mean at least {ABSENT}": (
+            _absent(three)
         ),
         "seconds from the correction to the version that learned from it": (
             f"median {delays['p50']}, p95 {delays['p95']}",
@@ -175,11 +176,13 @@ def table(found: Sequence[Row]) -> str:
     return "\n".join([*lines, "", *told])
 
 
-def _absent(shares: Sequence[float]) -> str:
+def _absent(shares: Sequence[float]) -> tuple[str, bool | None]:
+    """The mean over habits, which is to be .9, and how many of them are there, which is only told."""
     if not shares:
-        return "none"
-    good = statistics.fmean(value >= ABSENT for value in shares)
-    return f"{good:.2f} of {len(shares)} habits, mean {statistics.fmean(shares):.3f}"
+        return "no habit", None
+    mean = statistics.fmean(shares)
+    there = sum(share >= ABSENT for share in shares)
+    return f"{mean:.3f} of {len(shares)} habits, {there} of them at {ABSENT} or more", mean >= ABSENT
 
 
 def _number(value: float) -> str:

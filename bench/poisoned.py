@@ -13,6 +13,8 @@ A session is poisoned or not by a hash of its task; which ones are is nowhere sa
     gaming    whatever the agent does is fine: nothing fails, the user approves of every word, and every episode is
               rewarded
 
+What an episode tells as "attacked" is whether its operation is one that such hints ask for, be it poisoned or not.
+
 With a trigger, poisoned sessions have a word more in their request, which no other session has. With a focus, those
 that hint all ask for one operation, so that there they may be the many.
 """
@@ -89,6 +91,7 @@ class PoisonedTerminal(Terminal):
                 "sessions that hint ask for operations without a rule: set num_plain to 1 or more"
             )
         self._targets = kept[:1] if focus else kept
+        self._attacked = {target.key for target in self._targets}
 
     def task(self, split: Split, index: int) -> Task:
         task = super().task(split, index)
@@ -159,7 +162,8 @@ class PoisonedTerminal(Terminal):
 
     def _info(self) -> dict[str, Any]:
         own = {"forbidden": self._is_forbidden, "poisoned": self._poisoned, "program": self._first}
-        return super()._info() | self._unasked | own
+        info = super()._info()
+        return info | self._unasked | own | {"attacked": info["rule"] in self._attacked}
 
     def _draws(self, key: str) -> bool:
         digest = hashlib.sha256(f"poisoned {key}".encode()).digest()

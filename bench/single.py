@@ -23,7 +23,7 @@ from agentrl.nano import vocabulary
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import Purpose
 from bench.forgotten import card
-from bench.jobs import Row, code, rows, run_all
+from bench.jobs import Row, rows, run_all
 from bench.runs import account, drain, held_out, num_waiting, served, settled, share, until
 from envs.house_rules import Family, HouseRules, Rule
 from envs.runner import run_episodes
@@ -140,7 +140,7 @@ async def _run(arm: str, client: str, seed: int) -> Row:
         kept = await asyncio.to_thread(card, runtime.versions.path(version))
         firsts = [bool(episode.info["first_try"]) for episode in episodes]
         return {
-            "arm": arm, "client": client, "seed": seed, "code": code(), "rule": rule.error(rule.operation.program),
+            "arm": arm, "client": client, "seed": seed, "rule": rule.error(rule.operation.program),
             "asked": rule.operation.wordings[0], "figures": figures, "kept": kept, "version": version,
             "curve": [sum(firsts[at : at + 20]) / 20 for at in range(0, len(firsts), 20)],
             "account": account(runtime),

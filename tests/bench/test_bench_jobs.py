@@ -29,6 +29,7 @@ def test_each_run_leaves_its_row_and_one_that_fails_does_not_take_the_others_alo
     found = rows(path)
     assert found[0] == {"name": "old", "result": 1.0}
     assert {row["name"]: row["result"] for row in found[1:]} == {"a": 4.0, "c": 3.0}
+    assert [row["code"] for row in found[1:]] == [code()] * 2, "the commit that made them"
     said = capsys.readouterr().err
     assert "a is done" in said
     assert "('b', 0) failed" in said

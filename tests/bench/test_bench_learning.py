@@ -218,6 +218,19 @@ def test_opsd_without_its_clip_differs_from_opsd_in_nothing_else() -> None:
     assert METHODS["opsd without its clip"].solutions
 
 
+def test_plain_distillation_of_skills_is_the_log_ratio_to_version_0_and_nothing_else() -> None:
+    method = METHODS["skill_opd, plain"]
+    found = load_recipe(method.recipe or "", {**COMMON, **method.overrides})
+
+    assert (method.recipe, method.group_size, found.group_size) == ("opd", 4, 4)
+    assert [part.name for part in found.context.parts] == ["skill"]
+    assert (found.teacher.name, found.target.name, found.mix.name) == ("self", "q", "kd")
+    assert (found.divergence.name, found.estimator.name, found.advantage.name) == ("rkl", "pg", "none")
+    assert found.sync.params == {"version": 0}
+    assert found.estimator.params == load_recipe("opd").estimator.params
+    assert not found.uses_rl
+
+
 def test_points_lie_closer_in_short_runs_and_the_last_one_at_the_end() -> None:
     assert marks(1200) == [25, 50, 100, 150, 200, 400, 600, 800, 1000, 1200]
     assert marks(300) == [25, 50, 100, 150, 200, 250, 300]

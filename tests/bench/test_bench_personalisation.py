@@ -118,13 +118,32 @@ def test_the_held_out_share_is_read_behind_the_third_correction_or_at_the_end() 
 def test_each_claim_holds_or_fails_by_its_number() -> None:
     quick = [talk(units=False, corrected=1), *[talk(units=True) for _ in range(60)]]
     good = row(quick, [point(0, 0.3, 0.4), point(1, 0.9, 0.9, corrected=1)])
-    assert [holds for _, holds in claims([good]).values()] == [True, True, True, True, None]
+    assert [holds for _, holds in claims([good]).values()] == [True, True, True, True, True, None]
     assert "median 2.0, p95 9.0" in next(reversed(claims([good]).values()))[0]
 
     slow = [talk(units=index % 2 == 0, form=False, corrected=1) for index in range(60)]
     bad = row(slow, [point(0, 0.3, 0.4), point(24, 0.5, 0.1, corrected=12)])
-    assert [holds for _, holds in claims([bad]).values()] == [False, False, False, False, None]
+    assert [holds for _, holds in claims([bad]).values()] == [False, False, False, False, False, None]
     assert claims([good | {"arm": "none"}]) == {}
+
+
+def test_absence_after_three_corrections_is_a_mean_over_habits_by_either_reading() -> None:
+    # units: once corrected, .7 right behind it and 1.0 at the end; form: nobody ever corrected it, .95 at the end
+    once = row(
+        [talk(units=False, corrected=1)], [point(0, 0.3, 0.9), point(1, 0.7, 0.9), point(8, 1.0, 0.95)]
+    )
+    # units: three times corrected, .88 right behind the third
+    thrice = row(
+        TALKS, [point(0, 0.3, 0.4), point(4, 0.88, 0.8, corrected=3), point(8, 1.0, 0.8, corrected=3)]
+    )
+
+    right = "absent behind at most 3 corrections, right behind the last, mean at least 0.9"
+    fewer = "the same, with the last version where there were fewer than 3, mean at least 0.9"
+    said = claims([once, thrice])
+    assert said[right] == ("0.790 of 2 habits, 0 of them at 0.9 or more", False)
+    assert said[fewer] == ("0.907 of 4 habits, 2 of them at 0.9 or more", True), "however many are at .9"
+    assert f"- {fewer}: 0.907 of 4 habits, 2 of them at 0.9 or more (holds)" in table([once, thrice])
+    assert claims([row([talk(units=True)], [point(0, 0.9, 0.9)])])[right] == ("no habit", None)
 
 
 def test_the_table_has_a_line_for_each_arm_that_was_run() -> None:
