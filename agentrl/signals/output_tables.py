@@ -23,7 +23,7 @@ FAILED_STATES: Final = ("error", "failure", "failed", "rejected", "invalid", "de
 
 OUTAGES: Final = r"""
     time[ds]?[ -]?out/\w+time-?out/time-?out(?:error|exception|expired)/took too long/deadline exceeded/attempts failed
-    (?:could(?: not|n't)|cannot|can't|unable to|failed to) (?:connect|reach|resolve|lookup)
+    (?:could(?: not|n't)|cannot|can't|unable to|failed to) (?:connect|reach|resolve|lookup|contact)
     connect(?:ion|timeout)? ?error
     connection .{0,40}\b(?:refused|reset|aborted|broken|closed|lost|terminat\w+|dropped|timed|failed|failure)
     (?:failure|failed) (?:in name resolution|resolving)/name or service not known/no such host/getaddrinfo/dns error
@@ -37,16 +37,19 @@ OUTAGES: Final = r"""
     too ?many ?(?:requests|connections|clients|open files)\w*/rate[_ -]?limit\w*/(?:pull|usage) limit/quota/throttl\w+
     slow ?down/request rate/exhausted/(?:insufficient|out of) (?:quota|credits|resources|disk|storage|memory|balance)
     (?:408|425|429|50[0-4]|52\d)\b.{0,20}\b(?:error|gateway|service|server|unavailable)/bad gateway/gateway time-?out
-    (?:error|status|code|returned|http(?:s?|.\d(?:\.\d)?))\W{1,12}(?:code\W{0,4})?(?:408|425|429|50[0-4]|52\d)
-    service ?(?:temporarily )?unavailable\w*/internal ?(?:server)? ?(?:error|exception)/something went wrong
+    (?:error|status|code|returned|got|received|answered|http(?:s?|.\d(?:\.\d)?))\W{1,12}(?:code\W{0,4})?(?:408|425|429|50[0-4]|52\d)
+    service ?(?:temporarily )?unavailable\w*/internal[ _]?(?:server)?[ _]?(?:error|exception)/something went wrong
+    server (?:indicated|reported|returned) an? (?:failure|fault|error)/not closed cleanly/licen[cs]e server
     temporar(?:ily|y failure|y error)/try again (?:later|in|after|shortly)/retry (?:later|after|in)/session expired
     starting up/shutting down/maintenance/no space left/(?:free )?disk space/disk (?:is )?full/disk quota
-    read-only file ?system/input.output error/i.o error/stale file handle/transport endpoint is not connected
+    read-only (?:file ?system|mode)/input.output error/i.o error/stale file handle/transport endpoint is not connected
     cannot allocate memory/unable to allocate/oom/killed signal/signal 9/sigkill/text file busy
     resource (?:temporarily unavailable|busy)/could not get lock/database is locked/held by process
     (?:not |un)reachable/did not respond/no (?:response|answer) from/being (?:rebuilt|restarted|migrated|updated)
     (?:acquir\w+|obtain\w*|get) (?:the )?(?:\w+ )?lock/communicate with/come back (?:later|in)
-    (?:page|browser|tab|target|context) (?:has )?(?:been |was )?(?:crashed|closed|destroyed)/session not created
+    (?:page|browser|tab|target|context) (?:has )?(?:been |was )?(?:crashed|closed|destroyed|lost)/session not created
+    process exited unexpectedly/uncorrectable
+    re-?authentication (?:is )?(?:required|failed|needed)/(?:login|token|credentials?)s? (?:has |have |is |are )?expired
 """
 """How a failure of the network, a service, a disk or the memory is worded."""
 
@@ -63,7 +66,8 @@ DOWN: Final = r"""
 
 OWN_FAULTS: Final = r"""
     (?:type|value|name|syntax|key|attribute|index|import|assertion|reference|indentation)error/unexpected keyword
-    (?:unknown|unrecogni[sz]ed|invalid) (?:option|argument|value|choice|time|literal|flag)s?/must be/cannot find/usage
+    (?:unknown|unrecogni[sz]ed|invalid) (?:option|argument|value|choice|time|literal|flag)s?/cannot find/usage
+    must be(?! (?:operational|running|up|online|available|reachable))
     40[0134]/422
 """
 """What is the caller's fault, whatever else the line speaks of: an argument may be called `timeout`."""

@@ -49,6 +49,11 @@ _BRIEF_ERROR = re.compile(
     r"|\bmust be unique\b"
 )
 _REFUSED = re.compile(rf"(?i)\b{any_of(REFUSALS)}\b|n't\b")
+_DOES: Final = (
+    r"(?i:using|done|ok|finished|already"
+    r"|(?:add|creat|updat|install|enabl|remov|start|writ|copi)(?:ed|ing|ten))\b"
+)
+"""How a program begins to say what it does or did."""
 _GAP = r"[^\S\n]"
 """White space within a line: behind a line's beginning, any white space reads n blank lines n times each."""
 _MARK = rf"^{_GAP}*(?:[-*]{_GAP}+|\[\d+\]{_GAP}*|\d+[.:)]{_GAP}+)"
@@ -135,9 +140,11 @@ def failed(output: str, *, reads: str | None = None) -> bool:
 
 
 def names_itself(output: str, programs: Iterable[str]) -> bool:
-    """Whether a line begins with a program's own name, as programs begin what they have to say of themselves."""
+    """Whether a line begins with a program's own name, as programs begin what they have to say of themselves, unless it
+    goes on with what was done ("mdadm: added /dev/sdc1")."""
     names = "|".join(map(re.escape, programs))
-    return re.search(rf"(?m)^(?:\S*sh: )?(?:line \d+: )?(?:{names}): ", output[-MAX_READ_CHARS:]) is not None
+    begins = rf"(?m)^(?:\S*sh: )?(?:line \d+: )?(?:{names}): (?!{_DOES})"
+    return re.search(begins, output[-MAX_READ_CHARS:]) is not None
 
 
 def refuses(output: str) -> bool:
@@ -146,7 +153,7 @@ def refuses(output: str) -> bool:
     lines = end.strip().splitlines()
     if len(lines) > FEW_LINES or _PAGE_LINE.search(end):
         return False
-    return any(_REFUSED.search(line) for line in lines) and not _fields(output)
+    return any(_REFUSED.search(line) for line in lines) and not _is_data(output)
 
 
 def passes(output: str) -> bool:
@@ -231,6 +238,17 @@ def _says_failed(fields: dict[str, Any]) -> bool:
     return any(state in FAILED_STATES for state in states) and any(
         fields.get(name) for name in _REASON_FIELDS
     )
+
+
+def _is_data(output: str) -> bool:
+    """Whether an output is a JSON object or list: what stands in it may speak of anything."""
+    text = output.strip()
+    if not text.startswith(("{", "[")) or len(text) > MAX_READ_CHARS:
+        return False
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _fields(output: str) -> dict[str, Any]:

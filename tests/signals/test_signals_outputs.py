@@ -75,6 +75,14 @@ def test_a_shown_file_may_speak_of_errors_and_only_the_program_itself_fails() ->
         "cp: error writing 'a': No space left on device",
         "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
         "net::ERR_NAME_NOT_RESOLVED",
+        "upload: the store answered 502",
+        "curl: (92) HTTP/2 stream 3: INTERNAL_ERROR (err 2)",
+        "lmutil: cannot contact the licence server 27000@lic",
+        "svn: E160013: the repository is in read-only mode",
+        "ERROR: Reauthentication required, sign in again",
+        "aws: the token has expired",
+        "page_error: context lost",
+        "dimm 2: uncorrectable error",
     ],
 )
 def test_a_failure_of_the_machine_is_told_from_one_of_the_agent(output: str) -> None:
@@ -84,6 +92,19 @@ def test_a_failure_of_the_machine_is_told_from_one_of_the_agent(output: str) -> 
 @pytest.mark.parametrize("wording", [*ERROR_WORDINGS, *BARE_ERRORS])
 def test_a_refusal_by_the_house_rules_is_no_outage(wording: str) -> None:
     assert not is_outage(wording.format(old="cat", new="zorvex"))
+
+
+def test_what_must_be_there_is_the_callers_fault_and_what_must_be_running_is_not() -> None:
+    assert not is_outage("timeout must be a number")
+    assert is_outage("no answer from the broker, it must be running")
+
+
+@pytest.mark.parametrize(
+    "output", ['[{"subject": "refused again"}]', '{"note": "rejected"}', '["not found"]']
+)
+def test_data_may_speak_of_refusals(output: str) -> None:
+    assert not refuses(output)
+    assert refuses("[x] not found")
 
 
 def test_a_pass_has_to_be_said() -> None:

@@ -210,6 +210,11 @@ def test_a_hint_is_taken_verbatim_from_the_last_line_that_directs() -> None:
     assert directive("cp: cannot stat 'a.txt': No such file or directory\n[exit code 1]") is None
 
 
+def test_what_a_program_copied_where_is_no_direction() -> None:
+    assert directive("'/mnt/a.db' -> '/srv/a.db'\ncp: error reading '/mnt/a.db'") is None
+    assert directive("cat -> zorvex since 2.0") == "cat -> zorvex since 2.0"
+
+
 def test_a_judge_that_raises_anything_fails_its_turn_alone() -> None:
     def broken(turn: Turn, state: NextState) -> Judgement:
         raise ZeroDivisionError("a bug of the user's")
