@@ -318,7 +318,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), **setti
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # no TOML, or no UTF-8 text
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for name, value in settings.items():
         if value is not None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.changed_calls import same_calls, usable
 from agentrl.text.lineage import Lineage
+from agentrl.text.observations import heard
 from agentrl.text.redaction import redact_messages
 from agentrl.types import JSON, End, MatchedBy, Purpose, Turn, TurnKind
 from server.book import MAX_AGAIN, Asked, Book, Session
@@ -186,7 +187,9 @@ class Conversations:
         chosen.answered = True
         if chosen.is_replaced or len(chosen.replaces) > MAX_AGAIN:
             return
-        if any(message["role"] == "user" for message in chat.messages[found.num_messages :]):
+        behind = found.num_messages
+        messages = heard(chat.messages, chat.tools, start=max(behind - 1, 0))
+        if any(message["role"] == "user" for message in messages[behind:]):
             await self._end(chosen.replaces, End.REGENERATED, chosen.request_id)
             return
         is_person = self._book.kept(chat.caller.scope, chat.client, "answer", as_told=not chosen.replaces)
@@ -221,7 +224,7 @@ class Conversations:
             or messages[place - 1]["role"] == "assistant"
         ):
             return None
-        said = {message["role"] for message in messages[place + 1 :]}
+        said = {message["role"] for message in heard(messages, chat.tools, start=place)[place + 1 :]}
         if not said & {"user", "tool"}:
             return None
         before = messages[:place]

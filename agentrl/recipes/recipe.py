@@ -370,14 +370,14 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(name_or_path)
     is_file = isinstance(name_or_path, Path) or path.suffix == ".toml" or len(path.parts) > 1
     try:
-        text = (path if is_file else PRESETS / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        data = tomllib.loads(
+            (path if is_file else PRESETS / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        )
     except OSError as error:
         if is_file:
             raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
         raise ConfigError(_unknown("recipe", str(name_or_path), preset_names())) from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8 text
         raise ConfigError(f"the recipe {name_or_path} is not valid TOML: {error}") from error
     data = {key: _option(key, value) for key, value in data.items()}
     parent = data.pop("extends", None)

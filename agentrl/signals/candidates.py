@@ -19,6 +19,7 @@ from typing import Final, Literal
 from agentrl.signals.hints import directive
 from agentrl.signals.outputs import failed, text_of
 from agentrl.text.content import message_text
+from agentrl.text.quoting import unquoted
 from agentrl.types import JSON, NextState, Signal, SignalSource, ToolCall, Turn
 
 Origin = Literal["error_text", "correction", "later_success", "reference", "judge"]
@@ -76,10 +77,14 @@ def from_judge(text: str, state: NextState) -> Candidate:
 
 def said_by_user(hint: str, source: SignalSource, state: NextState | None) -> bool:
     """Whether a hint is a user's own word: given as such, or standing in what the user answered and in no tool's
-    output."""
+    output. A quotation is somebody else's, also where a client sends tools' output as the user's."""
     if source is SignalSource.USER:
         return True
-    return state is not None and from_judge(hint.strip(), state).origin == "correction"
+    return (
+        state is not None
+        and unquoted(hint) == hint
+        and from_judge(hint.strip(), state).origin == "correction"
+    )
 
 
 def later_success(wrong: Turn, later: Sequence[tuple[Turn, NextState | None]]) -> Candidate | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Literal, cast, get_args
 
+from agentrl.text.observations import as_heard
 from agentrl.types import (
     JSON,
     Arm,
@@ -130,8 +131,8 @@ def from_json(data: JSON) -> LabelledTurn:
 
 
 def as_turn(item: LabelledTurn) -> tuple[Turn, NextState]:
-    """The turn and next state that a live log would hand to a judge."""
-    return unsampled(item.id, item.messages, item.tools, item.reply, item.next, item.end)
+    """The turn and next state as a judge is handed them."""
+    return as_heard(*unsampled(item.id, item.messages, item.tools, item.reply, item.next, item.end))
 
 
 def unsampled(

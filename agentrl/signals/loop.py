@@ -25,6 +25,7 @@ from agentrl.errors import JudgeError
 from agentrl.signals.candidates import Candidate, WayOut, action, candidates, from_judge, ways_out, worked
 from agentrl.signals.gates import Case, Passage, Refused, admit, as_hint, asked, case_of
 from agentrl.signals.judge import Judge, Judgement
+from agentrl.text.observations import as_heard, made_calls
 from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ class SignalLoop:
 
     async def _judge_one(self, turn: Turn, state: NextState) -> None:
         try:
+            turn, state = as_heard(turn, state)
             async with asyncio.timeout(self._timeout_s):
                 said = checked(await self._judge.judge(turn, state))
             judgement, refusal, others = self._gated(turn, state, said)
@@ -263,7 +265,7 @@ def _offered(turn: Turn, candidate: Candidate, case: Case, evidence: str = "") -
 
 def _made(turn: Turn, way: WayOut) -> bool:
     """Whether it was this turn that made the failed call: a history may have been rewritten."""
-    return [action(call) for call in turn.reply.tool_calls] == [action(call) for call in way.wrong]
+    return [action(call) for call in made_calls(turn.reply)] == [action(call) for call in way.wrong]
 
 
 def checked(judgement: Judgement) -> Judgement:

@@ -134,10 +134,13 @@ _HAS_REWARD = f"({_has('s.reward IS NOT NULL')} OR {_EPISODE_REWARD})"
 _HAS_ANY = f"({_has('(s.reward IS NOT NULL OR s.hint IS NOT NULL OR s.preferred IS NOT NULL)')} OR {_EPISODE_REWARD})"
 _LESSON = """coalesce((SELECT l.state FROM lesson_hints h JOIN lessons l ON l.id = h.lesson
     WHERE h.signal = s.id AND h.turn_id = {turn}), 'proposed')"""
+_IMPORTED = """EXISTS (SELECT 1 FROM lesson_hints h JOIN lessons l ON l.id = h.lesson
+    WHERE h.signal = s.id AND h.turn_id = {turn} AND l.origin = 'import')"""
 TAUGHT = f"""CASE {_LESSON} WHEN 'approved' THEN 1
-    WHEN 'proposed' THEN {{approve}} IS NOT 'review' ELSE 0 END"""
+    WHEN 'proposed' THEN {{approve}} IS NOT 'review' AND NOT {_IMPORTED} ELSE 0 END"""
 """Whether a hint (signal `s` of a turn) may be shown to a teacher; {turn} and {approve} are to be filled in. A hint
-whose lesson has not been made yet is a proposed one."""
+whose lesson has not been made yet is a proposed one. What was imported and waits for a decision waits for it whoever
+says the same later."""
 _HINTED = "s.hint <> ''"
 _BARRED = f"""g.approve IS NOT NULL AND {_has(_HINTED)}
     AND NOT {_has(f"{_HINTED} AND {TAUGHT.format(turn='t.id', approve='g.approve')}")}"""

@@ -25,7 +25,7 @@ from agentrl.store.database import (
     scalar,
     writing,
 )
-from agentrl.store.lost import refuse_lost, refuse_older, refuse_unknown
+from agentrl.store.lost import refuse_emptied, refuse_lost, refuse_older, refuse_unknown
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
 
 
@@ -74,6 +74,7 @@ class LearningFile(Closing):
                 require_current(connection, LOG, "log")
                 define_fates(connection)
             refuse_older(self.path.parent, connection)
+            refuse_emptied(connection)
         except BaseException:
             connection.close()
             raise

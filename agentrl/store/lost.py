@@ -57,6 +57,21 @@ def refuse_older(run_dir: Path, connection: sqlite3.Connection) -> None:
         )
 
 
+def refuse_emptied(connection: sqlite3.Connection) -> None:
+    """Raises StoreError where learning.db learned from turns and log.db has none at all, as one begun anew. That it
+    lacks the newest ones is no fault: a power cut may take them.
+
+    Args:
+        connection: to learning.db, with log.db attached as "log".
+    """
+    if scalar(connection, "SELECT 1 FROM step_turns LIMIT 1") and not scalar(
+        connection, "SELECT 1 FROM log.turns LIMIT 1"
+    ):
+        raise StoreError(
+            f"{LEARNING_NAME} learned from turns but {LOG_NAME} holds none: put the run's own back, {ELSEWHERE}"
+        )
+
+
 def trained_versions(run_dir: Path) -> str:
     """Where whole versions of any line are, and which, as the beginning of a sentence; "" where there are none."""
     root = run_dir / "versions"

@@ -16,8 +16,9 @@ from agentrl.teacher.recall import HintMemory, Recalled
 from agentrl.text.action_words import action_words
 from agentrl.text.content import message_text
 from agentrl.text.injection import harmless
+from agentrl.text.observations import as_heard
 from agentrl.text.quoting import JUDGE, TOOL, quoted
-from agentrl.types import Block, NextState, Signal, SignalSource, Skill, Turn
+from agentrl.types import JSON, Block, NextState, Signal, SignalSource, Skill, Turn
 
 PREFERENCE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT, SignalSource.JUDGE, SignalSource.RULE)
 """Whose word counts most when several signals of a turn carry a text."""
@@ -219,9 +220,10 @@ def env_feedback(record: Record, beyond: Beyond, *, position: str, max_chars: in
     texts: list[str] = []
     left = max_chars
     # The end is kept: that is where shells and test runners put the error.
-    for message in reversed(() if record.next_state is None else record.next_state.messages):
+    turn, messages = _followed(record)
+    for message in reversed(messages):
         said, is_tool = message_text(message), message.get("role") == "tool"
-        text = _end(harmless(_last_lines(said), action_words(record.turn)) if is_tool else said, left)
+        text = _end(harmless(_last_lines(said), action_words(turn)) if is_tool else said, left)
         if text:
             texts.append(quoted(text, TOOL) if is_tool else text)
             left -= len(text)
@@ -332,9 +334,17 @@ CONTEXTS: dict[str, Callable[..., list[Block]]] = {
 }
 
 
+def _followed(record: Record) -> tuple[Turn, Sequence[JSON]]:
+    """The turn and the messages after it, as they are heard."""
+    if record.next_state is None:
+        return record.turn, ()
+    turn, state = as_heard(record.turn, record.next_state)
+    return turn, state.messages
+
+
 def _rests_on_tools(record: Record, signal: Signal) -> bool:
     """Whether what a rule or a judge says of a turn may be a tool's words: one spoke, and no user said it."""
-    messages = () if record.next_state is None else record.next_state.messages
+    _, messages = _followed(record)
     if signal.source in (SignalSource.USER, SignalSource.ENVIRONMENT):
         return False
     said = [message_text(message) for message in messages if message.get("role") == "user"]

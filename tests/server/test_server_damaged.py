@@ -173,6 +173,18 @@ async def test_a_turn_of_a_version_that_learning_db_does_not_know_is_of_a_newer_
     assert VersionStore(run).numbers() == [3, 4]
 
 
+async def test_an_emptied_log_is_refused_where_something_was_learned_of_it(run: Path) -> None:
+    with LearningLog(run) as log:
+        log._connection.execute("INSERT INTO steps VALUES (1, 'default', 'r', 0, '{}', 0, 3, 0, NULL, NULL)")
+        log._connection.execute("INSERT INTO step_turns VALUES (1, 't1', 1)")
+        log._connection.commit()
+
+    assert await refused(run, StoreError) == (
+        "learning.db learned from turns but log.db holds none: put the run's own back, or name another folder with "
+        "--run-dir"
+    )
+
+
 def test_a_version_that_a_crash_left_before_it_was_known_is_no_older_copy(run: Path) -> None:
     VersionStore(run).write(5, copy_model)
 

@@ -377,6 +377,23 @@ async def test_gathering_begins_anew_where_the_log_has_fewer_signals_than_were_g
     assert [item.hint for item in learning.new_hints()] == ["use zorp"]
 
 
+@pytest.mark.parametrize(("approve", "fate"), [("auto", "pending:waiting"), ("review", "pending:review")])
+async def test_what_was_imported_and_waits_is_not_taught_though_a_user_says_the_same(
+    approve: str, fate: str, log, learning
+) -> None:
+    await hinted(log, "t1", "use zorp")
+    learning.configure(needs="hint", approve=approve)
+    [hint] = learning.new_hints()
+
+    learning.add_lessons([lesson("L0")], {hint.signal: ("t1", "L0")})
+    assert learning.fate("t1") == fate, "the lesson of a hint waits in review alone"
+    learning.add_lessons([lesson("L1", origin="import")], {hint.signal: ("t1", "L1")})
+    assert learning.fate("t1") == "pending:review"
+    assert claim(learning) == []
+    learning.decide(["L1"], APPROVED)
+    assert learning.fate("t1") == "pending:waiting"
+
+
 def publish(
     learning: LearningLog, number: int, *steps: int, state: VersionState = VersionState.SERVING
 ) -> None:
