@@ -177,6 +177,11 @@ def rollout(
             err=True,
         )
         raise typer.Exit(1)
+    if summary["interrupted"]:
+        typer.echo(
+            f"agentrl: interrupted after {summary['num_episodes']} of {num_episodes} episodes", err=True
+        )
+        raise typer.Exit(130)
 
 
 @app.command()

@@ -38,8 +38,8 @@ async def run_rollout(
     env_options: dict[str, Any] | None = None,
     lines: bool = False,
 ) -> dict[str, Any]:
-    """Plays and returns the summary. SIGINT and SIGTERM let the episodes at hand end and begin no other; a
-    second one ends them as well.
+    """Plays and returns the summary, with "interrupted" where SIGINT ended it. SIGINT and SIGTERM let the episodes at
+    hand end and begin no other; a second one ends them as well.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -54,14 +54,17 @@ async def run_rollout(
     playing = asyncio.current_task()
     loop = asyncio.get_running_loop()
 
-    def end() -> None:
+    by: set[signal.Signals] = set()
+
+    def end(number: signal.Signals) -> None:
         if stop.is_set() and playing is not None:
             playing.cancel()
+        by.add(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, end)
+            loop.add_signal_handler(number, end, number)
     episodes = await run_episodes(
         factory_of(env, seed, env_options or {}),
         root_of(base_url),
@@ -78,7 +81,7 @@ async def run_rollout(
         on_episode=print_line if lines else None,
         stop=stop,
     )
-    return summary(episodes)
+    return summary(episodes) | {"interrupted": signal.SIGINT in by}
 
 
 def factory_of(env: str, seed: int, options: dict[str, Any]) -> Callable[[], Environment]:
@@ -127,14 +130,15 @@ def print_line(episode: Episode) -> None:
 
 
 def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Success with its interval, overall and by family where the environment tells one; failures; latency."""
+    """Success with its interval, overall and by family where the environment tells one, None where it rewards nothing;
+    failures; latency."""
     families = sorted({str(episode.info["family"]) for episode in episodes if "family" in episode.info})
     latencies = [1000 * value for episode in episodes for value in episode.latencies_s]
     return {
         "num_episodes": len(episodes),
         "num_turns": sum(episode.num_turns for episode in episodes),
         "num_failed_requests": sum(episode.num_failed_requests for episode in episodes),
-        "success": rate(episodes, is_success),
+        "success": rate(episodes, is_success) if any(e.reward is not None for e in episodes) else None,
         "first_try": {
             family: rate([e for e in episodes if e.info.get("family") == family], is_first_try)
             for family in families

@@ -134,6 +134,20 @@ def test_a_demo_where_no_folder_can_be_made_says_what_to_do(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_an_interruption_while_the_command_loads_is_no_traceback(tmp_path: Path) -> None:
+    """As Ctrl-C within its first half second."""
+    script = (
+        "import sys, types, server.__main__; lazy = types.ModuleType('server.cli')\n"
+        "def missing(name): raise KeyboardInterrupt\n"
+        "lazy.__getattr__ = missing; sys.modules['server.cli'] = lazy; server.__main__.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_help_loads_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['agentrl', '--help']; "
