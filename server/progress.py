@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from agentrl.config import Config
 from agentrl.signals.lessons import gather
 from agentrl.signals.standing import rests, standing
 from agentrl.store.database import LEARNING_NAME, LOG_NAME
+from agentrl.store.hint_counts import hint_counts
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lost import refuse_lost
 from agentrl.store.outcomes import Outcome, outcomes
@@ -37,13 +39,15 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
     config = settings_of(run_dir)
     path = existing_run(run_dir)
     refuse_lost(path)
-    found: dict[str, Any] = {"lessons": None, "learning": None}
+    found: dict[str, Any] = {"hints": None, "lessons": None, "learning": None}
     if (path / LOG_NAME).is_file() and (path / LEARNING_NAME).is_file():
         with LearningLog(path) as log:
             gather(log, config.policy, config.learn.approve)
             lessons = all_lessons(log, path, config.policy)
             found["lessons"] = of_lessons(lessons, log.num_probed(config.policy))
     if (path / LOG_NAME).is_file():
+        hints = hint_counts(path, config.policy)
+        found["hints"] = asdict(hints) | {"acceptance_rate": hints.acceptance_rate}
         conversations = outcomes(path, config.policy, now=time.time(), idle_s=config.server.idle_s)
         alone = without_help(conversations, config, read_secret(path))
         found["learning"] = of_arms(alone, config) | {"num_helped": len(conversations) - len(alone)}
@@ -163,7 +167,7 @@ def of_arms(conversations: Sequence[Outcome], config: Config) -> dict[str, Any]:
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """The same for people."""
-    return [*_of_lessons(found["lessons"]), *_of_learning(found["learning"])]
+    return [*_of_lessons(found["lessons"]), *_of_hints(found.get("hints")), *_of_learning(found["learning"])]
 
 
 def _why_not(ended: Sequence[Outcome], share: float) -> str | None:
@@ -249,6 +253,17 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
             f"  {found['states']['proposed']} wait for your word: `agentrl lessons list --state proposed`"
         )
     return lines
+
+
+def _of_hints(found: dict[str, Any] | None) -> list[str]:
+    if found is None or found["acceptance_rate"] is None:
+        return []
+    num = found["num_accepted"] + found["num_refused"]
+    refused = ", ".join(f"{number} by {gate}" for gate, number in found["refused"].items())
+    return [
+        f"hints: {found['num_accepted']} of {num} turns with one passed its gates "
+        f"({found['acceptance_rate']:.0%})" + (f"; refused {refused}" if refused else "")
+    ]
 
 
 def _part(number: int, what: str) -> list[str]:

@@ -26,7 +26,7 @@ _DIRECTS = re.compile(
         | new\ (?:command|name)\ is | right\ \w+ | asks?\ for | does\ the\ same | it\ has
         | has\ \S+\ for | but\ \S+\ (?:is|can|does)
         | switch\ to | see\ also | please | offers? | provides? | handled\ by | equivalent | alternative | substitute
-    )\b | (?<!['"]\ )-> | => | \s-{1,2}\w[\w-]*\ not\ specified
+    )\b | (?<!['"]\ )-> | (?<!=)=> | \s-{1,2}\w[\w-]*\ not\ specified
     """
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])")

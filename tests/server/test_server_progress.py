@@ -239,6 +239,20 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
     assert empty == "lessons: none approved"
 
 
+def test_progress_says_which_share_of_the_hints_passed_and_what_refused_the_others() -> None:
+    def said(accepted: int, refused: dict[str, int], num_refused: int) -> list[str]:
+        counts = {"num_accepted": accepted, "num_refused": num_refused, "refused": refused}
+        total = accepted + num_refused
+        hints = counts | {"acceptance_rate": accepted / total if total else None}
+        return sentences({"hints": hints, "lessons": None, "learning": None})[1:-1]
+
+    assert said(253, {"injection": 17, "length": 1}, 17) == [
+        "hints: 253 of 270 turns with one passed its gates (94%); refused 17 by injection, 1 by length"
+    ]
+    assert said(2, {}, 0) == ["hints: 2 of 2 turns with one passed its gates (100%)"]
+    assert said(0, {}, 0) == []
+
+
 def test_a_rule_rests_where_the_learner_lets_it_rest() -> None:
     """Version 5 lost it by far, and 7 did as version 0 does: it is taught again."""
     taught = lesson("R1", (3,), (5,), without_effect=(7,), origin="import")

@@ -212,7 +212,9 @@ def test_a_hint_is_taken_verbatim_from_the_last_line_that_directs() -> None:
 
 def test_what_a_program_copied_where_is_no_direction() -> None:
     assert directive("'/mnt/a.db' -> '/srv/a.db'\ncp: error reading '/mnt/a.db'") is None
+    assert directive("==> notes.txt <==") is None
     assert directive("cat -> zorvex since 2.0") == "cat -> zorvex since 2.0"
+    assert directive("cat => zorvex since 2.0") == "cat => zorvex since 2.0"
 
 
 def test_a_judge_that_raises_anything_fails_its_turn_alone() -> None:
