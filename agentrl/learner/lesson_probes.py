@@ -17,8 +17,9 @@ it has an effect; it is taught as long as it is not, and again once it is broken
 environment is needed, so a version is asked before anybody meets its faults, and it costs a bounded number of ids;
 version 0 is asked once for each lesson and situation.
 
-What is found of rules decides what teachers are shown. So it is the log that says when they are asked: at every
-`RULES_EVERY`-th version that served. Others, of which nothing hangs, are asked as time allows.
+What is found of rules decides what teachers are shown, and a turn that is held out for a lesson is not trained. So it is
+the log that says when rules are asked for and lessons get their situations: at every `RULES_EVERY`-th version served. Of
+the other answers nothing hangs: they are asked for as time allows.
 """
 
 from __future__ import annotations
@@ -131,10 +132,12 @@ class LessonProbes:
         by id, None where it has no effect.
 
         Args:
-            rules: whether rules are asked for.
+            rules: whether rules are asked for, and the others get situations that are never trained.
             others: whether other lessons are.
         """
         began = self._clock()
+        if rules and self._trainer.base is not None:
+            self._situations.settle(self._known_lessons(rules=False, others=True))
         results = self._ask(number, self._known_lessons(rules=rules, others=others))
         ended = self._clock()
         self._rests_until = ended + REST * (ended - began)

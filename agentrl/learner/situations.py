@@ -85,20 +85,30 @@ class Situations:
         self._of_rules: dict[str, JSON] = {}
         """By rule the probe that was used last."""
 
+    def settle(self, lessons: Sequence[Lesson]) -> None:
+        """Gives each lesson of a request a situation that is never trained, wherever there is one by now. It takes
+        turns from training, so when it is called must follow from the log (law 11)."""
+        probes = {lesson.id: self._checked(self._known(lesson)) for lesson in lessons if not is_rule(lesson)}
+        if all(probe.get("held_out") for probe in probes.values()):
+            return
+        apart, waiting = self._log.untrained(self._policy), self._log.waiting(self._policy)
+        for lesson in lessons:
+            if lesson.id in probes and not probes[lesson.id].get("held_out"):
+                turn = self._later(lesson, probes[lesson.id], apart, waiting)
+                if turn is not None:
+                    self._move(lesson, {**probes[lesson.id], "turn_id": turn.id, "held_out": True})
+
     def of(self, lessons: Sequence[Lesson], most: int) -> list[Situation]:
         """Those of the first lessons, up to `most` situations. Passed over is a lesson that has none any more, or whose
         text has no place there."""
-        probes = [self._checked(self._apart.get(lesson.id, lesson.probe) or {}) for lesson in lessons]
         apart: list[Turn] = []
-        waiting: list[Turn] = []
-        if not all(probe.get("held_out") for probe in probes):
-            apart, waiting = self._log.untrained(self._policy), self._log.waiting(self._policy)
+        if any(is_rule(lesson) and not (lesson.probe or {}).get("held_out") for lesson in lessons):
+            apart = self._log.untrained(self._policy)
         found: list[Situation] = []
-        for lesson, probe in zip(lessons, probes, strict=True):
+        for lesson in lessons:
+            probe = self._checked(self._known(lesson))
             if is_rule(lesson):
                 probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
-            else:
-                probe = self._moved(lesson, probe, apart, waiting)
             names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
             own = [one for name in names if (one := self._situation(lesson, probe, name)) is not None]
             if len(found) + len(own) > most:
@@ -136,17 +146,14 @@ class Situations:
         chosen = list(newest.values())[:RULE_SITUATIONS]
         return {"turn_ids": chosen[::-1], "held_out": bool(unseen), "names": []}
 
-    def _moved(self, lesson: Lesson, probe: JSON, apart: Sequence[Turn], waiting: Sequence[Turn]) -> JSON:
-        """The probe, moved to a situation that is never trained on wherever there is such a one."""
-        turn = None if probe.get("held_out") else self._later(lesson, probe, apart, waiting)
-        if turn is None:
-            return probe
-        probe = {**probe, "turn_id": turn.id, "held_out": True}
+    def _known(self, lesson: Lesson) -> JSON:
+        return self._apart.get(lesson.id, lesson.probe) or {}
+
+    def _move(self, lesson: Lesson, probe: JSON) -> None:
         if lesson.origin == "skill":
             self._apart[lesson.id] = probe
         else:
             self._log.set_probe(lesson.id, probe)
-        return probe
 
     def _later(
         self, lesson: Lesson, probe: JSON, apart: Sequence[Turn], waiting: Sequence[Turn]

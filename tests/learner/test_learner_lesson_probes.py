@@ -364,6 +364,23 @@ def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
         assert learner.log.fate("fourth") == "pending:waiting"
 
 
+@pytest.mark.parametrize("rests_until", [0.0, 1.0])
+def test_which_turn_is_held_out_follows_from_the_log_and_not_from_how_long_asking_takes(
+    rests_until: float, tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    run.record(*(run.turn(AGAIN, "abc", turn_id=f"t{number}") for number in range(9)), hint='say "xyz"')
+    with run.learner(asks_lessons=True) as learner:
+        learner.loop.start()
+        learner.probes._clock = lambda: 0.0
+        learner.probes._rests_until = rests_until
+        learner.work()
+
+        fates = [learner.log.fate(f"t{number}") for number in range(9)]
+        # The newest are claimed first, so behind the fourth version the fifth newest is the newest that waits.
+        assert fates == ["trained"] * 4 + ["rejected:held_out"] + ["trained"] * 4
+
+
 def test_the_only_turn_of_a_lesson_is_trained_and_not_kept(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, batch__turns_per_step=1)
     with run.learner() as learner:
