@@ -17,9 +17,9 @@ it has an effect; it is taught as long as it is not, and again once it is broken
 environment is needed, so a version is asked before anybody meets its faults, and it costs a bounded number of ids;
 version 0 is asked once for each lesson and situation.
 
-What is found of rules decides what teachers are shown, and a turn that is held out for a lesson is not trained. So it is
-the log that says when rules are asked for and lessons get their situations: at every `RULES_EVERY`-th version served. Of
-the other answers nothing hangs: they are asked for as time allows.
+What is found of rules decides what teachers are shown, and a turn that is held out for a lesson is not trained. So it
+is the log that says when rules are asked for and lessons get their situations: at every `RULES_EVERY`-th version
+served. Of the other answers nothing hangs: they are asked for as time allows.
 """
 
 from __future__ import annotations
