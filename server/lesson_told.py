@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from agentrl.config import Config
-from agentrl.signals.suspicion import suspicion
+from agentrl.signals.transcripts import NO_CORRECTION, Dropped
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Lesson, LessonState
 
 _OWN_RUN: Final = Path(Config.model_fields["run_dir"].default)
 _OWN_SCOPE: Final = "default"
+MAX_DROPPED: Final = 10
+"""Lines of what became no lesson that people are shown."""
+MAX_UNREAD: Final = 3
+"""Those of users whose words were read as no correction."""
 
 
 def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:
@@ -23,6 +28,27 @@ def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:
     if run_dir != _OWN_RUN:
         said.append(f"--run-dir {shlex.quote(str(run_dir))}")
     return f"`{' '.join(said)}`"
+
+
+def in_lines(dropped: Sequence[Dropped], rest: str = "") -> list[str]:
+    """What became no lesson, a line each and as many as people read; where a user was read as not correcting, a few:
+    most answers to an agent are the next task.
+
+    Args:
+        rest: behind how many more there are.
+    """
+    unread = [one for one in dropped if one.reason == NO_CORRECTION]
+    others = [one for one in dropped if one.reason != NO_CORRECTION]
+    return [
+        *_first(others, MAX_DROPPED, f"more{rest}"),
+        *_first(unread, MAX_UNREAD, f"more {NO_CORRECTION}{rest}"),
+    ]
+
+
+def _first(dropped: Sequence[Dropped], most: int, more: str) -> list[str]:
+    lines = [f"{one.where}: {one.reason}" + f": {one.text}" * bool(one.text) for one in dropped[:most]]
+    left = len(dropped) - most
+    return [*lines, f"and {left} {more}"] if left > 0 else lines
 
 
 def means(lesson: Lesson, why_kept: str | None) -> str:
@@ -44,13 +70,16 @@ def means(lesson: Lesson, why_kept: str | None) -> str:
     return "it is taught with requests like the one that it came from"
 
 
-def next_step(lesson: Lesson, run_dir: Path) -> str:
-    """What somebody may do about a lesson now."""
+def next_step(lesson: Lesson, run_dir: Path, mark: str | None) -> str:
+    """What somebody may do about a lesson now.
+
+    Args:
+        mark: what of it reads like an attack.
+    """
 
     def to(decision: str) -> str:
         return command(f"lessons {decision} {lesson.id}", run_dir, lesson.scope)
 
-    mark = suspicion(lesson)
     if lesson.state is LessonState.PROPOSED:
         careful = "" if mark is None else f"read it with care ({mark}); "
         return f"{careful}{to('approve')} or {to('reject')}"

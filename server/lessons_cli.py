@@ -23,8 +23,6 @@ DEFAULT_RUN = Path("runs/default")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Scope = Annotated[str, typer.Option("--scope", help="Whose lessons: the scope of an API key.")]
 Ids = Annotated[list[str], typer.Argument(help="Lessons as `agentrl lessons list` names them.")]
-MAX_DROPPED = 10
-"""Lines of what became no lesson that people are shown."""
 Why = Annotated[str, typer.Option("--reason", help="Why; it stands beside the lesson.")]
 
 
@@ -43,8 +41,8 @@ def list_(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Every lesson: its state, how many turns it came from, whether the newest version asked holds it, and what of an
-    imported one reads like an attack."""
+    """Every lesson: its state, how many turns it came from, whether the newest version asked holds it, and what of it
+    reads like an attack."""
     from server.cli import table
     from server.lessons_pages import listed
 
@@ -162,21 +160,17 @@ def import_(
 
     Comments and rules are proposed, whatever the run approves by itself: read them, then `agentrl lessons approve`. One
     that names no request is then taught as what stands for every request of the scope. What reads like an attack is
-    marked as suspicious, and what is no lesson is named with the reason.
+    marked as suspicious. What is no lesson is named with the reason, users' words that were read as no correction too.
     """
+    from agentrl.signals.transcripts import Dropped
     from server.cli import show as show_data
+    from server.lesson_told import in_lines
     from server.lessons_pages import take
 
     found = asyncio.run(take(run_dir, scope, path, paragraphs=paragraphs))
     if not json_:
-        found["dropped"] = _brief(found["dropped"])
+        found["dropped"] = in_lines([Dropped(**one) for one in found["dropped"]], ": --json names them all")
     show_data(found, as_json=json_)
-
-
-def _brief(dropped: list[dict[str, str]]) -> list[str]:
-    lines = [f"{one['where']}: {one['reason']}" + f": {one['text']}" * bool(one["text"]) for one in dropped]
-    more = len(lines) - MAX_DROPPED
-    return lines[:MAX_DROPPED] + ([f"and {more} more: --json names them all"] if more > 0 else [])
 
 
 def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:

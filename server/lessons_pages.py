@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +17,19 @@ from agentrl.errors import UserError
 from agentrl.learner.hints import hint_option
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.evidence import FORMATS, read_evidence
-from agentrl.signals.lessons import SKILL, gather, of_skill, state_of
+from agentrl.signals.lessons import gather, of_skill, state_of
 from agentrl.signals.standing import standing
-from agentrl.signals.suspicion import suspicion
-from agentrl.signals.transcripts import lessons_from
+from agentrl.signals.transcripts import Taken, lessons_from
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
 from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
-from server.lesson_told import asked_where, command, means, next_step
+from server.lesson_marks import marked, name_of_skill
+from server.lesson_told import asked_where, command, in_lines, means, next_step
 from server.run_files import settings_of
+from server.scopes import of_keys, require_key
 from server.skills_pages import library_of, turns_taught
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
@@ -36,7 +37,7 @@ from skills.source import first_turn
 EXPORTED_SKILL = "lessons-learned"
 Format = Literal["agents-md", "skill-md", "json"]
 
-_STEP = re.compile(r"^\s*(?:\d+[.)]|[-*])\s+")
+_STEP = re.compile(r"^\s*\d+[.)]\s+")
 
 _OF_SKILL = {
     SkillState.PROPOSED: LessonState.PROPOSED,
@@ -60,13 +61,15 @@ def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any
     _require_scope(run_dir, scope)
     wanted = None if state is None else LessonState(state)
     found = [lesson for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
-    rows = [_row(lesson) for lesson in sorted(found, key=_num_turns, reverse=True)]
+    marks = marked(run_dir, found)
+    rows = [_row(lesson, marks) for lesson in sorted(found, key=_num_turns, reverse=True)]
     return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
 
 
 def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     """One lesson whole. Raises UserError where there is none."""
-    lesson = _find(lessons_of(run_dir, scope), name)
+    lesson = _find(run_dir, scope, lessons_of(run_dir, scope), name)
+    marks = marked(run_dir, [lesson])
     config = settings_of(run_dir)
     policy = config.policy
     with LearningLog(run_dir) as log:
@@ -82,9 +85,9 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
             for probe in log.probes(policy, version.number)
             if probe.name == PROBE + lesson.id
         ]
-    return _row(lesson) | {
+    return _row(lesson, marks) | {
         "means": means(lesson, _why_kept(config, lesson)),
-        "next": next_step(lesson, run_dir),
+        "next": next_step(lesson, run_dir, marks.get(lesson.id)),
         "reason": lesson.reason,
         "source": lesson.source,
         "turns": list(lesson.turn_ids),
@@ -100,14 +103,14 @@ def change(
 ) -> dict[str, Any]:
     """Gives lessons a state; all or none of those of hints. Raises UserError where one is not there."""
     known = lessons_of(run_dir, scope)
-    found = [_find(known, name) for name in names]
+    found = [_find(run_dir, scope, known, name) for name in names]
+    marks = marked(run_dir, found) if state is LessonState.APPROVED else {}
     with LearningLog(run_dir) as log:
         hints = [lesson.id for lesson in found if lesson.origin != "skill"]
         log.decide(hints, state, reason, settings_of(run_dir).policy)
     for lesson in found:
         if lesson.origin == "skill":
-            name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
-            library_of(run_dir, scope).change(name, _FOR_SKILL[state])
+            library_of(run_dir, scope).change(name_of_skill(lesson), _FOR_SKILL[state])
     learned = {} if state is LessonState.APPROVED else _learned(run_dir, found)
     of_skills_now = _OF_SKILL[_FOR_SKILL[state]].value
     said = []
@@ -115,10 +118,9 @@ def change(
         said.append(
             f"{lesson.id} is {of_skills_now if lesson.origin == 'skill' else state.value}: {lesson.text}"
         )
-        mark = suspicion(lesson)
-        if mark is not None and state is LessonState.APPROVED:
+        if lesson.id in marks:
             back = command(f"lessons reject {lesson.id}", run_dir, scope)
-            said.append(f"  it is marked as suspicious: {mark}; {back} takes it back")
+            said.append(f"  it is marked as suspicious: {marks[lesson.id]}; {back} takes it back")
         if lesson.id in learned:
             said.append(_stays(learned[lesson.id], run_dir))
     return {"changed": list(names), "state": state.value, "learned": learned, "said": "\n".join(said)}
@@ -133,8 +135,7 @@ def _learned(run_dir: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, An
             if lesson.state is LessonState.PROPOSED and config.learn.approve == "review":
                 continue  # nothing was taught that nobody had approved
             if lesson.origin == "skill":
-                name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
-                taught, sources = turns_taught(run_dir, lesson.scope, name), []
+                taught, sources = turns_taught(run_dir, lesson.scope, name_of_skill(lesson)), []
             else:
                 taught, sources = list(lesson.turn_ids), [lesson.id, *lesson.turn_ids]
             versions = log.learned_from(taught, sources, config.policy)
@@ -181,7 +182,7 @@ def _require_scope(run_dir: Path, scope: str) -> None:
     config = settings_of(run_dir)
     with LearningLog(run_dir) as log:
         known = log.scopes(config.policy)
-    known |= {"default", *(key.scope for key in config.server.api_keys)}
+    known |= {"default"} | of_keys(config)
     if scope not in known and not library_of(run_dir, scope).all():
         raise UserError(f"nobody has the scope {scope!r}: this run has {', '.join(sorted(known))}")
 
@@ -190,8 +191,8 @@ def proposed(run_dir: Path, scope: str) -> tuple[list[str], list[str]]:
     """The names of the lessons that wait for a decision: those that may be approved together, and those that are marked
     as suspicious, which nobody approves without having named them."""
     waiting = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.PROPOSED]
-    marked = [lesson.id for lesson in waiting if suspicion(lesson) is not None]
-    return [lesson.id for lesson in waiting if lesson.id not in marked], marked
+    marks = marked(run_dir, waiting)
+    return [lesson.id for lesson in waiting if lesson.id not in marks], list(marks)
 
 
 async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = False) -> dict[str, Any]:
@@ -199,8 +200,12 @@ async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = Fals
 
     Args:
         paragraphs: running text is meant, each paragraph a comment, where a file holds nothing else.
+
+    Raises:
+        UserError: no API key has such a scope, or there is nothing to learn in the file.
     """
     config = settings_of(run_dir)
+    require_key(config, scope)
     known = lessons_of(run_dir, scope)
     state = state_of(config.learn.approve)
     redactor = own_redactor(config.server.redact_patterns)
@@ -225,26 +230,36 @@ async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = Fals
             f'{{"body": "..."}} in a .json file, transcripts as {FORMATS}'
         )
     taken = await lessons_from(evidence, scope=scope, state=state, known=known, redactor=redactor)
-    if taken.num_without_calls and not (taken.lessons or taken.num_known or taken.outcomes):
-        raise UserError(
-            f"nothing to learn is in {path}: in {taken.num_without_calls} of {len(evidence.transcripts)} transcripts "
-            f"no call of a tool was read, and no user corrects; transcripts are read as {FORMATS}"
-        )
+    if not (taken.lessons or taken.num_known or taken.outcomes):
+        raise UserError(_nothing(path, len(evidence.transcripts), taken))
     with LearningLog(run_dir) as log:
         log.add_lessons(taken.lessons, policy=config.policy)
+    marks = marked(run_dir, taken.lessons)
     kept = [why for lesson in taken.lessons if (why := _why_kept(config, lesson)) is not None]
     return {
         "read": read,
-        "imported": [_row(lesson) for lesson in taken.lessons],
+        "imported": [_row(lesson, marks) for lesson in taken.lessons],
         "num_known": taken.num_known,
         "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),
-        "num_suspicious": sum(suspicion(lesson) is not None for lesson in taken.lessons),
+        "num_suspicious": len(marks),
         "hints": dict(taken.outcomes),
         "dropped": [asdict(dropped) for dropped in taken.dropped],
+        "num_no_correction": taken.num_no_correction,
         "num_without_calls": taken.num_without_calls,
         "num_kept_for_export": len(kept),
         "why_kept": kept[0] if kept else None,
     }
+
+
+def _nothing(path: Path, num_transcripts: int, taken: Taken) -> str:
+    """Why a file with transcripts brought nothing at all."""
+    said = f"nothing to learn is in {path}: no answer of a tool or a user was read as saying what should have been done"
+    if taken.num_without_calls:
+        said += (
+            f", and in {taken.num_without_calls} of {num_transcripts} transcripts no call of a tool was read"
+        )
+    left = "".join(f"\n  {line}" for line in in_lines(taken.dropped))
+    return f"{said}. Transcripts are read as {FORMATS}{left}"
 
 
 def _why_kept(config: Config, lesson: Lesson) -> str | None:
@@ -268,12 +283,18 @@ def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     """
     found = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
     lessons = sorted(found, key=_num_turns, reverse=True)
+    if form == "skill-md" and not lessons:
+        listed_by = command("lessons list", run_dir, scope)
+        raise UserError(f"there is no approved lesson to write a skill of: {listed_by} shows what there is")
     text = {"agents-md": _agents_md, "skill-md": _skill_md, "json": _json}[form](lessons)
     if out is None:
         return text.rstrip("\n")
     path = out / EXPORTED_SKILL / FILE_NAME if form == "skill-md" else out
     if form != "agents-md" and path.exists():
         raise UserError(f"{path} is there already: name another place, or remove it")
+    folder = out if form == "skill-md" else out.parent
+    if not folder.exists() and not folder.parent.exists():
+        raise UserError(f"{path} cannot be written: there is no folder {folder.parent}; name another place")
     try:
         if form == "agents-md":
             write_part(path, text)
@@ -307,14 +328,14 @@ def of_skills(run_dir: Path, scope: str, policy: str) -> list[Lesson]:
         ]
 
 
-def _find(lessons: Sequence[Lesson], name: str) -> Lesson:
+def _find(run_dir: Path, scope: str, lessons: Sequence[Lesson], name: str) -> Lesson:
     for lesson in lessons:
         if lesson.id == name:
             return lesson
-    raise UserError(f"there is no lesson {name!r}: `agentrl lessons list` shows them")
+    raise UserError(f"there is no lesson {name!r}: {command('lessons list', run_dir, scope)} shows them")
 
 
-def _row(lesson: Lesson) -> dict[str, Any]:
+def _row(lesson: Lesson, marks: Mapping[str, str]) -> dict[str, Any]:
     stands, version = standing(lesson)
     return {
         "id": lesson.id,
@@ -323,7 +344,7 @@ def _row(lesson: Lesson) -> dict[str, Any]:
         "text": lesson.text,
         "num_turns": len(lesson.turn_ids),
         "stands": stands if version is None else f"broken by {version}",
-        "suspicious": suspicion(lesson),
+        "suspicious": marks.get(lesson.id),
     }
 
 
@@ -337,15 +358,18 @@ def _lines(lessons: Sequence[Lesson]) -> str:
     once = [lesson for lesson in lessons if lesson.origin == "hint" and _num_turns(lesson) == 1]
     often = [lesson for lesson in lessons if lesson not in once]
     return "\n".join(
-        before + "".join(f"- {_in_a_line(lesson.text)}\n" for lesson in some)
+        before + "".join(f"- {_in_a_line(lesson)}\n" for lesson in some)
         for before, some in (("", often), ("Seen once:\n\n", once))
         if some
     )
 
 
-def _in_a_line(text: str) -> str:
+def _in_a_line(lesson: Lesson) -> str:
     """A lesson's words without line ends; the steps of a skill without their numbers."""
-    return " ".join(" ".join(_STEP.sub("", line).split()) for line in text.split("\n")).strip()
+    lines = lesson.text.split("\n")
+    if lesson.origin == "skill" and sum(_STEP.match(line) is not None for line in lines) > 1:
+        lines = [_STEP.sub("", line) for line in lines]
+    return " ".join(" ".join(lines).split())
 
 
 def _agents_md(lessons: Sequence[Lesson]) -> str:
@@ -353,10 +377,6 @@ def _agents_md(lessons: Sequence[Lesson]) -> str:
 
 
 def _skill_md(lessons: Sequence[Lesson]) -> str:
-    if not lessons:
-        raise UserError(
-            "there is no approved lesson to write a skill of: `agentrl lessons list` shows what there is"
-        )
     return SkillFile(
         name=EXPORTED_SKILL,
         description="Use before acting in this environment: what works here and what does not, learned from use.",

@@ -217,7 +217,7 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["lessons: none yet"]
     versions = sorted({item["version"] for item in found["broken"]})
-    apart = f" ({found['num_held_apart'] or 'none'} of them on situations it was never trained on)"
+    apart = f" ({found['num_held_apart'] or 'none'} of them at turns that are never trained)"
     parts = [
         *_part(len(found["broken"]), f"broken by version {', '.join(map(str, versions))}"),
         *_part(len(found["not_yet"]), "not yet"),

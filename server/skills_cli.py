@@ -29,7 +29,11 @@ def skills_list(run_dir: RunDir = DEFAULT_RUN, scope: Scope = "default", json_: 
     if json_:
         typer.echo(json.dumps(found))
         return
-    table(found["skills"], ("name", "state", "revision", "num_episodes", "num_selected", "taught_reward"))
+    marks = ("suspicious",) if any(row["suspicious"] for row in found["skills"]) else ()
+    table(
+        found["skills"],
+        ("name", "state", *marks, "revision", "num_episodes", "num_selected", "taught_reward"),
+    )
     show({name: found[name] for name in ("unreadable", "episodes", "lines_left_out")}, as_json=False)
 
 
@@ -89,7 +93,8 @@ def skills_import(
     run_dir: RunDir = DEFAULT_RUN,
     scope: Scope = "default",
 ) -> None:
-    """Copy skills in; the teacher may be shown them from the next step on."""
+    """Copy skills in; the teacher may be shown them from the next step on, but those that read like an attack: they are
+    proposed, and named with why."""
     from server.skills_pages import take
 
     typer.echo(take(run_dir, scope, folder))
@@ -101,7 +106,7 @@ def skills_approve(
     run_dir: RunDir = DEFAULT_RUN,
     scope: Scope = "default",
 ) -> None:
-    """Let a teacher be shown a skill that was proposed or retired."""
+    """Let a teacher be shown a skill that was proposed or retired. Says what it was marked for."""
     from server.skills_pages import change
 
     typer.echo(change(run_dir, scope, name, "active"))

@@ -6,10 +6,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from server.lesson_told import command
 from server.run_files import existing_run, settings_of
+from server.scopes import require_key
 from skills.bank import BANK_NAME, SkillBank
 from skills.figures import figures, num_left_out, of_turn, outcomes, taught_turns
 from skills.library import SKILLS_FOLDER, SkillLibrary
+from skills.marks import suspicion
 from skills.skill_file import SkillFile, SkillState
 
 
@@ -49,13 +52,32 @@ def export(run_dir: Path, scope: str, folder: Path, names: list[str]) -> str:
 
 
 def take(run_dir: Path, scope: str, folder: Path) -> str:
-    state = SkillState.PROPOSED if settings_of(run_dir).reviews_skills else SkillState.ACTIVE
-    return f"imported: {', '.join(library_of(run_dir, scope).take(folder, state=state))}"
+    """Copies skills in, those that read like an attack as proposed ones. Raises SkillError; UserError where no API key
+    has such a scope."""
+    config = settings_of(run_dir)
+    require_key(config, scope)
+    state = SkillState.PROPOSED if config.reviews_skills else SkillState.ACTIVE
+    library = library_of(run_dir, scope)
+    names = library.take(folder, state=state)
+    said = [f"imported: {', '.join(names)}"]
+    for name in names:
+        mark = suspicion(library.get(name))
+        if mark is not None:
+            look, approve = (command(f"skills {what} {name}", run_dir, scope) for what in ("show", "approve"))
+            said.append(
+                f"  {name} is marked as suspicious: {mark}; it is only proposed: {look}, then {approve}"
+            )
+    return "\n".join(said)
 
 
 def change(run_dir: Path, scope: str, name: str, state: str) -> str:
     skill = library_of(run_dir, scope).change(name, SkillState(state))
-    return f"skill {skill.name} is {skill.state}"
+    said = f"skill {skill.name} is {skill.state}"
+    mark = suspicion(skill) if skill.state is SkillState.ACTIVE else None
+    if mark is None:
+        return said
+    back = command(f"skills retire {name}", run_dir, scope)
+    return f"{said}\n  it is marked as suspicious: {mark}; {back} takes it back"
 
 
 def skills_of_turn(run_dir: Path, turn_id: str) -> dict[str, Any]:
@@ -82,6 +104,7 @@ def row(skill: SkillFile) -> dict[str, Any]:
         "revision": skill.revision,
         "version": skill.version,
         "score": skill.score,
+        "suspicious": suspicion(skill),
     }
 
 

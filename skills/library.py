@@ -19,6 +19,7 @@ from typing import Literal
 
 from agentrl.store.folders import make_folder
 from agentrl.text.injection import hides
+from skills.marks import suspicion
 from skills.skill_file import FILE_NAME, MAX_BODY, MAX_FRONT, SkillError, SkillFile, SkillState, digest, parse
 
 SKILLS_FOLDER = "skills"
@@ -136,7 +137,8 @@ class SkillLibrary:
         """Copies skills in: `source` is a skill's folder, a folder of such folders, or a project that has one.
 
         Args:
-            state: of the skills; what they say of their own state and provenance is left out.
+            state: of the skills, but of those that read like an attack (`skills.marks`): they are PROPOSED. What they
+                say of their own state and provenance is left out.
 
         Returns:
             their names.
@@ -158,8 +160,9 @@ class SkillLibrary:
                 shutil.copytree(folder, place, dirs_exist_ok=True)
                 skill = taken[folder.name]
                 fresh = skill.without_provenance()
-                if state is not SkillState.ACTIVE:
-                    fresh = fresh.in_state(state)
+                begins = state if suspicion(fresh) is None else SkillState.PROPOSED
+                if begins is not SkillState.ACTIVE:
+                    fresh = fresh.in_state(begins)
                 if fresh != skill:  # else the file stays as its author wrote it
                     (place / FILE_NAME).write_text(fresh.render(), encoding="utf-8")
         return [folder.name for folder in folders]

@@ -1,12 +1,13 @@
 """Where a lesson is asked for: prompts, each without the lesson and with it as version 0 reads it.
 
 lesson of a request    the request of its first turn, until a turn like it was recorded that was not trained: an
-                       evaluation, one of the control arm, a later success, or else one that waits
+                       evaluation, one of the control arm, a later success, or else one that waits and brought no
+                       hint of its own
 rule (of no request)   up to RULE_SITUATIONS newest requests of its scope, of those that nothing is trained on where
                        there are any; others as long as the rule changes nothing in them
 
-From then on nothing is trained on that turn (`LearningLog.hold_out`), so a lesson costs one turn that might have
-taught it once more.
+From then on nothing is trained on that turn (`LearningLog.hold_out`): a lesson costs one turn that might have taught it
+once more. That another turn with the same request is trained cannot be helped where all ask the same.
 """
 
 from __future__ import annotations
@@ -88,7 +89,12 @@ class Situations:
     def settle(self, lessons: Sequence[Lesson]) -> None:
         """Gives each lesson of a request a situation that is never trained, wherever there is one by now. It takes
         turns from training, so when it is called must follow from the log (law 11)."""
-        probes = {lesson.id: self._checked(self._known(lesson)) for lesson in lessons if not is_rule(lesson)}
+        probes: dict[str, JSON] = {}
+        for lesson in lessons:
+            if not is_rule(lesson):
+                probes[lesson.id] = self._checked(self._known(lesson))
+                if probes[lesson.id] != self._known(lesson):
+                    self._move(lesson, probes[lesson.id])
         if all(probe.get("held_out") for probe in probes.values()):
             return
         apart, waiting = self._log.untrained(self._policy), self._log.waiting(self._policy)
@@ -106,7 +112,7 @@ class Situations:
             apart = self._log.untrained(self._policy)
         found: list[Situation] = []
         for lesson in lessons:
-            probe = self._checked(self._known(lesson))
+            probe = self._known(lesson)
             if is_rule(lesson):
                 probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
             names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
@@ -158,21 +164,20 @@ class Situations:
     def _later(
         self, lesson: Lesson, probe: JSON, apart: Sequence[Turn], waiting: Sequence[Turn]
     ) -> Turn | None:
-        """The newest turn like the lesson's that stands at the same place of its conversation and is held out from now
-        on; of those that wait none that is the lesson's own."""
+        """A turn like the lesson's at the same place of its conversation, held out from now on: one that nothing was
+        trained on, else one that waits and is not the lesson's own; of all the first that was asked in other words."""
         own = self._turn(probe.get("turn_id"))
         length = len(probe.get("messages", ())) if own is None else len(own.messages)
         others = [turn for turn in waiting if own is None or turn.id != own.id]
-        for turn in (*apart, *others):
-            same = own is not None and turn.task_key == own.task_key
-            if (
-                turn.scope == lesson.scope
-                and len(turn.messages) == length
-                and (same or is_like(turn, lesson))
-                and self._log.hold_out(self._policy, turn.id)
-            ):
-                return turn
-        return None
+        like = [
+            turn
+            for turn in (*apart, *others)
+            if turn.scope == lesson.scope
+            and len(turn.messages) == length
+            and ((own is not None and turn.task_key == own.task_key) or is_like(turn, lesson))
+        ]
+        like.sort(key=lambda turn: own is not None and turn.messages == own.messages)
+        return next((turn for turn in like if self._log.hold_out(self._policy, turn.id)), None)
 
     def _turn(self, turn_id: str | None) -> Turn | None:
         if turn_id is None:

@@ -1,25 +1,36 @@
 """What in somebody's own words reads like an attack, for the person who is asked to approve them.
 
-A comment may send anywhere, and the gate of hints, which keeps a tool to the action that failed, would refuse most
-honest ones ("Prefer pathlib over os.path"). So nothing is refused here: what hides something, names an address, a
-second command or what no tool may offer, or turns against the reader's instructions is marked.
+A comment or a user's correction may send anywhere, and the gate of hints, which keeps a tool to the action that failed,
+would refuse most honest ones ("Prefer pathlib over os.path"). So nothing is refused here: what hides something, names
+an address, a second command or what no tool may offer, or turns against the reader's instructions is marked.
+
+What a tool said at a live turn passed that gate, which knew the words of the failed action. It is asked with them
+again: "rm: not found; use trashit" offers nothing to who had called rm.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from agentrl.text.injection import directs_elsewhere, hides
+from agentrl.store.claims import Claimed
+from agentrl.text.action_words import action_words
+from agentrl.text.content import message_text
+from agentrl.text.injection import hides, understood
+from agentrl.text.observations import as_heard
 from agentrl.text.quoting import unquoted
-from agentrl.types import Lesson
+from agentrl.types import Lesson, SignalSource, Turn
 
 _MARKED: Final = (
     "an address or a second command",
     "offers what none may",
     "offers a command that reaches beyond the action",
+    "a clause without an end",
+    "more clauses than are read",
 )
-"""What the gate says of what no rule of style holds; the rest is only beside an action, which a comment has not."""
+"""What the gate says of what no rule of style holds, and of what it cannot read; the rest is only beside an action,
+which a comment has not."""
 _PROTECTIONS: Final = (
     r"(?:verification|checks?|auth\w*|security|sandbox\w*|tls|ssl|certificates?|firewall|protections?"
     r"|signing)"
@@ -75,24 +86,63 @@ _LOOKED_BACK: Final = 200
 """Characters before such words, more than any denial and what turns it have: a text takes a time linear in it."""
 
 
-def suspicion(lesson: Lesson) -> str | None:
-    """What an imported lesson is marked for; None where nothing is."""
-    return suspicious(lesson.text) if lesson.origin == "import" else None
+_OUTSIDE: Final = (SignalSource.USER, SignalSource.ENVIRONMENT)
+"""Whose hints never pass the gate for tools."""
+_TURNS_READ: Final = 8
+"""Turns of a lesson that are looked at for whose words it has."""
 
 
-def suspicious(text: str) -> str | None:
+def suspicion(lesson: Lesson, records: Callable[[Sequence[str]], Sequence[Claimed]]) -> str | None:
+    """What a lesson is marked for; None where nothing is. The same whatever way its text came in.
+
+    Args:
+        records: what is known of turns, as `LearningLog.records` gives it. It is asked only for what a tool seems to
+            have said.
+    """
+    mark = suspicious(lesson.text)
+    if mark is None or lesson.origin != "hint" or unquoted(lesson.text) == lesson.text:
+        return mark
+    for claim in records(lesson.turn_ids[:_TURNS_READ]):
+        failed = _failed(claim, lesson.text)
+        if failed is not None:
+            return suspicious(lesson.text, action_words(failed))
+    return mark
+
+
+def _failed(claim: Claimed, quotation: str) -> Turn | None:
+    """The turn whose tool said what is quoted; None where no tool spoke, or where the quotation itself stands in words
+    of a user, who can write one too."""
+    if claim.next_state is None:
+        return None
+    turn, state = as_heard(claim.turn, claim.next_state)
+    users = [message_text(message) for message in state.messages if message.get("role") == "user"]
+    users += [signal.evidence for signal in claim.signals if signal.source in _OUTSIDE]
+    is_written = any(" ".join(quotation.split()) in " ".join(text.split()) for text in users)
+    is_answered = any(message.get("role") == "tool" for message in state.messages)
+    return turn if is_answered and not is_written else None
+
+
+def suspicious(text: str, words: Collection[str] = ()) -> str | None:
     """What a text is marked for; None where nothing is. Words in quotation marks are read as any others: who wrote a
-    comment can write them too, and a lesson does not keep what action they stood beside."""
+    comment can write them too.
+
+    Args:
+        words: of the action that the text speaks of, from `action_words`, where that is known.
+    """
     said = unquoted(text)
-    hidden = hides(said)
+    found = against_readers(said)
+    return found or next((fault for fault in understood(said, words).faults if fault in _MARKED), None)
+
+
+def against_readers(text: str) -> str | None:
+    """What a text is marked for wherever it stands, in code too: it hides something, or turns against who reads it."""
+    hidden = hides(text)
     if hidden is not None:
         return hidden
-    if _HIDING.search(said):
+    if _HIDING.search(text):
         return "hides from people what is done"
-    plain = " ".join(said.split())
-    found = next((mark for pattern, mark in _WORDS if _demands(pattern, plain)), None)
-    fault = found or directs_elsewhere(said, ())
-    return fault if found or fault in _MARKED else None
+    plain = " ".join(text.split())
+    return next((mark for pattern, mark in _WORDS if _demands(pattern, plain)), None)
 
 
 def _demands(pattern: re.Pattern[str], text: str) -> bool:

@@ -23,12 +23,15 @@ from agentrl.signals.candidates import Candidate
 from agentrl.signals.dialects import num_calls
 from agentrl.signals.evidence import Comment, Evidence
 from agentrl.signals.gates import Case, Refused, admit, as_hint
+from agentrl.signals.hints import directive
 from agentrl.signals.lessons import lesson_of, merged_into
 from agentrl.signals.loop import ACCEPTED, OFFERED, SignalLoop
+from agentrl.signals.outputs import failed, text_of
 from agentrl.signals.rules import RuleJudge
 from agentrl.signals.suspicion import suspicious
 from agentrl.store.lesson_rows import NewHint
 from agentrl.text.content import message_text
+from agentrl.text.observations import as_heard
 from agentrl.text.redaction import Redactor
 from agentrl.types import (
     JSON,
@@ -61,6 +64,9 @@ NO_ADVICE: Final = "no_advice"
 """Counted beside the gates: a comment that says nothing of what should be done."""
 BLANKED: Final = "secret"
 """Likewise: a comment that holds a secret, which with a placeholder in its place teaches nothing."""
+NO_CORRECTION: Final = "read as no correction"
+"""Why a user's words behind an answer became none: they neither correct it nor approve of it, as far as is read."""
+ONLY_DENIES: Final = "a correction that does not say what should have been"
 REST: Final = "too long for one lesson: all but the sentences that say what to do"
 MAX_WORDS_CHARS: Final = 80
 
@@ -89,6 +95,8 @@ class Taken:
     """Hints by "accepted", or by the gate that refused them."""
     num_without_calls: int = 0
     """Transcripts in which no call of a tool was read."""
+    num_no_correction: int = 0
+    """Users' messages behind an answer that were read as neither a correction nor an approval; each is dropped."""
 
 
 async def lessons_from(
@@ -121,6 +129,7 @@ async def lessons_from(
             first = lesson if is_plain else replace(lesson, state=LessonState.PROPOSED)
             _add(taken, first, turn, known, transcript.where)
         taken.dropped += [_dropped(transcript.where, why, text) for why, text in log.dropped]
+        taken.num_no_correction += sum(why == NO_CORRECTION for why, _ in log.dropped)
     for comment in evidence.comments:
         secrets = redactor.secrets([comment.request, comment.text])
         text, spans = redactor.text(comment.text, known=secrets)
@@ -181,7 +190,8 @@ class _Steps:
         self._steps = {turn.id: (turn, state) for turn, state in steps}
         self.signals: list[Signal] = []
         self.dropped: list[tuple[str, str]] = []
-        """(why, the words) of each hint that a gate refused and of each turn that could not be judged."""
+        """(why, the words) of each hint that a gate refused, of each turn that could not be judged, and of each answer
+        to one that may have told what to do and was read as no hint."""
 
     def refused(self, refused: Refused) -> None:
         self.dropped.append((f"hint refused by {refused.gate}: {refused.reason}", refused.candidate.text))
@@ -197,15 +207,39 @@ class _Steps:
         self, turn_id: str, outcome: str, detail: str = "", signals: Sequence[Signal] = (), /
     ) -> None:
         self.signals += signals
+        turn, state = as_heard(*self._steps[turn_id])
         if outcome == "failed":
-            answered = self._steps[turn_id][1].messages
-            self.dropped.append((f"could not be judged: {detail}", message_text(answered[0])))
+            self.dropped.append((f"could not be judged: {detail}", message_text(state.messages[0])))
+        elif not any(signal.hint for signal in signals):
+            reward = next((signal.reward for signal in signals if signal.turn_id == turn_id), None)
+            self.dropped += _untold(turn, state, reward, detail)
 
     async def turn(self, turn_id: str, /) -> Turn | None:
         return self._steps[turn_id][0]
 
     def step(self, turn_id: str) -> tuple[Turn, NextState]:
         return self._steps[turn_id]
+
+
+def _untold(turn: Turn, state: NextState, reward: float | None, why: str) -> list[tuple[str, str]]:
+    """What of the answer to a turn became no hint, though it may have said what to do; as the judge looks at answers,
+    tools before users.
+
+    Args:
+        why: the judge's words where it gave no reward, else what became of its hint.
+    """
+    tools, users = (
+        [message_text(message) for message in state.messages if message.get("role") == role]
+        for role in ("tool", "user")
+    )
+    if tools and turn.reply.tool_calls:
+        told = [said for text in tools if failed(text) and (said := directive(text_of(text))) is not None]
+        return [(why.partition(":")[0], told[0])] if told and reward is None else []
+    if not users or (reward is not None and reward > 0):
+        return []
+    if reward is None:
+        return [(NO_CORRECTION, users[0])]
+    return [(ONLY_DENIES, users[0])] if reward < 0 and not why else []
 
 
 async def _hints(log: _Steps, outcomes: Counter[str]) -> list[tuple[str, tuple[Turn, NextState]]]:

@@ -94,6 +94,11 @@ _UNSAID = f"'{Reason.NO_HINT}', '{Reason.NO_REWARD}', '{Reason.JUDGE_FAILED}', '
 REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
 
+RETURNING = (
+    Reason.NO_CONTEXT, Reason.ALREADY_RIGHT, Reason.NO_HINT, Reason.NO_REWARD, "no_pair", Reason.JUDGE_FAILED,
+    Reason.EXPIRED, Reason.NO_GROUP,
+)  # fmt: skip
+"""Of turns that may be claimed or replayed after all, with what is said or set later."""
 REVIVED = (Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, Reason.CONTRADICTED, Reason.EMPTY_APPROVAL)
 """Of turns that come back with a user's or with other sessions' word."""
 

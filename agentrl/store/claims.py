@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import balance, records
-from agentrl.store.account import REVIVED, REVOCABLE, Reason, fate_of
+from agentrl.store.account import RETURNING, REVIVED, REVOCABLE, Reason, fate_of
 from agentrl.store.balance import KEY, SESSION, Places
 from agentrl.store.database import scalar
 from agentrl.store.lesson_rows import taught_signals
@@ -311,19 +311,21 @@ def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str,
 
 def hold_out(connection: sqlite3.Connection, policy: str, turn_id: str, now: float) -> bool:
     """Keeps a turn from ever being trained, in an open write transaction; False where it was trained, is in hand, or
-    waits for somebody's word."""
+    waits for somebody's word. Who is set aside for good keeps his reason."""
     kind, _, why = (fate_of(connection, turn_id) or "").partition(":")
-    if kind == "apart" or why == Reason.HELD_OUT:
-        return True
-    is_free = (kind == "rejected" and why not in REVIVED) or (kind, why) == ("pending", "waiting")
-    if not is_free or scalar(connection, "SELECT 1 FROM step_turns WHERE turn_id = ?", (turn_id,)):
+    is_aside = kind == "apart" or (kind == "rejected" and why not in (*REVIVED, *RETURNING))
+    is_free = why in RETURNING or (kind, why) == ("pending", "waiting")
+    if not is_aside and not is_free:
         return False
-    unsettle(connection, policy, [turn_id])
-    connection.execute(
-        """INSERT INTO rejections VALUES (:id, :reason, NULL, :now)
-           ON CONFLICT (turn_id) DO UPDATE SET reason = :reason, created_at = :now""",
-        {"id": turn_id, "reason": Reason.HELD_OUT, "now": now},
-    )
+    if scalar(connection, "SELECT 1 FROM step_turns WHERE turn_id = ?", (turn_id,)):
+        return False
+    if is_free:
+        unsettle(connection, policy, [turn_id])
+        connection.execute(
+            """INSERT INTO rejections VALUES (:id, :reason, NULL, :now)
+               ON CONFLICT (turn_id) DO UPDATE SET reason = :reason, created_at = :now""",
+            {"id": turn_id, "reason": Reason.HELD_OUT, "now": now},
+        )
     return True
 
 

@@ -25,6 +25,10 @@ _LEFT = "f.fate <> 'trained:' AND f.fate NOT LIKE 'pending:%' AND f.fate NOT IN 
     ", ".join(f"'rejected:{reason}'" for reason in REVIVED)
 )
 """Of turns that wait for nothing."""
+_WAITS = """f.fate = 'pending:waiting' AND t.group_key IS NULL
+    AND NOT EXISTS (SELECT 1 FROM settings g WHERE g.policy = t.policy AND g.needs = 'pair')
+    AND NOT EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq AND s.hint <> '')"""
+"""Of turns that need no other and teach nothing of their own."""
 
 
 class LessonLog(VersionLog):
@@ -240,12 +244,13 @@ class LessonLog(VersionLog):
 
     def untrained(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
         """Of the newest turns those that nothing was trained on and that wait for nothing: evaluation, control, set
-        aside. Some may come back: see `hold_out`."""
+        aside. Some may come back (see `hold_out`); those that do not come first."""
         return self._newest(policy, limit, _LEFT)
 
     def waiting(self, policy: str = "default", *, limit: int = RECENT) -> list[Turn]:
-        """Of the newest turns those that wait to be trained, by themselves and not in a group."""
-        return self._newest(policy, limit, "f.fate = 'pending:waiting' AND t.group_key IS NULL")
+        """Of the newest turns those that wait to be trained, by themselves and without a hint of their own, which
+        would be lost without them."""
+        return self._newest(policy, limit, _WAITS)
 
     def hold_out(self, policy: str, turn_id: str) -> bool:
         """Sees to it that a turn is never trained. False where that is too late, or where it is set aside until
@@ -261,7 +266,8 @@ class LessonLog(VersionLog):
                 f"""SELECT f.id FROM fates f JOIN turns t ON t.seq = f.seq
                    WHERE f.seq > ? AND +f.policy = ? AND t.kind = 'main' AND t.error IS NULL
                    AND t.block_spans IS NULL AND t.redacted_spans IS NULL AND {condition}
-                   AND f.id NOT IN (SELECT turn_id FROM step_turns) ORDER BY f.seq DESC""",  # noqa: S608
+                   AND f.id NOT IN (SELECT turn_id FROM step_turns)
+                   ORDER BY f.fate LIKE 'apart:%' OR f.fate = 'rejected:{Reason.HELD_OUT}' DESC, f.seq DESC""",  # noqa: S608
                 (newest - limit, policy),
             ).fetchall()
             found = [records.read_turn(connection, row["id"]) for row in rows]

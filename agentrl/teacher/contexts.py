@@ -344,9 +344,9 @@ def _followed(record: Record) -> tuple[Turn, Sequence[JSON]]:
 
 def _rests_on_tools(record: Record, signal: Signal) -> bool:
     """Whether what a rule or a judge says of a turn may be a tool's words: one spoke, and no user said it."""
-    _, messages = _followed(record)
     if signal.source in (SignalSource.USER, SignalSource.ENVIRONMENT):
         return False
+    _, messages = _followed(record)
     said = [message_text(message) for message in messages if message.get("role") == "user"]
     is_user = any(signal.evidence.strip() in text for text in said)
     return any(message.get("role") == "tool" for message in messages) and not is_user

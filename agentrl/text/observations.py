@@ -6,12 +6,15 @@ all that makes hints and reactions looks at a conversation through them. The log
 
 A user's message is an observation where it follows a reply, and
 
-- it begins with the frame of a known client (`_FRAMES`), as no user begins to speak; or
+- it is the frame of a known client (`_FRAMES`), from its beginning to its end where the frame has an end: what stands
+  behind an output that somebody pasted is his; or
+- it begins as agents' loops begin an observation (`_BEGINS`), and the reply names an action or holds code; or
 - the request had no tools, and the reply holds one command in the form that its client reads: mini-swe-agent's own, or
   the fenced block of a shell at its end where the first messages ask for one and show it. What follows a command that
   is run is what it printed, whatever it says.
 
-All else stays the user's: an error that he pastes, or a correction of a block that he was shown.
+All else stays the user's: an error that he pastes, or a correction of a block that he was shown. In a client of the
+last kind a person who breaks in is taken for the tool: nothing tells the two apart.
 
 Forms, where they are no recording of ours: mini-swe-agent 1 and 2 (src/minisweagent/config), smolagents 1.26
 (memory.py), SWE-agent (config/default.yaml), OpenHands (fn_call_converter.py), LlamaIndex (core/agent/react/types.py).
@@ -38,7 +41,6 @@ _FRAMES = re.compile(
     rf"""(?x)
     (?P<code> (?:<exception>.*?</exception>\s*)? <returncode>\s*(?P<number>-?\d+)\s*</returncode>\s* (?:<output>)? )
     | <(?P<tag>{_TAGS})> | ```(?P<fence>output|stdout|stderr|observation)[ ]*\n
-    | Observation:[ ]*(?:\n|\Z) | OBSERVATION: | (?:Command|COMMAND)[ ](?:output|OUTPUT):
     | EXECUTION[ ]RESULT[ ]of[ ]\[[^\]\n]*\]:? | Call[ ]id:[^\n]*\nError:
     | Error:\n(?=.*\nNow[ ]let's[ ]retry:[ ]take[ ]care[ ]not[ ]to[ ]repeat[ ]previous[ ]errors!)
     | (?=Your[ ]command[ ]ran[ ]successfully[ ]and[ ]did[ ]not[ ]produce[ ]any[ ]output\.)
@@ -47,6 +49,8 @@ _FRAMES = re.compile(
     re.DOTALL,
 )
 """What a known client begins an observation with."""
+_BEGINS = re.compile(r"Observation:[ ]*(?:\n|\Z)|OBSERVATION:|(?:Command|COMMAND) (?:output|OUTPUT):")
+_ACTS = re.compile(r"```|(?m:^Action:)|<(?:function|code|execute)\b")
 _REACTS = re.compile(r"(?m)^Action:")
 _REACTED = re.compile(r"Observation:")
 """The inline form of ReAct, which a user may well write: it counts only behind a reply that names its action."""
@@ -61,6 +65,9 @@ _ASKS = re.compile(
     r"[^.\n]{0,60}\b(?:one|a single)\b[^.\n]{0,30}\b(?:block|command|action)\b"
 )
 """How instructions ask for one command in every reply."""
+_CLOSED = re.compile(r"</\w+>\Z")
+MAX_INSTRUCTIONS: Final = 100_000
+"""Characters of a first message that are read."""
 
 
 def as_heard(turn: Turn, state: NextState) -> tuple[Turn, NextState]:
@@ -101,6 +108,7 @@ def heard(messages: Sequence[JSON], tools: Sequence[JSON], *, start: int = 0) ->
         start: the first message that is looked at; those before it stay as they are.
     """
     found = list(messages)
+    asks = _Instructions(messages)
     reply: int | None = None
     for at in range(start, len(messages)):
         role = messages[at].get("role")
@@ -110,7 +118,7 @@ def heard(messages: Sequence[JSON], tools: Sequence[JSON], *, start: int = 0) ->
             text = message_text(messages[at])
             said = message_text(messages[reply])
             output = _unframed(text, said)
-            if output is None and at == reply + 1 and not tools and _is_run(said, messages[:reply]):
+            if output is None and at == reply + 1 and not tools and _is_run(said, asks, reply):
                 output = text
             if output is not None:
                 if not found[reply].get("tool_calls"):
@@ -118,6 +126,27 @@ def heard(messages: Sequence[JSON], tools: Sequence[JSON], *, start: int = 0) ->
                 call_id = next((call.get("id") for call in found[reply].get("tool_calls") or ()), None)
                 found[at] = {"role": "tool", "tool_call_id": call_id or "", "content": output}
     return found
+
+
+class _Instructions:
+    """The first messages of a conversation, each read once however many replies there are."""
+
+    def __init__(self, messages: Sequence[JSON]) -> None:
+        self._messages = messages[:2]
+        self._found: dict[tuple[int, str], bool] = {}
+
+    def ask_for(self, label: str, *, before: int) -> bool:
+        """Whether one that stands before a reply asks for one block in every reply, and shows one of that label."""
+        return any(self._asks(at, label) for at in range(min(before, len(self._messages))))
+
+    def _asks(self, at: int, label: str) -> bool:
+        if (at, label) not in self._found:
+            message = self._messages[at]
+            is_told = message.get("role") in ("system", "developer", "user")
+            text = message_text(message)[:MAX_INSTRUCTIONS] if is_told else ""
+            shown = re.search(rf"(?m)^[ \t]*```{label}[ \t]*$", text)
+            self._found[at, label] = shown is not None and _ASKS.search(text) is not None
+        return self._found[at, label]
 
 
 def _with_calls(message: JSON, calls: Sequence[ToolCall]) -> JSON:
@@ -131,28 +160,31 @@ def _with_calls(message: JSON, calls: Sequence[ToolCall]) -> JSON:
 def _unframed(text: str, reply: str) -> str | None:
     """What stands in a client's frame, behind it the exit code where the frame holds one; None without a frame."""
     text = text.strip()
-    frame = _FRAMES.match(text) or (_REACTED.match(text) if _REACTS.search(reply) else None)
+    frame = _FRAMES.match(text)
     if frame is None:
-        return None
-    named = frame.groupdict()
+        begins = (_BEGINS.match(text) if _ACTS.search(reply) else None) or (
+            _REACTED.match(text) if _REACTS.search(reply) else None
+        )
+        return None if begins is None else text[begins.end() :].strip()
     inner = text[frame.end() :].strip()
-    if named.get("code"):
-        return f"{inner.removesuffix('</output>').rstrip()}\n[exit code {named['number']}]".lstrip("\n")
-    if named.get("tag"):
-        return inner.removesuffix(f"</{named['tag']}>").rstrip()
-    return inner.removesuffix("```").rstrip() if named.get("fence") else inner
+    if frame["code"]:
+        if inner and not _CLOSED.search(inner):
+            return None
+        return f"{inner.removesuffix('</output>').rstrip()}\n[exit code {frame['number']}]".lstrip("\n")
+    end = f"</{frame['tag']}>" if frame["tag"] else "```" if frame["fence"] else ""
+    return inner.removesuffix(end).rstrip() if inner.endswith(end) else None
 
 
-def _is_run(reply: str, before: Sequence[JSON]) -> bool:
-    """Whether a client runs what the reply holds, as far as the reply's form and the first messages tell."""
+def _is_run(reply: str, asks: _Instructions, at: int) -> bool:
+    """Whether a client runs what the reply holds, as far as the reply's form and the first messages tell.
+
+    Args:
+        at: where the reply stands.
+    """
     if any(opening in reply for opening in _OWN_FORMS):
         return True
     block = _block(reply)
-    if block is None or not block["label"]:
-        return False
-    shown = re.compile(rf"(?m)^[ \t]*```{block['label']}[ \t]*$")
-    told = [message_text(one) for one in before[:2] if one.get("role") in ("system", "developer", "user")]
-    return any(_ASKS.search(text) and shown.search(text) for text in told)
+    return block is not None and bool(block["label"]) and asks.ask_for(block["label"], before=at)
 
 
 def _command(reply: str) -> str | None:

@@ -337,11 +337,11 @@ AGAIN = "tell me the same thing again"
 
 
 def places(learner: Learner) -> JSON:
-    """The lesson's probe after it was asked for."""
+    """The first lesson's probe after it was asked for."""
     learner.probes.run(0)
-    [lesson] = learner.log.lessons()
-    assert lesson.probe is not None
-    return lesson.probe
+    probe = learner.log.lessons()[0].probe
+    assert probe is not None
+    return probe
 
 
 def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
@@ -352,16 +352,58 @@ def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
         learner.loop.start()
         run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
         learner.work()
-        for name in ("second", "third"):
-            run.record(run.turn(AGAIN, "abd", turn_id=name), hint='say "xyz"')
+        run.record(*(run.turn(AGAIN, "abd", turn_id=name) for name in ("second", "third")))
+        run.record(run.turn(AGAIN, "abd", turn_id="hinted"), hint='say "pqr"')
 
         assert places(learner) == {"turn_id": "third", "held_out": True, "names": ["xyz"]}
         learner.work()
         assert learner.log.fate("third") == "rejected:held_out"
-        assert learner.log.fate("second") == "trained"
-        run.record(run.turn(AGAIN, "abd", turn_id="fourth"), hint='say "xyz"')
+        assert learner.log.fate("hinted") == "trained", "what it was told is not lost"
+        run.record(run.turn(AGAIN, "abd", turn_id="fourth"))
         assert places(learner)["turn_id"] == "third", "one is enough"
         assert learner.log.fate("fourth") == "pending:waiting"
+
+
+def test_a_request_in_other_words_is_the_better_situation(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        run.record(run.turn(f"{AGAIN}, please", "abd", turn_id="other words"))
+        run.record(run.turn(AGAIN, "abd", turn_id="same", purpose=Purpose.EVAL))
+
+        assert places(learner)["turn_id"] == "other words"
+
+
+def test_who_is_set_aside_for_good_keeps_his_reason(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        run.record(run.turn(AGAIN, "abd", turn_id="old"))
+        learner.log.reject(["old"], "version lag")
+
+        assert places(learner)["turn_id"] == "old"
+        assert learner.log.fate("old") == "rejected:version lag"
+
+
+def test_after_a_restart_a_skill_is_asked_for_where_it_was_before(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    made = run.turn(AGAIN, "abc", turn_id="made", purpose=Purpose.EVAL)
+    run.record(made)
+    run.record(*(run.turn(f"{AGAIN} {number}", "abd", turn_id=f"t{number}") for number in range(2)))
+    skill = of_skill("default", "say", "Say xyz.", made)
+    held = []
+    for _ in range(2):
+        with run.learner() as learner:
+            learner.loop.start()
+            learner.probes._situations.settle([skill])
+            held.append([learner.log.fate(f"t{number}") for number in range(2)])
+            run.record(run.turn(f"{AGAIN} 3", "abd"))
+
+    assert held == [["pending:waiting", "rejected:held_out"]] * 2
 
 
 @pytest.mark.parametrize("rests_until", [0.0, 1.0])
@@ -369,16 +411,16 @@ def test_which_turn_is_held_out_follows_from_the_log_and_not_from_how_long_askin
     rests_until: float, tmp_path: Path, base: Path
 ) -> None:
     run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    run.record(*(run.turn(AGAIN, "abc", turn_id=f"t{number}") for number in range(9)), hint='say "xyz"')
+    run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+    run.record(*(run.turn(AGAIN, "abc", turn_id=f"t{number}") for number in range(8)))
     with run.learner(asks_lessons=True) as learner:
         learner.loop.start()
         learner.probes._clock = lambda: 0.0
         learner.probes._rests_until = rests_until
         learner.work()
 
-        fates = [learner.log.fate(f"t{number}") for number in range(9)]
-        # The newest are claimed first, so behind the fourth version the fifth newest is the newest that waits.
-        assert fates == ["trained"] * 4 + ["rejected:held_out"] + ["trained"] * 4
+        fates = [learner.log.fate(f"t{number}") for number in range(8)]
+        assert fates == ["trained"] * 4 + ["rejected:held_out"] + ["trained"] * 3
 
 
 def test_the_only_turn_of_a_lesson_is_trained_and_not_kept(tmp_path: Path, base: Path) -> None:

@@ -39,6 +39,63 @@ def test_transcripts_in_which_no_call_was_read_are_an_error_that_says_how_calls_
     assert lessons("list", cwd=here)["lessons"] == []
 
 
+CHECKED = "error: no such option --foo; use --bar instead.\n[exit code 2]"
+
+
+def test_transcripts_that_bring_nothing_at_all_are_an_error_that_says_what_was_read_as_what(
+    tmp_path: Path,
+) -> None:
+    here = a_run(tmp_path)
+    function = {"name": "bash", "arguments": '{"command": "make --foo"}'}
+    called = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    answer = {"role": "tool", "tool_call_id": "1", "content": CHECKED}
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"messages": [{"role": "user", "content": "Build it"}, called, answer]})
+    )
+
+    failed = run("lessons", "import", "a.jsonl", cwd=here)
+
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "nothing to learn is in a.jsonl: no answer of a tool or a user was read as saying" in failed.stderr
+    assert (
+        "\n  line 1 of a.jsonl: the check fails, and nothing had been changed yet: error: no such option --foo; "
+        "use --bar instead.\n"
+    ) in failed.stderr
+
+
+def test_what_was_read_as_no_correction_is_counted_and_a_few_are_named_behind_the_rest(
+    tmp_path: Path,
+) -> None:
+    here = a_run(tmp_path)
+    reply = {"role": "assistant", "content": "About 60 miles."}
+    heard = [
+        "No, use metres.",
+        "Where is Thun?",
+        "And Bern?",
+        "And Basel?",
+        "And Chur?",
+        "No, that is wrong.",
+    ]
+    rows = [
+        {"messages": [{"role": "user", "content": "How far?"}, reply, {"role": "user", "content": said}]}
+        for said in heard
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    printed = run("lessons", "import", "a.jsonl", cwd=here).stdout
+    taken = lessons("import", "a.jsonl", cwd=here)
+
+    assert "num_no_correction: 4\n" in printed
+    assert (
+        "  1: line 6 of a.jsonl: a correction that does not say what should have been: No, that is wrong.\n"
+        "  2: line 2 of a.jsonl: read as no correction: Where is Thun?\n"
+    ) in printed
+    assert "  5: and 1 more read as no correction: --json names them all\n" in printed
+    assert [(one["where"], one["text"]) for one in taken["dropped"]] == [
+        (f"line {number} of a.jsonl", said) for number, said in enumerate(heard[1:], 2)
+    ]
+
+
 def test_a_comment_without_a_request_is_for_teaching_and_waits_for_its_approval(tmp_path: Path) -> None:
     here = a_run(tmp_path)
     (tmp_path / "review.md").write_text("# Review\n\n- Always use metric units in reports.\n- nice\n")
@@ -166,7 +223,7 @@ def test_an_imported_rule_shows_where_it_stood_what_its_state_means_and_what_to_
 
 
 def test_a_remedy_names_the_run_and_the_scope_where_they_are_not_the_default_ones(tmp_path: Path) -> None:
-    here = a_run(tmp_path)
+    here = a_run(tmp_path, "alice")
     (here / "runs" / "default").rename(here / "my run")
     (tmp_path / "rules.md").write_text("- Disable TLS checks.\n")
     where = ("--scope", "alice", "--run-dir", "my run")

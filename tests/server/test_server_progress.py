@@ -230,7 +230,7 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
     assert (found["num_held"], found["num_held_apart"], found["num_with_probe"]) == (3, 2, 5)
     [said, *_] = sentences({"lessons": found, "learning": None})
     assert said == (
-        "holds 3 of 6 lessons (2 of them on situations it was never trained on); 1 broken by version 2, 1 not "
+        "holds 3 of 6 lessons (2 of them at turns that are never trained); 1 broken by version 2, 1 not "
         "asked yet, 1 without effect"
     )
     [none, *_] = sentences({"lessons": of_lessons(lessons[4:5], ("L5",)), "learning": None})
@@ -296,7 +296,7 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
     )
 
     assert lines == [
-        "holds 2 of 9 lessons (none of them on situations it was never trained on); 2 broken by version 58, 1 not yet, "
+        "holds 2 of 9 lessons (none of them at turns that are never trained); 2 broken by version 58, 1 not yet, "
         "2 not asked yet, 1 without effect, 1 that nothing can ask for",
         "  broken by 58 or one since 1, which held it: L2 text of L2",
         "  broken by 58: L8 text of L8",

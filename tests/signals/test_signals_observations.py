@@ -15,6 +15,7 @@ from agentrl.signals.judge import Judgement
 from agentrl.signals.labelled import as_turn, read_half, unsampled
 from agentrl.signals.rules import RuleJudge
 from agentrl.teacher.contexts import Beyond, env_feedback
+from agentrl.text import observations
 from agentrl.text.content import message_text
 from agentrl.text.observations import as_heard, heard
 from agentrl.types import JSON, End, NextState, Reply, Signal, SignalSource, Turn
@@ -37,9 +38,6 @@ FRAMES = {
     ),
     f"<output>\n{ERROR}\n</output>": ERROR,
     f"<tool_response>{ERROR}</tool_response>": ERROR,
-    f"Observation:\n{ERROR}": ERROR,
-    f"OBSERVATION: {ERROR}": ERROR,
-    f"Command output: {ERROR}": ERROR,
     f"EXECUTION RESULT of [execute_bash]:\n{ERROR}": ERROR,
     f"```output\n{ERROR}\n```": ERROR,
     (silent := "Your command ran successfully and did not produce any output."): silent,
@@ -75,6 +73,59 @@ def test_what_stands_in_a_clients_frame_is_a_tools(frame: str) -> None:
     last = heard(chat("Let me look.", frame), ())[-1]
 
     assert (last["role"], last["content"]) == ("tool", FRAMES[frame])
+
+
+BEGINNINGS = (f"Observation:\n{ERROR}", f"OBSERVATION: {ERROR}", f"Command output: {ERROR}")
+
+
+@pytest.mark.parametrize("answer", BEGINNINGS)
+@pytest.mark.parametrize(
+    "reply", ["Look:\n```\ncat notes.txt\n```", "<function=bash>cat</function>", "Action: cat"]
+)
+def test_what_begins_as_an_observation_is_one_behind_a_reply_that_acts(reply: str, answer: str) -> None:
+    last = heard(chat(reply, answer), ())[-1]
+
+    assert (last["role"], last["content"]) == ("tool", ERROR)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *BEGINNINGS,
+        "Observation:\nYou never say thank you. Please do.",
+        "OBSERVATION: you keep using tabs, I want spaces.",
+    ],
+)
+def test_behind_a_reply_that_only_talks_it_is_the_users(answer: str) -> None:
+    assert heard(chat("Here is your list.", answer), ())[-1]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```output\n12\n```\nNo, that is wrong. Use the column of 2025 instead.",
+        "<output>12</output>\nThat's wrong, please use the column of 2025.",
+        "<returncode>1</returncode>\n<output>x</output>\nNo, use zorvex.",
+    ],
+)
+def test_what_a_user_says_behind_an_output_that_he_pastes_is_his(answer: str) -> None:
+    assert heard(chat(BASH, answer), ())[-1]["role"] == "user"
+
+
+def test_the_first_messages_are_read_once_however_many_replies_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    class Asks:
+        def search(self, text: str) -> None:
+            read.append(text)
+
+    monkeypatch.setattr(observations, "_ASKS", Asks())
+    pair = [says("assistant", BASH), says("user", "No, use zorvex.")]
+    heard([says("system", ASKED), says("user", TASK), *pair * 50], ())
+
+    assert read == [ASKED]
 
 
 def test_a_frame_is_read_from_parts_of_a_message_too() -> None:
@@ -182,7 +233,7 @@ def test_an_observation_neither_approves_nor_corrects() -> None:
     for text in ("Perfect, exactly what I wanted, thank you!", "No, that is wrong. Use https instead."):
         framed = f"Observation:\n{text}"
         assert judged(*step("Here it is.", text)).reward is not None
-        assert judged(*step("Here it is.", framed)).reward is None
+        assert judged(*step("Look:\n```\ncat notes.txt\n```", framed)).reward is None
 
 
 def test_what_an_observation_asks_for_excuses_no_trick() -> None:

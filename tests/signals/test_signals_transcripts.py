@@ -267,6 +267,70 @@ def test_what_is_named_is_the_hint_that_was_refused_and_not_what_the_turn_was_an
     ]
 
 
+def test_what_a_user_said_behind_an_answer_is_named_where_it_became_nothing(tmp_path: Path) -> None:
+    reply = {"role": "assistant", "content": "About 60 miles."}
+    heard = [
+        "Please give distances in kilometres, not miles.",
+        "No, that is wrong.",
+        "Thanks, perfect!",
+        "Next?",
+    ]
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "How far is it?"},
+                reply,
+                {"role": "user", "content": said},
+            ]
+        }
+        for said in heard
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    found = taken(tmp_path / "a.jsonl")
+
+    assert [(one.where.partition(" of ")[0], one.reason, one.text) for one in found.dropped] == [
+        ("line 1", "read as no correction", heard[0]),
+        ("line 2", "a correction that does not say what should have been", heard[1]),
+        ("line 4", "read as no correction", heard[3]),
+    ]
+    assert found.num_no_correction == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "why"),
+    [
+        (
+            "make --foo",
+            "error: use --bar instead.\n[exit code 2]",
+            "the check fails, and nothing had been changed yet",
+        ),
+        ("get page", "error: connection timed out, use a proxy instead", "the machine failed, not the agent"),
+    ],
+)
+def test_what_a_tool_advised_is_named_where_it_proved_nothing_of_the_turn(
+    tmp_path: Path, command: str, output: str, why: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [ASKED, call(command), tool(output)]}))
+
+    [dropped] = taken(tmp_path / "a.jsonl").dropped
+
+    assert (dropped.reason, dropped.text) == (why, output.partition("\n")[0])
+
+
+def test_what_a_client_sends_as_the_users_though_a_tool_printed_it_is_no_answer_of_a_user(
+    tmp_path: Path,
+) -> None:
+    shown = [
+        ASKED,
+        {"role": "assistant", "content": "```mswea_bash_command\nls\n```"},
+        {"role": "user", "content": "<returncode>0</returncode>\n<output>\na.txt\n</output>"},
+    ]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": shown}))
+
+    assert taken(tmp_path / "a.jsonl").dropped == []
+
+
 def test_a_hint_that_became_a_lesson_is_not_among_what_was_dropped(tmp_path: Path) -> None:
     answers = two_calls("cat: command not found; use zorp instead", ATTACK)
     (tmp_path / "a.jsonl").write_text(json.dumps({"messages": answers}))
