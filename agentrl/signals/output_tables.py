@@ -37,7 +37,7 @@ OUTAGES: Final = r"""
     too ?many ?(?:requests|connections|clients|open files)\w*/rate[_ -]?limit\w*/(?:pull|usage) limit/quota/throttl\w+
     slow ?down/request rate/exhausted/(?:insufficient|out of) (?:quota|credits|resources|disk|storage|memory|balance)
     (?:408|425|429|50[0-4]|52\d)\b.{0,20}\b(?:error|gateway|service|server|unavailable)/bad gateway/gateway time-?out
-    (?:error|status|code|returned|got|received|answered|http(?:s?|.\d(?:\.\d)?))\W{1,12}(?:code\W{0,4})?(?:408|425|429|50[0-4]|52\d)
+    (?:error|status|code|returned|http(?:s?|.\d(?:\.\d)?))\W{1,12}(?:code\W{0,4})?(?:408|425|429|50[0-4]|52\d)
     service ?(?:temporarily )?unavailable\w*/internal[ _]?(?:server)?[ _]?(?:error|exception)/something went wrong
     server (?:indicated|reported|returned) an? (?:failure|fault|error)/not closed cleanly/licen[cs]e server
     temporar(?:ily|y failure|y error)/try again (?:later|in|after|shortly)/retry (?:later|after|in)/session expired
@@ -48,10 +48,20 @@ OUTAGES: Final = r"""
     (?:not |un)reachable/did not respond/no (?:response|answer) from/being (?:rebuilt|restarted|migrated|updated)
     (?:acquir\w+|obtain\w*|get) (?:the )?(?:\w+ )?lock/communicate with/come back (?:later|in)
     (?:page|browser|tab|target|context) (?:has )?(?:been |was )?(?:crashed|closed|destroyed|lost)/session not created
-    process exited unexpectedly/uncorrectable
+    (?:gpu|render(?:er)?|browser|worker) process (?:\S{1,20} ){0,2}exited unexpectedly/uncorrectable
     re-?authentication (?:is )?(?:required|failed|needed)/(?:login|token|credentials?)s? (?:has |have |is |are )?expired
 """
 """How a failure of the network, a service, a disk or the memory is worded."""
+
+ANSWERS: Final = r"""
+    (?:got|received|answered)\W{1,12}(?:code\W{0,4})?(?:408|425|429|50[0-4]|52\d)
+"""
+"""How a bare status is worded. It is one only where the line speaks of a server."""
+
+ANSWERERS: Final = r"""
+    http\w*/status/response/server/service/store/upstream/gateway/endpoint/api/backend/proxy/registry/mirror
+"""
+"""By which words a line speaks of a server."""
 
 SERVICES: Final = r"""
     server/service/provider/database/broker/backend/upstream/host/api/system/endpoint/site/daemon/cluster/proxy/mirror
@@ -69,8 +79,10 @@ OWN_FAULTS: Final = r"""
     (?:unknown|unrecogni[sz]ed|invalid) (?:option|argument|value|choice|time|literal|flag)s?/cannot find/usage
     must be(?! (?:operational|running|up|online|available|reachable))
     40[0134]/422
+    (?-i:FAIL)/assert\w*/wanted/want:? \W?\d+/expected(?! (?:back|soon|until|by|to (?:end|last|finish)))
 """
-"""What is the caller's fault, whatever else the line speaks of: an argument may be called `timeout`."""
+"""What is the caller's fault, whatever else the line speaks of: an argument may be called `timeout`, and a test says
+what it expected."""
 
 CHANGES: Final = {
     **dict.fromkeys(("create", "add", "new", "open", "make", "insert"), "created/added/opened/made/inserted"),

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from agentrl.signals.output_tables import (
+    ANSWERERS,
+    ANSWERS,
     CHANGES,
     DONE,
     DOWN,
@@ -49,11 +51,11 @@ _BRIEF_ERROR = re.compile(
     r"|\bmust be unique\b"
 )
 _REFUSED = re.compile(rf"(?i)\b{any_of(REFUSALS)}\b|n't\b")
-_DOES: Final = (
-    r"(?i:using|done|ok|finished|already"
-    r"|(?:add|creat|updat|install|enabl|remov|start|writ|copi)(?:ed|ing|ten))\b"
+_DID: Final = (
+    r"(?i:(?:added|created|updated|installed|enabled|removed|copied|written|started|done|ok|finished|using)\b"
+    r"(?!.*(?:\bnot\b|n't\b|\buse\s|(?<!\b0 )(?<!\bno )fail|(?<!\b0 )(?<!\bno )error|\bcannot\b|:\s)))"
 )
-"""How a program begins to say what it does or did."""
+"""How a program says what it did. A line that goes on with a reason or a way out says something else."""
 _GAP = r"[^\S\n]"
 """White space within a line: behind a line's beginning, any white space reads n blank lines n times each."""
 _MARK = rf"^{_GAP}*(?:[-*]{_GAP}+|\[\d+\]{_GAP}*|\d+[.:)]{_GAP}+)"
@@ -66,6 +68,8 @@ _ALERT = re.compile(
 _OUTAGE = re.compile(
     rf"(?im)\b{any_of(OUTAGES)}(?!\w)|\b{any_of(SERVICES)}\W+(?:\w+\W+){{0,3}}?{any_of(DOWN)}\b|^killed$"
 )
+_ANSWER = re.compile(rf"(?i)\b{any_of(ANSWERS)}(?!\w)")
+_ANSWERER = re.compile(rf"(?i)\b{any_of(ANSWERERS)}\b")
 _OWN_FAULT = re.compile(rf"(?i)\b{any_of(OWN_FAULTS)}\b")
 _FAULT_FIELDS: Final = (
     "error",
@@ -143,7 +147,7 @@ def names_itself(output: str, programs: Iterable[str]) -> bool:
     """Whether a line begins with a program's own name, as programs begin what they have to say of themselves, unless it
     goes on with what was done ("mdadm: added /dev/sdc1")."""
     names = "|".join(map(re.escape, programs))
-    begins = rf"(?m)^(?:\S*sh: )?(?:line \d+: )?(?:{names}): (?!{_DOES})"
+    begins = rf"(?m)^(?:\S*sh: )?(?:line \d+: )?(?:{names}): (?!{_DID})"
     return re.search(begins, output[-MAX_READ_CHARS:]) is not None
 
 
@@ -171,7 +175,9 @@ def is_outage(output: str) -> bool:
     if exit_code(output) in _KILLED:
         return True
     return any(
-        _OUTAGE.search(line) and not _OWN_FAULT.search(line) for line in output[-MAX_READ_CHARS:].splitlines()
+        (_OUTAGE.search(line) or (_ANSWER.search(line) and _ANSWERER.search(line)))
+        and not _OWN_FAULT.search(line)
+        for line in output[-MAX_READ_CHARS:].splitlines()
     )
 
 

@@ -83,10 +83,34 @@ def test_a_shown_file_may_speak_of_errors_and_only_the_program_itself_fails() ->
         "aws: the token has expired",
         "page_error: context lost",
         "dimm 2: uncorrectable error",
+        "the server got 502",
+        "received: 503 (response of the mirror)",
+        "GPU process exited unexpectedly",
+        "browser process (pid 7) exited unexpectedly",
+        "down for maintenance, expected back at noon",
+        "the probe did fail: connection refused",
     ],
 )
 def test_a_failure_of_the_machine_is_told_from_one_of_the_agent(output: str) -> None:
     assert is_outage(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "FAIL test_status: expected 200, got 500",
+        "expected 12 rows, got: 502",
+        "got 500 rows",
+        "./my_server --port 80: process exited unexpectedly",
+        "./my_server ... process exited unexpectedly",
+        "server_test.go:12: status 503, want 200",
+        "wanted a connection error, HTTP 200",
+        "FAIL: connection refused",
+        "assertion: the server answered 503",
+    ],
+)
+def test_what_a_test_says_and_what_the_agents_own_program_does_are_no_outage(output: str) -> None:
+    assert not is_outage(output)
 
 
 @pytest.mark.parametrize("wording", [*ERROR_WORDINGS, *BARE_ERRORS])

@@ -100,6 +100,12 @@ def test_an_outage_is_not_the_agents_fault() -> None:
     assert judge("curl: option --x: is unknown\n[exit code 2]").reward == -1.0
 
 
+def test_a_failing_test_and_a_failed_link_are_the_agents_fault() -> None:
+    assert judge("FAIL test_status: expected 200, got 500\n[exit code 1]").reward == -1.0
+    link = Reply(text="", tool_calls=(ToolCall(id="c1", name="bash", arguments='{"command": "ln -s x a"}'),))
+    assert judge("ln: creating symbolic link 'a': File exists", reply=link).reward == -1.0
+
+
 def test_a_call_whose_arguments_are_no_json_is_negative_whatever_came_back() -> None:
     broken = Reply(text="", tool_calls=(ToolCall(id="call1", name="bash", arguments='{"command": }'),))
 
