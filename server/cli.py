@@ -104,7 +104,7 @@ def learner(run_dir: RunDir = DEFAULT_RUN) -> None:
     from server.runtime import upgrade
 
     refuse_beside_another(existing_run(run_dir))
-    upgrade(run_dir)
+    upgrade(run_dir, learns=True)
     raise typer.Exit(learn([str(run_dir)]))
 
 

@@ -29,9 +29,9 @@ from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.judge import Judge
 from agentrl.signals.loop import SignalLoop
 from agentrl.signals.meter import HOUR_NAME
-from agentrl.store.database import LEARNING_NAME
+from agentrl.store.database import LEARNING_NAME, LOG_NAME
 from agentrl.store.learning_log import LearningLog
-from agentrl.store.lost import refuse_lost
+from agentrl.store.lost import refuse_anew, refuse_lost
 from agentrl.store.signal_log import SignalLog
 from agentrl.text.lineage import Lineage
 from agentrl.text.own_patterns import own_redactor, refuse_slow
@@ -183,14 +183,14 @@ class Runtime:
         stack.push_async_callback(bench.aclose)
         self.versions = Versions(config, model_path=model_path, metrics=self.metrics)
         stack.callback(self.versions.close)
-        await asyncio.to_thread(upgrade, run_dir)
+        await asyncio.to_thread(upgrade, run_dir, learns=config.learn.enabled)
         number, path = await self.versions.begin()
         self._refuse_unknown_versions()
         try:
             self.engine = await self._make_engine(model_path, config, number, path)
         except ModelError as error:
-            if number == BASE:
-                raise
+            if number == BASE or str(path) not in str(error):
+                raise  # of a setting, or of the model's own folder: another version would help with neither
             raise ModelError(f"version {number} cannot be served: {error}; {self.versions.remedy}") from error
         stack.push_async_callback(self.engine.aclose)
         await self.versions.attach(self.engine)
@@ -341,13 +341,15 @@ async def local_engine(model_path: Path, config: Config, number: int, path: Path
     return await LocalProcessEngine.start(model_path, config.engine, number=number, path=path)
 
 
-def upgrade(run_dir: Path) -> None:
+def upgrade(run_dir: Path, *, learns: bool) -> None:
     """Brings learning.db of an earlier release up to date. A learner would too late, or never where learning is off:
-    until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done, or
-    where the file is lost."""
+    until then the server could not read it, and would serve version 0. Raises StoreError where it cannot be done,
+    where the file is lost, or where a learner (`learns`) could not begin one."""
     refuse_lost(run_dir)
     if (run_dir / LEARNING_NAME).is_file():
         LearningLog(run_dir).close()
+    elif learns:
+        refuse_anew(run_dir / LOG_NAME)
 
 
 async def supervised(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from agentrl.config import Config
 from agentrl.engine.base import Engine
 from agentrl.errors import ConfigError, EngineError, ModelError, StoreError, UserError
+from agentrl.store.database import LEARNING_NAME
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
@@ -73,6 +74,8 @@ class Versions:
         self._log: LearningLog | None = None
         self._opening = threading.Lock()
         """The poll opens learning.db in a thread, a status report on the event loop."""
+        self._num_unopened = 0
+        """How often learning.db was there and could not be opened."""
         self._engine: Engine | None = None
         self._failed: tuple[int, float] | None = None
         self._read_at = 0.0
@@ -141,7 +144,10 @@ class Versions:
         version = None if log is None or number == BASE else log.version(self._policy, number)
         if version is None:
             return []
-        return VersionStore(self._run_dir, self._policy).verify(version, contents=False)
+        try:
+            return VersionStore(self._run_dir, self._policy).unfit(version)
+        except OSError as error:
+            return [f"version {number} of {self._policy!r} cannot be read: {error}"]
 
     async def attach(self, engine: Engine) -> None:
         """The engine has started on what `begin` said."""
@@ -226,13 +232,15 @@ class Versions:
     # learning.db
 
     def learning_log(self) -> LearningLog | None:
-        """learning.db, read-only; None until a learner has made it."""
+        """learning.db, read-only; None until a learner has made it, or where it cannot be read."""
         with self._opening:
-            if self._log is None:
+            if self._log is None and (self._run_dir / LEARNING_NAME).is_file():
                 try:
                     self._log = LearningLog(self._run_dir, read_only=True)
-                except StoreError:
-                    return None
+                except StoreError as error:
+                    self._num_unopened += 1
+                    if self._num_unopened == 2:  # the first time, a learner may be making it
+                        logger.warning("no versions are offered, version %d goes on: %s", self.newest, error)
             return self._log
 
     def _read(self) -> Offer | None:

@@ -123,7 +123,8 @@ def module_loader(
     def load(folder: Path) -> Decoder:
         if folder == base:
             return local_modules.ModuleDecoder(model)
-        return local_modules.ModuleDecoder(local_modules.with_weights(model, read_weights(folder, base)))
+        weights = read_weights(folder, base)
+        return local_modules.ModuleDecoder(local_modules.with_weights(model, weights, folder))
 
     return load
 

@@ -71,7 +71,7 @@ def build(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     return model
 
 
-def with_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def with_weights(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> nn.Module:
     """The same modules over other weights. Buffers are shared; nothing of the old weights is copied.
 
     Raises:
@@ -85,7 +85,7 @@ def with_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         # A tied output matrix is not in the file, and here it may be one of its own, in another type.
         tensor = tensors.get(embedding if name == head and head not in tensors else name)
         if tensor is None or tensor.shape != old.shape:
-            raise ModelError(f"the version has no {name} of shape {list(old.shape)}")
+            raise ModelError(f"{folder} has no {name} of shape {list(old.shape)}")
         new = tensor.to(device=old.device, dtype=old.dtype, copy=True)
         replaced[id(old)] = nn.Parameter(new, requires_grad=False)
     # deepcopy takes what its memo already holds: each parameter is exchanged, each buffer is kept.

@@ -187,7 +187,12 @@ class LearnLoop:
             approve=None if hint_option(self._recipe) is None else self._learn.approve,
         )
         returned = self._log.recover(self._policy)
-        self._versions.clean([v.number for v in self._log.versions(self._policy) if v.path])
+        for number in self._versions.clean(self._log.versions(self._policy)):
+            self._journal.event(
+                "set_aside",
+                version=number,
+                reason="learning.db does not know it: a crash left it, or learning.db is an older copy",
+            )
         serving = self._log.serving(self._policy)
         self._restore(serving)
         self._journal.event(

@@ -3,7 +3,7 @@
     weights ─write─> folder ─gate─> verdict ─publish─> candidate ─decide─> serving or rejected ─probes─> lessons held
 
 Each part is a transaction or a folder of its own, so that a learner that ends in between leaves a candidate whose gate
-never decided, or a folder that no version names; the next learner's start clears both away.
+never decided, or a folder that no version names; the next learner's start rejects the one and sets the other aside.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Publisher:
             steps: that were made since.
         """
         began = self._clock()
-        number = self._log.next_number(self._policy)
+        # Above those that were set aside too: one of them may have served, and its number may stand in a log.
+        number = max(self._log.next_number(self._policy), self._versions.newest() + 1)
         self._journal.stage("write")
         files = self._versions.write(number, lambda folder: checkpoint.save(self._trainer, folder))
         self._journal.stage("judge")

@@ -22,10 +22,9 @@ from agentrl.store.database import (
     reading,
     remedy,
     require_file,
-    scalar,
     writing,
 )
-from agentrl.store.lost import refuse_emptied, refuse_lost, refuse_older, refuse_unknown
+from agentrl.store.lost import refuse_anew, refuse_emptied, refuse_lost, refuse_older
 from agentrl.store.migrations import LEARNING, LOG, migrate, require_current
 
 
@@ -41,8 +40,8 @@ class LearningFile(Closing):
         clock: Unix seconds.
 
     Raises:
-        StoreError: a file is missing (log.db must always be there; learning.db where there are versions), damaged,
-            an older copy, or from another release.
+        StoreError: a file is missing (log.db must always be there; learning.db where there are versions, or turns of
+            them), damaged, an older copy, or from another release.
     """
 
     def __init__(
@@ -60,6 +59,8 @@ class LearningFile(Closing):
         if log_path is None:
             refuse_lost(self.path.parent)
         require_file(log)  # before this file is made
+        if not read_only and not self.path.exists():
+            refuse_anew(log)
         connection = connect(self.path, read_only=read_only, synchronous="FULL")
         try:
             with naming(self.path):
@@ -67,14 +68,12 @@ class LearningFile(Closing):
                     require_current(connection, LEARNING, "main")
                 else:
                     migrate(connection, LEARNING)
-                if scalar(connection, "SELECT 1 FROM versions LIMIT 1") is None:
-                    refuse_unknown(self.path.parent)
             attach(connection, log, "log")
             with naming(log):
                 require_current(connection, LOG, "log")
                 define_fates(connection)
-            refuse_older(self.path.parent, connection)
-            refuse_emptied(connection)
+            refuse_older(self.path, log, connection)
+            refuse_emptied(self.path, log, connection)
         except BaseException:
             connection.close()
             raise

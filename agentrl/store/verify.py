@@ -17,8 +17,8 @@ from agentrl.store.conversations import content_hash, message_hash, scope_key
 from agentrl.store.database import LEARNING_NAME, LOG_NAME, reading
 from agentrl.store.explain import both_files
 from agentrl.store.lines import read_versions
-from agentrl.store.lost import refuse_lost, refuse_older
-from agentrl.store.versions import VersionStore, checksum
+from agentrl.store.lost import refuse_emptied, refuse_lost, refuse_older
+from agentrl.store.versions import VersionStore, checksum, lines_on_disk
 
 
 def verify(run_dir: Path | str) -> list[str]:
@@ -55,8 +55,13 @@ def verify(run_dir: Path | str) -> list[str]:
             found = account(connection)
             if not found.balanced:
                 faults.append(f"the account does not balance: {found}")
-            refuse_older(run_dir, connection)
-            faults += _files(connection, run_dir)
+            refused: list[str] = []
+            for refuse in (refuse_older, refuse_emptied):
+                try:
+                    refuse(learning, log, connection)
+                except StoreError as error:
+                    refused.append(str(error))
+            faults += [*refused, *_files(connection, run_dir, starts=not refused)]
     except StoreError as error:
         faults.append(str(error))
     return faults
@@ -212,10 +217,12 @@ def _learning(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the metrics of step {row['id']} are not JSON"
 
 
-def _files(connection: sqlite3.Connection, run_dir: Path) -> Iterator[str]:
-    for row in connection.execute("SELECT DISTINCT policy FROM versions").fetchall():
-        policy = row["policy"]
-        store = VersionStore(run_dir, policy)
+def _files(connection: sqlite3.Connection, run_dir: Path, *, starts: bool) -> Iterator[str]:
+    """`starts`: whether a learner would, and clear away what no version names."""
+    stores = {store.policy: store for store in lines_on_disk(run_dir)}
+    for (policy,) in connection.execute("SELECT DISTINCT policy FROM versions"):
+        stores.setdefault(policy, VersionStore(run_dir, policy))
+    for policy, store in stores.items():
         versions = read_versions(connection, policy)
         for version in versions:
             if not version.path:
@@ -228,7 +235,11 @@ def _files(connection: sqlite3.Connection, run_dir: Path) -> Iterator[str]:
                 path = run_dir / version.path / file.path
                 if not path.is_file() or checksum(path) != file.sha256:
                     yield f"the base of {policy!r}: {path} is missing or was altered"
-        known = {version.number for version in versions if version.path}
+        has_files = {version.number: bool(version.path) for version in versions}
         for number in store.numbers():
-            if number not in known:
-                yield f"{store.path(number)} belongs to no version; the learner removes it when it starts"
+            if has_files.get(number):
+                continue
+            clears = "removes it" if number in has_files else "sets it aside"
+            yield f"{store.path(number)} belongs to no version" + (
+                f"; the learner {clears} when it starts" if starts else ""
+            )

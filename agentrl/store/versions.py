@@ -6,7 +6,8 @@
         STABLE                  sha256 of the manifest; written last
 
 A version is written into a hidden folder beside its place, synced to disk, then renamed. A folder without STABLE is
-no version: `numbers` does not see it and `clean` removes it.
+no version: `numbers` does not see it and `clean` removes it. A whole one that nobody published is set aside, as
+.unknown-000008: a crash left it, or an older copy of learning.db was put back, and then it may have served.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from agentrl.errors import StoreError
 from agentrl.types import PolicyVersion, VersionFile, VersionState
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # it opens learning.db, which asks what versions there are
     from agentrl.store.version_log import VersionLog
 
 MANIFEST, STABLE = "manifest.json", "STABLE"
+LINE, UNKNOWN = "policy=", ".unknown-"
 NUMBERED = re.compile(r"\d{6,}")
 
 
@@ -45,7 +47,7 @@ class VersionStore:
         self.policy = policy
         versions = self._run_dir / "versions"
         # "=" keeps a line named "000001" apart from version 1 of the default line.
-        self.root = versions if policy == "default" else versions / f"policy={quote(policy, safe='')}"
+        self.root = versions if policy == "default" else versions / f"{LINE}{quote(policy, safe='')}"
 
     def path(self, number: int) -> Path:
         """Folder of a version, whether it exists or not."""
@@ -103,28 +105,51 @@ class VersionStore:
         found = (path for path in self.root.iterdir() if NUMBERED.fullmatch(path.name))
         return sorted(int(path.name) for path in found if is_stable(path))
 
-    def verify(self, version: PolicyVersion, *, contents: bool = True) -> list[str]:
-        """Sentences naming each file of a version that is missing, altered or not recorded.
+    def set_aside(self) -> list[int]:
+        """The versions that `clean` set aside, ascending."""
+        names = (path.name.removeprefix(UNKNOWN) for path in self.root.glob(f"{UNKNOWN}*"))
+        return sorted(int(name) for name in names if NUMBERED.fullmatch(name))
 
-        Args:
-            contents: read all of it; otherwise only sizes are compared, which is as fast for large weights.
+    def newest(self) -> int:
+        """The highest number on disk, set aside or not; 0 where there is none."""
+        return max((*self.numbers(), *self.set_aside()), default=0)
+
+    def verify(self, version: PolicyVersion) -> list[str]:
+        """Sentences naming each file of a version that is missing, altered or not recorded; reads all of it."""
+        folder = self._run_dir / version.path
+        name = f"version {version.number} of {version.policy!r}"
+        faults = self.unfit(version)
+        if not is_stable(folder):
+            return faults
+        try:
+            found = {file.path: file for file in _inspect(folder)}
+        except StoreError as error:
+            return [*faults, f"{name}: {error}"]
+        recorded = {file.path: file for file in version.files}
+        faults += [f"{name}: {path} was not recorded" for path in sorted(found.keys() - recorded.keys())]
+        for path in sorted(recorded.keys() & found.keys()):
+            before, now = recorded[path], found[path]
+            if before.size == now.size and before.sha256 != now.sha256:
+                faults.append(f"{name}: {path} has sha256 {now.sha256}, recorded was {before.sha256}")
+        return faults
+
+    def unfit(self, version: PolicyVersion) -> list[str]:
+        """Sentences naming what keeps a version from being loaded: each recorded file that is missing or has another
+        size. As fast for large weights; links are followed, as loading does, and what is there beside does no harm.
         """
         folder = self._run_dir / version.path
         name = f"version {version.number} of {version.policy!r}"
         if not is_stable(folder):
             return [f"{name}: {folder} is missing or was not written to its end"]
-        recorded = {file.path: file for file in version.files}
-        found = {file.path: file for file in _inspect(folder, contents=contents)}
-        faults = [f"{name}: {path} is missing" for path in sorted(recorded.keys() - found.keys())]
-        faults += [f"{name}: {path} was not recorded" for path in sorted(found.keys() - recorded.keys())]
-        for path in sorted(recorded.keys() & found.keys()):
-            before, now = recorded[path], found[path]
-            if before.size != now.size:
-                faults.append(f"{name}: {path} has {now.size} bytes, recorded were {before.size}")
-            elif contents and before.sha256 != now.sha256:
-                faults.append(f"{name}: {path} has sha256 {now.sha256}, recorded was {before.sha256}")
-        manifest = (folder / MANIFEST).read_bytes()
-        if (folder / STABLE).read_text(encoding="ascii").strip() != hashlib.sha256(manifest).hexdigest():
+        faults = []
+        for file in sorted(version.files, key=lambda file: file.path):
+            path = folder / file.path
+            if not path.is_file():
+                faults.append(f"{name}: {file.path} is missing")
+            elif (size := path.stat().st_size) != file.size:
+                faults.append(f"{name}: {file.path} has {size} bytes, recorded were {file.size}")
+        manifest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        if (folder / STABLE).read_bytes().strip() != manifest.encode():
             faults.append(f"{name}: {MANIFEST} is not the one that {STABLE} vouches for")
         return faults
 
@@ -138,26 +163,35 @@ class VersionStore:
             target.rename(going)
             remove(going)
 
-    def clean(self, known: Collection[int]) -> list[str]:
-        """Removes what a crash left: half-written and half-deleted folders, and versions not in `known`.
+    def clean(self, versions: Sequence[PolicyVersion]) -> list[int]:
+        """Removes what a crash left: half-written and half-deleted folders, and versions whose files were forgotten.
+        A whole version that is not in `versions` is set aside; the newest of those stays, for who wants it back.
 
         Args:
-            known: numbers of the line's versions whose files are to be kept.
+            versions: the whole line.
 
         Returns:
-            Names of the folders removed. Call it when the learner starts, never beside a running one.
+            The numbers set aside now. Call it when the learner starts, never beside a running one.
         """
         if not self.root.is_dir():
             return []
-        removed = []
+        known, kept = {v.number for v in versions}, {v.number for v in versions if v.path}
+        moved = []
         for path in sorted(self.root.iterdir()):
-            numbered = NUMBERED.fullmatch(path.name)
-            if path.name.startswith((".writing-", ".deleting-")) or (
-                numbered and (int(path.name) not in known or not is_stable(path))
-            ):
+            if path.name.startswith((".writing-", ".deleting-")):
                 remove(path)
-                removed.append(path.name)
-        return removed
+            elif NUMBERED.fullmatch(path.name):
+                number = int(path.name)
+                if not is_stable(path) or number in known - kept:
+                    remove(path)
+                elif number not in known:
+                    aside = self.root / f"{UNKNOWN}{path.name}"
+                    remove(aside)
+                    path.rename(aside)
+                    moved.append(number)
+        for number in self.set_aside()[:-1]:
+            remove(self.root / f"{UNKNOWN}{number:06d}")
+        return sorted(moved)
 
 
 def disposable(
@@ -213,6 +247,12 @@ def prune(log: VersionLog, store: VersionStore, *, keep: int) -> list[int]:
     return numbers
 
 
+def lines_on_disk(run_dir: Path) -> list[VersionStore]:
+    """The default line's folders and those of every other line that has any."""
+    others = sorted(path.name.removeprefix(LINE) for path in (run_dir / "versions").glob(f"{LINE}*"))
+    return [VersionStore(run_dir), *(VersionStore(run_dir, unquote(name)) for name in others)]
+
+
 def is_stable(folder: Path) -> bool:
     """Whether a folder is a version that was written to its end."""
     return (folder / STABLE).is_file() and (folder / MANIFEST).is_file()
@@ -239,11 +279,11 @@ def _plain_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _inspect(folder: Path, *, contents: bool = True) -> list[VersionFile]:
+def _inspect(folder: Path) -> list[VersionFile]:
     own = {MANIFEST, STABLE}
     files = [(path, path.relative_to(folder).as_posix()) for path in _plain_files(folder)]
     return [
-        VersionFile(path=name, sha256=checksum(path) if contents else "", size=path.stat().st_size)
+        VersionFile(path=name, sha256=checksum(path), size=path.stat().st_size)
         for path, name in files
         if name not in own
     ]

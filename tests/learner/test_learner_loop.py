@@ -367,6 +367,36 @@ def test_versions_beyond_those_that_are_kept_are_deleted(tmp_path: Path, base: P
         assert learner.versions.numbers() == [3, 4, 5, 6, 7, 8]
 
 
+def test_a_version_that_an_older_copy_does_not_know_is_set_aside_and_its_number_not_used_again(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    run.hinted(4)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+    older = (run.path / "learning.db").read_bytes()
+    run.hinted(4, version=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        learner.work()
+        assert states(run) == {0: "retired", 1: "retired", 2: "serving"}
+    weights = (run.path / "versions" / "000002" / "model.safetensors").read_bytes()
+    (run.path / "learning.db").write_bytes(older)
+
+    with run.learner() as learner:
+        learner.loop.start()
+        assert [event["version"] for event in learner.journal.of("set_aside")] == [2]
+        learner.work()
+        assert states(run) == {0: "retired", 1: "retired", 3: "serving"}
+    assert (run.path / "versions" / ".unknown-000002" / "model.safetensors").read_bytes() == weights
+    with LearningLog(run.path) as log:  # the gap makes it no older copy
+        assert log.serving().number == 3
+    VersionStore(run.path).write(4, lambda folder: None)
+    with LearningLog(run.path) as log:
+        assert log.serving().number == 3
+
+
 def test_old_turns_expire(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base)
     run.hinted(2)

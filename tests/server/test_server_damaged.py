@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 from server_house import MODEL, says, serving
+from test_server_inspect import one_conversation
 from typer.testing import CliRunner
 
 from agentrl.config import Config, load_config, read_config, write_config
+from agentrl.engine.base import Engine
 from agentrl.errors import AgentRLError, ConfigError, ModelError, StoreError, UserError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
@@ -20,9 +23,11 @@ from agentrl.store.verify import verify
 from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
 from server.cli import app
+from server.metrics import Metrics
 from server.model_folder import model_folder
 from server.run_folder import run_secret
 from server.runtime import Runtime
+from server.versions import Versions
 
 PUT_BACK = "put it back, or name another folder with --run-dir"
 COPY = "put back a copy, or name another folder with --run-dir"
@@ -156,14 +161,85 @@ async def test_an_older_copy_of_learning_db_deletes_no_version(run: Path) -> Non
     assert await refused(run, StoreError) == expected
     for command in (["status"], ["rollback", "3"], ["learner"]):
         assert await asyncio.to_thread(said, *command, "--run-dir", str(run)) == expected
-    assert verify(run) == [expected]
+    assert verify(run) == [
+        expected,
+        *(f"{run}/versions/00000{number} belongs to no version" for number in (3, 4)),
+    ]
     assert contents(run) == before
 
 
-async def test_a_turn_of_a_version_that_learning_db_does_not_know_is_of_a_newer_one(run: Path) -> None:
+async def test_a_learning_db_older_than_another_lines_beginning_is_refused(run: Path) -> None:
+    VersionStore(run, "user:x").write(1, copy_model)
+    before = contents(run)
+
+    expected = (
+        f"{run}/versions/policy=user%3Ax holds version 1 but learning.db knows none: put the run's own back, "
+        "or name another folder with --run-dir"
+    )
+    assert await refused(run, StoreError) == expected
+    assert expected in verify(run)
+    assert contents(run) == before
+
+
+async def a_turn_of_version_4(run: Path) -> None:
     async with serving(run, [says("Hello.")]) as house:
         await house.engine.load_version(4, VersionStore(run).path(4))
         assert (await house.ask("hello")).status_code == 200
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_learning_is_not_begun_anew_in_a_log_that_has_turns_of_versions(
+    elsewhere: bool, run: Path, tmp_path: Path
+) -> None:
+    await a_turn_of_version_4(run)
+    if elsewhere:
+        (tmp_path / "new").mkdir()
+        shutil.copy(run / "log.db", tmp_path / "new")
+        run = tmp_path / "new"
+    else:
+        (run / "learning.db").unlink()
+        shutil.rmtree(run / "versions")
+
+    expected = (
+        "log.db holds turns of version 4 but learning.db knows none: put the run's own learning.db and versions back, "
+        "or begin anew in another folder with --run-dir"
+    )
+    assert await refused(run, StoreError, learn__enabled=True) == expected
+    with pytest.raises(StoreError, match=expected):
+        LearningLog(run)
+    assert not (run / "learning.db").exists()
+    assert verify(run) == [expected]
+    async with serving(run, []) as house:  # without a learner no number is used again
+        assert house.runtime.versions.newest == 0
+
+
+async def test_learning_is_begun_anew_in_a_log_whose_turns_are_all_of_version_0(run: Path) -> None:
+    async with serving(run, [says("Hello.")]) as house:
+        assert (await house.ask("hello")).status_code == 200
+    (run / "learning.db").unlink()
+    shutil.rmtree(run / "versions")
+
+    with LearningLog(run) as log:
+        assert log.ensure_base("default", str(MODEL)).number == 0
+    assert verify(run) == []
+
+
+async def test_a_learning_db_that_cannot_be_opened_while_serving_is_told_of_once(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(put_back, run)
+    versions = Versions(Config(model=str(MODEL), run_dir=str(run)), model_path=MODEL, metrics=Metrics())
+
+    assert [versions.learning_log() for _ in range(4)] == [None] * 4
+    told = [record.getMessage() for record in caplog.records if record.name == "server.versions"]
+    assert told == [
+        f"no versions are offered, version 0 goes on: {run}/versions holds version 4 but learning.db knows none above "
+        "0: it is an older copy; put the run's newest back, or name another folder with --run-dir"
+    ]
+
+
+async def test_a_turn_of_a_version_that_learning_db_does_not_know_is_of_a_newer_one(run: Path) -> None:
+    await a_turn_of_version_4(run)
     await asyncio.to_thread(put_back, run, 3)
 
     assert await refused(run, StoreError) == (
@@ -174,20 +250,53 @@ async def test_a_turn_of_a_version_that_learning_db_does_not_know_is_of_a_newer_
 
 
 async def test_an_emptied_log_is_refused_where_something_was_learned_of_it(run: Path) -> None:
+    turn = await one_conversation(run)
     with LearningLog(run) as log:
-        log._connection.execute("INSERT INTO steps VALUES (1, 'default', 'r', 0, '{}', 0, 3, 0, NULL, NULL)")
-        log._connection.execute("INSERT INTO step_turns VALUES (1, 't1', 1)")
-        log._connection.commit()
+        [claim] = log.claim(limit=9, needs="hint", max_age_s=1e9)
+        log.record_step([claim.turn.id], recipe="r", seed=0, metrics={}, version_parent=4)
+    (run / "log.db").unlink()
+    await open_log(run)
 
-    assert await refused(run, StoreError) == (
+    expected = (
         "learning.db learned from turns but log.db holds none: put the run's own back, or name another folder with "
         "--run-dir"
     )
+    assert await refused(run, StoreError) == expected
+    (run / "versions" / "000003" / "tokenizer.json").unlink()
+    assert verify(run) == [
+        f"step_turns names turn {turn}, which the log does not hold; a power cut may have taken the log's last turns",
+        expected,
+        "version 3 of 'default': tokenizer.json is missing",
+    ]
+
+
+async def test_a_damaged_index_of_the_log_is_named_with_what_helps(run: Path) -> None:
+    await a_turn_of_version_4(run)
+    path = run / "log.db"
+    connection = sqlite3.connect(path)
+    [root] = connection.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'turns_by_version'"
+    ).fetchone()
+    [size] = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+
+    expected = f"cannot read {path}: database disk image is malformed; {COPY}"
+    for command in (["status"], ["versions"], ["rollback", "3"], ["learner"]):
+        assert await asyncio.to_thread(said, *command, "--run-dir", str(run)) == expected
+    assert expected in verify(run)
 
 
 def test_a_version_that_a_crash_left_before_it_was_known_is_no_older_copy(run: Path) -> None:
-    VersionStore(run).write(5, copy_model)
+    store = VersionStore(run)
+    store.write(5, copy_model)
 
+    with LearningLog(run) as log:
+        assert log.serving("default").number == 4
+        assert store.clean(log.versions()) == [5]
+    store.write(6, copy_model)  # above the one set aside; this one is a crash's too
     with LearningLog(run) as log:
         assert log.serving("default").number == 4
 
@@ -222,6 +331,29 @@ async def test_a_damaged_serving_version_is_refused_and_an_earlier_one_serves_af
     await asyncio.to_thread(CliRunner().invoke, app, ["rollback", "3", "--run-dir", str(run)])
     async with serving(run, []) as house:
         assert house.runtime.versions.newest == 3
+
+
+async def test_a_file_beside_a_version_and_a_link_to_its_weights_are_no_damage_to_a_server(run: Path) -> None:
+    folder = run / "versions" / "000004"
+    (folder / ".DS_Store").write_bytes(b"opened in a window")
+    (folder / "tokenizer.json").rename(run / "moved.json")
+    (folder / "tokenizer.json").symlink_to(run / "moved.json")
+
+    async with serving(run, []) as house:
+        assert house.runtime.versions.newest == 4
+    assert verify(run) == [
+        f"version 4 of 'default': {folder}/tokenizer.json is no plain file; a version holds plain files only"
+    ]
+
+
+async def test_a_setting_that_is_refused_is_not_blamed_on_the_version(run: Path) -> None:
+    async def refuse(model_path: Path, config: Config, number: int, path: Path) -> Engine:
+        raise ModelError("this model's window is 64 ids: set engine.max_len=64 or less")
+
+    config = load_config(model=str(MODEL), run_dir=str(run), server__port=0, learn__enabled=False)
+    with pytest.raises(ModelError) as caught:
+        await Runtime(config, make_engine=refuse).start()
+    assert str(caught.value) == "this model's window is 64 ids: set engine.max_len=64 or less"
 
 
 async def test_weights_that_cannot_be_read_name_their_version_and_the_way_back(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from server_house import MODEL, says, serving
 
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
 from server.cli import outline
 from server.guard_pages import RESUME
@@ -14,13 +15,15 @@ from server.status import learner_report, short
 
 
 def served(log: LearningLog, number: int) -> None:
+    store = VersionStore(log.path.parent)
+    store.write(number, lambda place: None)
     log.publish(
         PolicyVersion(
             policy="default",
             number=number,
             parent=number - 1,
             state=VersionState.CANDIDATE,
-            path=f"versions/{number}",
+            path=store.relative_path(number),
             step_ids=(),
             metrics={f"figure {one}": 0.5 for one in range(25)},
         )

@@ -1,6 +1,7 @@
 """New versions come into service between requests, never in one (law 4), and only after their gate (law 8)."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ from agentrl.config import load_config
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.errors import ConfigError, ModelError
 from agentrl.store.learning_log import LearningLog
+from agentrl.store.versions import VersionStore
 from agentrl.types import PolicyVersion, VersionState
 from server.cli import app
 from server.runtime import Runtime
@@ -30,12 +32,11 @@ def learning(run_dir: Path) -> Iterator[LearningLog]:
 
 
 def publish(log: LearningLog, run_dir: Path, number: int, parent: int) -> None:
-    folder = Path("versions") / f"{number:06d}"
-    (run_dir / folder).mkdir(parents=True)
+    store = VersionStore(run_dir)
+    store.write(number, lambda place: None)
+    path = store.relative_path(number)
     log.publish(
-        PolicyVersion(
-            policy="default", number=number, parent=parent, state=VersionState.CANDIDATE, path=str(folder)
-        )
+        PolicyVersion(policy="default", number=number, parent=parent, state=VersionState.CANDIDATE, path=path)
     )
 
 
@@ -336,7 +337,7 @@ async def test_the_table_of_versions_says_which_have_their_files(tmp_path: Path)
             publish(log, tmp_path, number, number - 1)
             accept(log, number)
         log.forget_files("default", lambda versions, pins: [1])
-    (tmp_path / "versions/000002").rmdir()  # by somebody else: the log does not know
+    shutil.rmtree(tmp_path / "versions/000002")  # by somebody else: the log does not know
 
     said = CliRunner().invoke(app, ["versions", "--run-dir", str(tmp_path)], env={"COLUMNS": "80"})
 

@@ -167,7 +167,21 @@ def test_a_version_that_nobody_published_is_named(run: Path) -> None:
     VersionStore(run).write(2, lambda folder: None)
 
     assert verify(run) == [
-        f"{run / 'versions' / '000002'} belongs to no version; the learner removes it when it starts"
+        f"{run / 'versions' / '000002'} belongs to no version; the learner sets it aside when it starts"
+    ]
+
+
+def test_an_older_copy_hides_no_other_fault(run: Path) -> None:
+    VersionStore(run).write(3, lambda folder: None)
+    VersionStore(run, "user:x").write(1, lambda folder: None)
+    (run / "versions" / "000001" / "weights").unlink()
+
+    assert verify(run) == [
+        f"{run / 'versions'} holds version 3 but learning.db knows none above 1: it is an older copy; put the run's "
+        "newest back, or name another folder with --run-dir",
+        "version 1 of 'default': weights is missing",
+        f"{run / 'versions' / '000003'} belongs to no version",
+        f"{run / 'versions' / 'policy=user%3Ax' / '000001'} belongs to no version",
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from agentrl.errors import StoreError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from agentrl.store.versions import MANIFEST, STABLE, VersionStore, disposable, older, prune
+from agentrl.store.versions import MANIFEST, STABLE, VersionStore, disposable, lines_on_disk, older, prune
 from agentrl.types import PolicyVersion, VersionFile, VersionState
 
 S, R, C, X = VersionState.SERVING, VersionState.RETIRED, VersionState.CANDIDATE, VersionState.REJECTED
@@ -89,9 +89,21 @@ def test_what_a_crash_leaves_is_ignored_and_cleaned_up(tmp_path: Path) -> None:
     (store.root / "notes").mkdir()
 
     assert store.numbers() == [1, 3]
-    assert store.clean(known={1, 2}) == [".deleting-000000", ".writing-000004", "000002", "000003"]
-    assert sorted(path.name for path in store.root.iterdir()) == ["000001", "notes"]
-    assert VersionStore(tmp_path / "nowhere").clean(known=()) == []
+    assert store.clean([version(store, number, []) for number in (1, 2)]) == [3]
+    assert sorted(path.name for path in store.root.iterdir()) == [".unknown-000003", "000001", "notes"]
+    assert VersionStore(tmp_path / "nowhere").clean([]) == []
+
+
+def test_a_whole_version_that_nobody_published_is_set_aside_and_the_newest_such_stays(tmp_path: Path) -> None:
+    store = VersionStore(tmp_path)
+    known = [version(store, 1, store.write(1, write_two))]
+    for number in (2, 3):
+        store.write(number, write_two)
+
+        assert store.clean(known) == [number]
+        assert store.clean(known) == []
+        assert (store.numbers(), store.set_aside(), store.newest()) == ([1], [number], number)
+    assert (store.root / ".unknown-000003" / "model.safetensors").read_bytes() == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +144,12 @@ def test_lines_have_folders_of_their_own(tmp_path: Path) -> None:
 
     assert other.relative_path(1) == "versions/policy=user%3Aa%2Fb/000001"
     assert (default.numbers(), other.numbers()) == ([1], [1])
-    assert default.clean(known={1}) == []
+    assert default.clean([version(default, 1, [])]) == []
+    assert other.numbers() == [1]
+    assert [(one.policy, one.root) for one in lines_on_disk(tmp_path)] == [
+        ("default", default.root),
+        ("user:a/b", other.root),
+    ]
 
 
 def line(*states: VersionState, deleted: tuple[int, ...] = ()) -> list[PolicyVersion]:
@@ -230,5 +247,5 @@ async def test_a_crash_between_marking_and_deleting_is_made_good_by_cleaning(tmp
             log.forget_files("default", lambda versions, pins: disposable(versions, pins, keep=0))
 
             assert store.numbers() == [1, 2, 3]
-            store.clean(known={one.number for one in log.versions() if one.path})
+            assert store.clean(log.versions()) == []
             assert store.numbers() == [2, 3]
