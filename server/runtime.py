@@ -348,7 +348,7 @@ def upgrade(run_dir: Path, *, learns: bool) -> None:
     refuse_lost(run_dir)
     if (run_dir / LEARNING_NAME).is_file():
         LearningLog(run_dir).close()
-    elif learns:
+    elif learns and (run_dir / LOG_NAME).is_file():
         refuse_anew(run_dir / LOG_NAME)
 
 

@@ -57,13 +57,13 @@ def calls(*commands: str, text: str = "") -> list[int]:
     return ids("\n".join(([text] if text else []) + blocks) + "<|im_end|>")
 
 
-async def soon(awaitable: Awaitable[T], timeout_s: float = 10.0) -> T:
+async def soon(awaitable: Awaitable[T], timeout_s: float = 60.0) -> T:
     """Bounds the wait for an event that only broken code would keep from coming."""
     async with asyncio.timeout(timeout_s):
         return await awaitable
 
 
-async def eventually(check: Callable[[], Awaitable[T | None]], timeout_s: float = 10.0) -> T:
+async def eventually(check: Callable[[], Awaitable[T | None]], timeout_s: float = 60.0) -> T:
     """The first result of `check` that is not None or False: for what happens behind a reply."""
     async with asyncio.timeout(timeout_s):
         while True:
