@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentrl.signals.lessons import SKILL
+from agentrl.signals.lessons import name_of_skill
 from agentrl.signals.suspicion import suspicion
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import Lesson
 from server.skills_pages import library_of
 from skills import marks
-
-
-def name_of_skill(lesson: Lesson) -> str:
-    """The skill that is shown as a lesson."""
-    return lesson.id.removeprefix(SKILL).rpartition("/")[2]
 
 
 def marked(run_dir: Path, lessons: Sequence[Lesson]) -> dict[str, str]:

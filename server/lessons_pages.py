@@ -17,7 +17,7 @@ from agentrl.errors import UserError
 from agentrl.learner.hints import hint_option
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.evidence import FORMATS, read_evidence
-from agentrl.signals.lessons import gather, of_skill, state_of
+from agentrl.signals.lessons import gather, name_of_skill, of_skill, state_of
 from agentrl.signals.standing import standing
 from agentrl.signals.transcripts import Taken, lessons_from
 from agentrl.store.learning_log import LearningLog
@@ -26,7 +26,7 @@ from agentrl.store.log_reader import LogReader
 from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
-from server.lesson_marks import marked, name_of_skill
+from server.lesson_marks import marked
 from server.lesson_told import asked_where, command, in_lines, means, next_step
 from server.run_files import settings_of
 from server.scopes import of_keys, require_key

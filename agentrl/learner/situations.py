@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from agentrl.errors import StoreError, UserError
 from agentrl.learner.context_gap import Ids
-from agentrl.signals.lessons import SKILL, is_like
+from agentrl.signals.lessons import is_like, name_of_skill
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import hint_block, skill_block
 from agentrl.teacher.recall import is_rule
@@ -81,8 +81,8 @@ class Situations:
         self._positions = positions
         self._max_len = max_len
         self._apart: dict[str, JSON] = {}
-        """By skill a situation that nothing is trained on: its file has no place for one, and after a restart another
-        is found."""
+        """By skill a situation that nothing is trained on: its file has no place for one. After a restart one is
+        looked for anew, first among the turns that are held out already."""
         self._of_rules: dict[str, JSON] = {}
         """By rule the probe that was used last."""
 
@@ -115,8 +115,9 @@ class Situations:
             probe = self._known(lesson)
             if is_rule(lesson):
                 probe = self._of_rules[lesson.id] = self._of_rule(lesson, probe, apart)
-            names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [None])
-            own = [one for name in names if (one := self._situation(lesson, probe, name)) is not None]
+            own = [
+                one for name in _turn_ids(probe) if (one := self._situation(lesson, probe, name)) is not None
+            ]
             if len(found) + len(own) > most:
                 break
             found += own
@@ -134,7 +135,7 @@ class Situations:
 
     def _checked(self, probe: JSON) -> JSON:
         """A probe that says whether its turns are held out: one of an earlier release may have been trained since."""
-        names = probe.get("turn_ids", [probe["turn_id"]] if "turn_id" in probe else [])
+        names = [name for name in _turn_ids(probe) if name is not None]
         if not probe.get("held_out") or all(self._log.hold_out(self._policy, name) for name in names):
             return probe
         return {**probe, "held_out": False}
@@ -208,5 +209,11 @@ class Situations:
         """The lesson as the recipe shows its like to the teacher; in the system message where it shows none."""
         if lesson.origin != "skill":
             return hint_block(lesson.text, self._positions.get("hint", "system"))
-        name = lesson.id.removeprefix(SKILL).rpartition("/")[2]
+        name = name_of_skill(lesson)
         return skill_block(name, lesson.text, self._positions.get("skill", "system"))
+
+
+def _turn_ids(probe: JSON) -> list[str | None]:
+    """The turns that a probe asks at; None for a request that came with the lesson."""
+    names: list[str | None] = probe.get("turn_ids", [probe.get("turn_id")])
+    return names

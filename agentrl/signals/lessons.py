@@ -205,6 +205,11 @@ def of_skill(scope: str, name: str, text: str, turn: Turn | None) -> Lesson:
     )
 
 
+def name_of_skill(lesson: Lesson) -> str:
+    """The name of the skill that `of_skill` made a lesson of."""
+    return lesson.id.removeprefix(SKILL).rpartition("/")[2]
+
+
 def _probe(turn: Turn, text: str) -> JSON:
     return {"turn_id": turn.id, "held_out": False, "names": names_of(text, turn)}
 

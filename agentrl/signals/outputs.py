@@ -248,22 +248,21 @@ def _says_failed(fields: dict[str, Any]) -> bool:
 
 def _is_data(output: str) -> bool:
     """Whether an output is a JSON object or list: what stands in it may speak of anything."""
-    text = output.strip()
-    if not text.startswith(("{", "[")) or len(text) > MAX_READ_CHARS:
-        return False
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(_json(output), dict | list)
 
 
 def _fields(output: str) -> dict[str, Any]:
     """The fields of an output that is a JSON object; none otherwise."""
-    text = output.strip()
-    if not text.startswith("{") or len(text) > MAX_READ_CHARS:
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
+    value = _json(output)
     return value if isinstance(value, dict) else {}
+
+
+def _json(output: str) -> Any:
+    """An output that is a JSON object or list; None otherwise."""
+    text = output.strip()
+    if not text.startswith(("{", "[")) or len(text) > MAX_READ_CHARS:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

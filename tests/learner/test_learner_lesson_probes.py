@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,6 +338,17 @@ def test_the_situation_becomes_one_that_nothing_is_trained_on_as_soon_as_there_i
 AGAIN = "tell me the same thing again"
 
 
+@contextmanager
+def taught(tmp_path: Path, base: Path) -> Iterator[tuple[Run, Learner]]:
+    """A learner that has learned one lesson."""
+    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
+    with run.learner() as learner:
+        learner.loop.start()
+        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
+        learner.work()
+        yield run, learner
+
+
 def places(learner: Learner) -> JSON:
     """The first lesson's probe after it was asked for."""
     learner.probes.run(0)
@@ -347,11 +360,7 @@ def places(learner: Learner) -> JSON:
 def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
     tmp_path: Path, base: Path
 ) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (run, learner):
         run.record(*(run.turn(AGAIN, "abd", turn_id=name) for name in ("second", "third")))
         run.record(run.turn(AGAIN, "abd", turn_id="hinted"), hint='say "pqr"')
 
@@ -365,11 +374,7 @@ def test_a_like_turn_that_waits_becomes_the_situation_and_is_never_trained(
 
 
 def test_a_request_in_other_words_is_the_better_situation(tmp_path: Path, base: Path) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (run, learner):
         run.record(run.turn(f"{AGAIN}, please", "abd", turn_id="other words"))
         run.record(run.turn(AGAIN, "abd", turn_id="same", purpose=Purpose.EVAL))
 
@@ -377,11 +382,7 @@ def test_a_request_in_other_words_is_the_better_situation(tmp_path: Path, base: 
 
 
 def test_who_is_set_aside_for_good_keeps_his_reason(tmp_path: Path, base: Path) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (run, learner):
         run.record(run.turn(AGAIN, "abd", turn_id="old"))
         learner.log.reject(["old"], "version lag")
 
@@ -436,11 +437,7 @@ def test_the_only_turn_of_a_lesson_is_trained_and_not_kept(tmp_path: Path, base:
 
 
 def test_a_turn_without_a_context_stays_held_out_when_a_hint_comes_later(tmp_path: Path, base: Path) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (run, learner):
         run.record(run.turn(AGAIN, "xyz", turn_id="right"))
         learner.log.reject(["right"], Reason.NO_CONTEXT)
 
@@ -455,11 +452,7 @@ def test_a_turn_without_a_context_stays_held_out_when_a_hint_comes_later(tmp_pat
 def test_turns_that_come_back_with_somebody_s_word_are_no_held_out_situations(
     reason: Reason, tmp_path: Path, base: Path
 ) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (run, learner):
         run.record(run.turn(AGAIN, "abd", turn_id="aside"), hint='say "pqr"')
         learner.log.reject(["aside"], reason)
 
@@ -470,11 +463,7 @@ def test_turns_that_come_back_with_somebody_s_word_are_no_held_out_situations(
 def test_a_situation_of_an_earlier_release_that_was_trained_is_held_out_no_more(
     tmp_path: Path, base: Path
 ) -> None:
-    run = Run(tmp_path / "run", base, batch__turns_per_step=1)
-    with run.learner() as learner:
-        learner.loop.start()
-        run.record(run.turn(AGAIN, "abc", turn_id="told"), hint='say "xyz"')
-        learner.work()
+    with taught(tmp_path, base) as (_, learner):
         [lesson] = learner.log.lessons()
         assert lesson.probe is not None
         learner.log.set_probe(lesson.id, {**lesson.probe, "held_out": True})
