@@ -328,14 +328,15 @@ class TeacherView:
 
 SampleSource = Literal[
     "sampled", "rewrite", "retry", "next_answer", "second_turn", "teacher", "replay", "offline", "rehearsal",
-    "correction", "held",
+    "correction", "held", "practice",
 ]  # fmt: skip
 """sampled: by the policy, as served. rewrite: an answer that the teacher edited. retry: sampled again behind a hint.
 next_answer: what the conversation got once it had been told what to do, scored without that.
 second_turn: the answer to a critique, trained without it. teacher: sampled by the teacher. replay: sampled by an older
 version on purpose. offline: read from a file. rehearsal: version 0's own good answers, kept against forgetting.
 correction: the text that a signal would have preferred. held: sampled, and right without a context to learn from: kept
-against forgetting as far as the teacher would have said the same."""
+against forgetting as far as the teacher would have said the same. practice: sampled by the policy on a request that the
+learner made up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ One run is one row of `bench/personalisation/rows.jsonl`: a user, an arm. Rows t
 (`envs.personal`) has one to four preferences and talks over HTTP with the OpenAI SDK, one conversation after the other,
 each on training things and of at most 8 replies: the user corrects one unmet preference a turn and gives no reward. The
 rule judge makes hints of the words, and the learner is a process of its own. A user pauses between two conversations
-until what was said has been learned, for at most `PAUSE_S`. A turn is used `uses_per_turn` times (replay).
+until what was said has been learned, for at most `PAUSE_S`. A turn is used `uses_per_turn` times (replay), and wishes
+are practised on what the conversations began with, with other numbers (`context.practised`).
 
 Held-out measurements: first replies of fresh conversations about held-out things, no hint in the prompt, pinned to the
 version that serves then, at temperature 1 as served ("sampled") and greedily, graded by `envs.personal_grader`, which

@@ -23,9 +23,10 @@ from agentrl.learner.hints import Chooser, corrected_ids, hint_option
 from agentrl.learner.masks import behind, loss_mask
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
+from agentrl.learner.practice import Practice
 from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.second_stage import SecondStage, run_pure
-from agentrl.learner.streams import only_held
+from agentrl.learner.streams import only_beside
 from agentrl.learner.views import Around, Views
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
@@ -102,6 +103,8 @@ class Builder:
     """By turn id what conversations were answered next; only the transform "next_answer" asks it."""
     rehearsal: Rehearsal | None = None
     """What each step holds beside its turns; None = nothing."""
+    practice: Practice | None = None
+    """Makes up what standing hints are practised on beside a step's turns; None = nothing."""
     usefulness: Chooser | None = None
     """Measures hints where a turn has several; only the context "hindsight_hint" asks it."""
 
@@ -148,7 +151,7 @@ class Builder:
                         lent[member.claim.turn.id] = later[member.claim.turn.id].id
                 else:
                     dropped.append(sample)
-        if only_held(self.recipe, samples):
+        if only_beside(self.recipe, samples):
             alone = tuple(turn_id for sample in samples for turn_id in sample.turn_ids)
             dropped.append(Dropped(turn_ids=alone, reason=Reason.ALREADY_RIGHT))
             samples = []
@@ -157,6 +160,9 @@ class Builder:
             samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len, reasons)
             dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
+        if samples and self.practice is not None and not beside:
+            learned = [claim for claim in claims if claim.turn.id in kept]
+            samples += self.practice.samples([(claim.turn, self._hints(claim)) for claim in learned])
         if samples and self.rehearsal is not None and not beside:
             samples += self.rehearsal.samples([claim.turn for claim in claims])
         return Built(
@@ -242,6 +248,10 @@ class Builder:
         shown, and the rules that rest. None where that is no more than the prompt."""
         with nullcontext() if self.memory is None else self.memory.awake():
             return self._views.view(Around(corrected={}), claim)
+
+    def _hints(self, claim: Claim) -> list[Block]:
+        """What a turn's teacher is shown, of a recipe whose context is hints alone."""
+        return self._views.context(claim, Around(corrected={})).blocks
 
     def resting_views(self, claims: Sequence[Claim]) -> dict[tuple[int, ...], tuple[int, ...]]:
         """The same ids by prompt, of turns in whose scope rules rest."""

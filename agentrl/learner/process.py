@@ -128,6 +128,7 @@ def _learn(
     from agentrl.learner.lesson_probes import LessonProbes
     from agentrl.learner.loop import LearnLoop
     from agentrl.learner.next_answers import next_answers
+    from agentrl.learner.practice import Practice
     from agentrl.learner.rehearsal import Rehearsal
     from agentrl.learner.replay import beside_of
     from agentrl.learner.second_stage import SecondStage
@@ -182,6 +183,7 @@ def _learn(
             stage=SecondStage.of(trainer, renderer, verifier=verifier),
             later=partial(next_answers, log),
             rehearsal=Rehearsal.of(trainer, renderer),
+            practice=Practice.of(trainer, renderer, log.first_turns),
             usefulness=Usefulness.of(trainer, renderer),
         )
         guards = stack.enter_context(Guards(run_dir, config, recipe, log=log, journal=journal))

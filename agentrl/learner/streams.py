@@ -19,10 +19,12 @@ def trained_positions(sample: TrainingSample) -> tuple[int, ...]:
     return tuple(position for position, trained in enumerate(sample.loss_mask) if trained)
 
 
-def only_held(recipe: Recipe, samples: Sequence[TrainingSample]) -> bool:
-    """Whether all that a step would have is held: nothing is learned beside it, so nothing moves that it would be held
-    against, and an adaptive optimiser would make whole steps of its rounding."""
-    return bool(samples) and not recipe.uses_rl and all(sample.source == "held" for sample in samples)
+def only_beside(recipe: Recipe, samples: Sequence[TrainingSample]) -> bool:
+    """Whether all that a step would have is to stand beside what turns teach: held, or practised. Where nothing is
+    learned nothing moves that it would be held against, and an adaptive optimiser would make whole steps of its
+    rounding."""
+    beside = ("held", "practice")
+    return bool(samples) and not recipe.uses_rl and all(sample.source in beside for sample in samples)
 
 
 def mean_reward(samples: Sequence[TrainingSample]) -> dict[str, float]:

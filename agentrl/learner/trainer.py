@@ -29,7 +29,7 @@ from agentrl.learner.model import FIRST_ADAPTER, PolicyModel, adapter_name, load
 from agentrl.learner.notes import Note, Notes
 from agentrl.learner.pack import IdCount, MicroBatch, Row
 from agentrl.learner.scored import CachedScores, Scored, score
-from agentrl.learner.streams import mean_reward, only_held, streams_of, trained_positions
+from agentrl.learner.streams import mean_reward, only_beside, streams_of, trained_positions
 from agentrl.learner.teacher_weights import (
     BaseWeights,
     FollowingWeights,
@@ -283,7 +283,7 @@ class Trainer:
         dropped += _drop([samples[index] for index in sorted(unused - left_out)], "no weight")
         dropped += _drop([samples[index] for index in sorted(not_held)], Reason.ALREADY_RIGHT)
         kept = [s for index, s in enumerate(samples) if index not in left_out | unused | not_held]
-        if only_held(recipe, kept):
+        if only_beside(recipe, kept):
             dropped += _drop(kept, Reason.ALREADY_RIGHT)
             kept = []
         if not kept:

@@ -20,7 +20,7 @@ SOURCES: tuple[SampleSource, ...] = get_args(SampleSource)
 """Index = what `LossBatch.source` holds."""
 REHEARSAL = SOURCES.index("rehearsal")
 HELD = SOURCES.index("held")
-OWN = torch.tensor([SOURCES.index("sampled"), SOURCES.index("replay"), HELD])
+OWN = torch.tensor([SOURCES.index("sampled"), SOURCES.index("replay"), HELD, SOURCES.index("practice")])
 """What the policy sampled itself, or an older one, on the plain prompt."""
 
 

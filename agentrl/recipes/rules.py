@@ -116,6 +116,32 @@ def hints_are_measured_with_a_teacher_at_hand(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def wishes_are_practised_by_distillation_alone(recipe: Recipe) -> Iterator[str]:
+    if not recipe.num_practised:
+        return
+    other = "or context.practised = 0"
+    if recipe.mix.name != "kd":
+        yield (
+            f"context.practised makes up requests whose answers nobody rewards, but mix {recipe.mix.name!r} learns "
+            f"from rewards or pairs: set mix = 'kd', {other}"
+        )
+    if len(recipe.context.parts) > 1:
+        yield (
+            "context.practised shows the teacher hints alone, for of a request that was made up nothing else is known, "
+            f"but context has other parts: set context to its hindsight_hint alone, {other}"
+        )
+    if not any(part.params.get("standing") for part in recipe.context.parts):
+        yield (
+            "context.practised practises standing corrections, but context.standing is 0: set context.standing = 4, "
+            f"{other}"
+        )
+    if not isinstance(recipe.teacher, axes.SelfTeacher | axes.ExternalTeacher | axes.JointTeacher):
+        yield (
+            f"context.practised asks the teacher for answers that were never scored, but teacher "
+            f"{recipe.teacher.name!r} has no weights: set teacher = 'self', {other}"
+        )
+
+
 def a_live_teacher_without_context_is_the_policy(recipe: Recipe) -> Iterator[str]:
     same_weights = isinstance(recipe.teacher, axes.SelfTeacher) and isinstance(recipe.sync, axes.Live)
     moved = isinstance(recipe.target, axes.Temper | axes.TemperEntropy | axes.Extrap | axes.Geo)
@@ -349,6 +375,7 @@ RULES: tuple[Rule, ...] = (
     cached_teachers_know_sampled_ids_alone,
     only_a_self_teacher_is_synchronised,
     hints_are_measured_with_a_teacher_at_hand,
+    wishes_are_practised_by_distillation_alone,
     a_live_teacher_without_context_is_the_policy,
     a_joint_teacher_sees_more_than_the_policy,
     a_joint_teacher_is_trained,

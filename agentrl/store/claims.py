@@ -229,6 +229,21 @@ def answered_next(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
     return None if row is None else records.read_turn(connection, row["id"])
 
 
+_BEGAN = """WITH RECURSIVE before (id, parent) AS (
+        SELECT id, parent FROM turns WHERE id = ?
+        UNION SELECT t.id, t.parent FROM before b JOIN turns t ON t.id = b.parent)
+    SELECT b.id FROM before b WHERE b.parent IS NULL
+    -- such a turn is never held out any more (`hold_out`)
+    AND (EXISTS (SELECT 1 FROM claims c WHERE c.turn_id = b.id)
+        OR EXISTS (SELECT 1 FROM step_turns u WHERE u.turn_id = b.id))"""
+
+
+def began_with(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
+    """See `LearningLog.first_turns`."""
+    row = connection.execute(_BEGAN, (turn_id,)).fetchone()
+    return None if row is None else records.read_turn(connection, row["id"])
+
+
 def take(
     connection: sqlite3.Connection, policy: str, turn_ids: Sequence[str], uses: int, now: float
 ) -> dict[str, int]:

@@ -183,6 +183,12 @@ class LearningLog(LessonLog):
             found = {turn_id: claims.answered_next(connection, turn_id) for turn_id in turn_ids}
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
 
+    def first_turns(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
+        """By turn id the turn that its conversation began with, where that one is in hand or was trained."""
+        with self._reading() as connection:
+            found = {turn_id: claims.began_with(connection, turn_id) for turn_id in turn_ids}
+        return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
+
     def release(self, turn_ids: Sequence[str]) -> int:
         """Gives claimed turns back unused; returns how many were claimed."""
         with self._writing() as connection:

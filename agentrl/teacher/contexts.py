@@ -181,6 +181,7 @@ def hindsight_hint(
     position: str,
     recall: float,
     standing: int = 0,
+    practised: int = 0,
     choose: str = "trusted",
     may_hold_answer: bool = True,
 ) -> list[Block]:
@@ -189,7 +190,7 @@ def hindsight_hint(
     Which hint that is says `chosen_hint`; what it chooses from was sifted by whoever can measure. Standing hints are
     blocks before it.
     """
-    del standing, choose, may_hold_answer
+    del standing, practised, choose, may_hold_answer
     own = beyond.hint if recall > 0 else hint_of(record.signals)
     texts = [*beyond.standing, *([] if own is None else [own])]
     return [hint_block(text, position) for text in texts]

@@ -22,6 +22,7 @@ from agentrl.learner.journal import Journal
 from agentrl.learner.lesson_probes import LessonProbes
 from agentrl.learner.loop import LearnLoop
 from agentrl.learner.next_answers import next_answers
+from agentrl.learner.practice import Practice
 from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.replay import beside_of
 from agentrl.learner.second_stage import SecondStage
@@ -276,6 +277,7 @@ class Learner:
             stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
             later=partial(next_answers, self.log),
             rehearsal=Rehearsal.of(self.trainer, run.renderer) if rehearses else None,
+            practice=Practice.of(self.trainer, run.renderer, self.log.first_turns),
             usefulness=Usefulness.of(self.trainer, run.renderer),
         )
         self.probes = LessonProbes(self.log, run.renderer, self.trainer, policy="default")

@@ -48,6 +48,24 @@ REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = 
             ("context.choose", "teacher 'cached'", "choose = 'trusted'"),
         )
     ],
+    rules.wishes_are_practised_by_distillation_alone: [
+        (
+            "openclaw_rl",
+            {"context.standing": 4, "context.practised": 8},
+            ("context.practised", "mix 'adv_add'", "mix = 'kd'"),
+        ),
+        (
+            "personal",
+            {"context": [{"name": "hindsight_hint", "standing": 4, "practised": 8}, "env_feedback"]},
+            ("context.practised", "hindsight_hint alone"),
+        ),
+        ("personal", {"context.standing": 0}, ("context.practised", "context.standing = 4")),
+        (
+            "personal",
+            {"teacher": "cached", "estimator": "pg", "target": "q", "token_weight": "one"},
+            ("context.practised", "teacher 'cached'", "practised = 0"),
+        ),
+    ],
     rules.a_live_teacher_without_context_is_the_policy: [
         ("hint_opsd", {"context": "none", "sync": "live"}, ("sync 'live'", "context 'none'", "'ema'"))
     ],
