@@ -35,7 +35,7 @@ MAX_PROMPT: Final = 1024
 MAX_ANSWER: Final = 96
 """Ids of an answer."""
 
-OPERATORS: Final = ("system", "developer")
+OPERATORS: Final = {"system", "developer"}
 """Who may speak before a conversation's first request."""
 NUMBER: Final = re.compile(r"[0-9]+")
 
@@ -98,9 +98,12 @@ class Practice:
         return [sample for sample in samples if sample is not None]
 
     def _prompt(self, turn: Turn, draw: random.Random) -> Ids:
-        """The ids of a variation; none where it is too long."""
+        """The ids of a variation; none where it is too long or cannot be written."""
         messages = [*turn.messages[:-1], varied(turn.messages[-1], draw)]
-        ids = self._reader.prompt(messages, turn.tools, None).ids
+        try:
+            ids = self._reader.prompt(messages, turn.tools, None).ids
+        except UserError:
+            return ()
         return ids if len(ids) <= min(MAX_PROMPT, self._trainer.max_len - 1) else ()
 
     def _sample(self, prompt: Ids, answer: Completion, hints: Sequence[Block]) -> TrainingSample | None:
@@ -128,9 +131,8 @@ class Practice:
 
 def begins(turn: Turn) -> bool:
     """Whether a turn answers the first request of a conversation, and freely."""
-    *before, last = turn.messages
-    is_first = last.get("role") == "user" and all(message.get("role") in OPERATORS for message in before)
-    return is_first and turn.sampling.grammar is None
+    *operators, user = [message.get("role") for message in turn.messages] or [None]
+    return user == "user" and set(operators) <= OPERATORS and turn.sampling.grammar is None
 
 
 def varied(message: JSON, draw: random.Random) -> JSON:
@@ -148,5 +150,9 @@ def varied(message: JSON, draw: random.Random) -> JSON:
         return {**message, "content": changed(content)}
     if not isinstance(content, list):
         return message
-    parts = [{**part, "text": changed(part["text"])} if "text" in part else part for part in content]
+    texts = [part.get("text") for part in content]
+    parts = [
+        {**part, "text": changed(text)} if isinstance(text, str) else part
+        for part, text in zip(content, texts, strict=True)
+    ]
     return {**message, "content": parts}

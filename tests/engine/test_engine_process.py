@@ -153,7 +153,8 @@ async def test_a_request_that_kills_every_child_is_given_up(qwen: Path) -> None:
         for _ in range(2):
             pid = await another_pid(engine, None)
             os.kill(pid, signal.SIGSTOP)
-            task = task or asyncio.create_task(reply(engine, prompt(1, 10)))
+            # so long that the second child has not ended before it is stopped
+            task = task or asyncio.create_task(reply(engine, prompt(1, 10), max_tokens=500))
             await asyncio.sleep(0)  # it has asked
             os.kill(pid, signal.SIGKILL)
             await another_pid(engine, pid)

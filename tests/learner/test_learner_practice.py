@@ -153,7 +153,8 @@ def test_only_what_begins_a_conversation_freely_is_varied_for_other_beginnings_m
     after_tool = changed(
         turn, messages=(request, answer, {"role": "tool", "content": "7", "tool_call_id": "1"})
     )
-    for other in (later, asked_for_json, after_tool, changed(turn, messages=(request, wish))):
+    empty, twice = changed(turn, messages=()), changed(turn, messages=(request, wish))
+    for other in (later, asked_for_json, after_tool, twice, empty):
         assert not begins(other)
         assert practised(run, (other, [TABLE])) == []
     assert practised(run, (turn, [])) == []
