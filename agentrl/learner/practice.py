@@ -8,6 +8,9 @@ requests of one conversation: used again and again they teach what to do with th
 policy answers to variations of them is its own mistake on a request nobody had to make, and the teacher, with the wish
 in view, corrects it at once. On-policy context distillation, as of the claimed turns themselves.
 
+Practised is what conversations began with whose first answer was corrected: where that was right the wish is kept, and
+more of the same would only move the weights and unteach what happens later in a conversation.
+
 No turn stands behind a practised answer, so it is in nobody's count (law 3); it is never executed and never shown.
 Which requests a step gets follows from the seed, its number and its turns, so a replay has the same (law 11). Varied is
 what the step's own conversations began with, each with the hints of its own scope (law 10), and only where that turn is
@@ -40,7 +43,7 @@ OPERATORS: Final = {"system", "developer"}
 NUMBER: Final = re.compile(r"[0-9]+")
 
 Ids = tuple[int, ...]
-FirstTurns = Callable[[Sequence[str]], Mapping[str, Turn]]
+Beginnings = Callable[[Sequence[str]], Mapping[str, Turn]]
 
 
 class Practice:
@@ -49,18 +52,19 @@ class Practice:
     Args:
         trainer: with a teacher that has weights.
         reader: of the policy's model.
-        first_turns: by turn id the trained turn that its conversation began with (`LearningLog.first_turns`).
+        beginnings: by turn id the trained turn that its conversation began with, where that was corrected
+            (`LearningLog.corrected_beginnings`).
     """
 
-    def __init__(self, trainer: Trainer, reader: Reader, first_turns: FirstTurns) -> None:
+    def __init__(self, trainer: Trainer, reader: Reader, beginnings: Beginnings) -> None:
         self._trainer = trainer
         self._reader = reader
-        self._first_turns = first_turns
+        self._beginnings = beginnings
 
     @classmethod
-    def of(cls, trainer: Trainer, reader: Reader, first_turns: FirstTurns) -> Practice | None:
+    def of(cls, trainer: Trainer, reader: Reader, beginnings: Beginnings) -> Practice | None:
         """None where the recipe practises nothing."""
-        return cls(trainer, reader, first_turns) if trainer.recipe.num_practised else None
+        return cls(trainer, reader, beginnings) if trainer.recipe.num_practised else None
 
     def samples(self, shown: Sequence[tuple[Turn, Sequence[Block]]]) -> list[TrainingSample]:
         """Those of the next step; none where no request of its conversations may be varied.
@@ -68,7 +72,7 @@ class Practice:
         Args:
             shown: its turns, each with the hints that its teacher is shown.
         """
-        first = self._first_turns([turn.id for turn, hints in shown if hints])
+        first = self._beginnings([turn.id for turn, hints in shown if hints])
         begun = [
             (first[turn.id], hints) for turn, hints in shown if turn.id in first and begins(first[turn.id])
         ]

@@ -183,7 +183,7 @@ def _learn(
             stage=SecondStage.of(trainer, renderer, verifier=verifier),
             later=partial(next_answers, log),
             rehearsal=Rehearsal.of(trainer, renderer),
-            practice=Practice.of(trainer, renderer, log.first_turns),
+            practice=Practice.of(trainer, renderer, log.corrected_beginnings),
             usefulness=Usefulness.of(trainer, renderer),
         )
         guards = stack.enter_context(Guards(run_dir, config, recipe, log=log, journal=journal))

@@ -232,14 +232,15 @@ def answered_next(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
 _BEGAN = """WITH RECURSIVE before (id, parent) AS (
         SELECT id, parent FROM turns WHERE id = ?
         UNION SELECT t.id, t.parent FROM before b JOIN turns t ON t.id = b.parent)
-    SELECT b.id FROM before b WHERE b.parent IS NULL
+    SELECT t.id FROM before b JOIN turns t ON t.id = b.id WHERE b.parent IS NULL
+    AND EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq AND s.hint <> '')
     -- such a turn is never held out any more (`hold_out`)
     AND (EXISTS (SELECT 1 FROM claims c WHERE c.turn_id = b.id)
         OR EXISTS (SELECT 1 FROM step_turns u WHERE u.turn_id = b.id))"""
 
 
 def began_with(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
-    """See `LearningLog.first_turns`."""
+    """See `LearningLog.corrected_beginnings`."""
     row = connection.execute(_BEGAN, (turn_id,)).fetchone()
     return None if row is None else records.read_turn(connection, row["id"])
 

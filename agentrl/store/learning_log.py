@@ -183,8 +183,9 @@ class LearningLog(LessonLog):
             found = {turn_id: claims.answered_next(connection, turn_id) for turn_id in turn_ids}
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
 
-    def first_turns(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
-        """By turn id the turn that its conversation began with, where that one is in hand or was trained."""
+    def corrected_beginnings(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
+        """By turn id the turn that its conversation began with, where that one brought a hint and is in hand or was
+        trained."""
         with self._reading() as connection:
             found = {turn_id: claims.began_with(connection, turn_id) for turn_id in turn_ids}
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}

@@ -277,7 +277,7 @@ class Learner:
             stage=SecondStage.of(self.trainer, run.renderer, verifier=same_answer),
             later=partial(next_answers, self.log),
             rehearsal=Rehearsal.of(self.trainer, run.renderer) if rehearses else None,
-            practice=Practice.of(self.trainer, run.renderer, self.log.first_turns),
+            practice=Practice.of(self.trainer, run.renderer, self.log.corrected_beginnings),
             usefulness=Usefulness.of(self.trainer, run.renderer),
         )
         self.probes = LessonProbes(self.log, run.renderer, self.trainer, policy="default")

@@ -193,23 +193,32 @@ def test_where_the_turns_of_a_step_teach_nothing_nothing_is_practised(tmp_path: 
     assert all(torch.equal(before[name], value) for name, value in trainer.policy.trained.items())
 
 
-def test_what_a_conversation_began_with_is_known_of_turns_that_are_trained_and_of_no_others(
+def test_a_conversations_beginning_is_practised_where_it_was_corrected_and_is_trained_itself(
     tmp_path: Path, base: Path
 ) -> None:
     run = Run(tmp_path / "run", base, **ON)
-    for name in ("one", "two"):
+    for name, hint in (("one", "Please use a table."), ("two", "Please use a table."), ("right", None)):
         first = run.turn(f"Count {name}", "x", turn_id=f"{name} 1", session=name)
         second = run.turn("No.", "y", turn_id=f"{name} 2", session=name, parent=f"{name} 1")
         third = run.turn("No!", "z", turn_id=f"{name} 3", session=name, parent=f"{name} 2")
-        run.record(first, second, third, hint="Please use a table.")
+        run.record(first, hint=hint)
+        run.record(second, third, hint="Please use a table.")
     run.record(run.turn("And 13", "y", turn_id="lost", parent="unknown"), hint="Please use a table.")
-    names = ["one 1", "one 2", "one 3", "two 1", "two 3", "lost", "nobody"]
+    names = ["one 1", "one 2", "one 3", "two 1", "two 3", "right 1", "right 3", "lost", "nobody"]
     with run.learner() as learner:
-        assert learner.log.first_turns(names) == {}, "nothing is in hand yet"
+        assert learner.log.corrected_beginnings(names) == {}, "nothing is in hand yet"
         assert learner.log.hold_out("default", "two 1")
         claims = learner.log.claim(limit=9, needs="any", max_age_s=1e9)
-        assert {claim.turn.id for claim in claims} == {"one 1", "one 2", "one 3", "two 2", "two 3", "lost"}
-        found = learner.log.first_turns(names)
+        assert {claim.turn.id for claim in claims} >= {
+            "one 1",
+            "one 3",
+            "two 3",
+            "right 1",
+            "right 3",
+            "lost",
+        }
+        assert "two 1" not in {claim.turn.id for claim in claims}
+        found = learner.log.corrected_beginnings(names)
         assert {name: turn.id for name, turn in found.items()} == dict.fromkeys(
             ("one 1", "one 2", "one 3"), "one 1"
         )
