@@ -161,8 +161,9 @@ class Builder:
             dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
         if samples and self.practice is not None and not beside:
-            learned = [claim for claim in claims if claim.turn.id in kept]
-            samples += self.practice.samples([(claim.turn, self._hints(claim)) for claim in learned])
+            samples += self.practice.samples(
+                [(turn_id, one.teacher.blocks) for one in samples if one.teacher for turn_id in one.turn_ids]
+            )
         if samples and self.rehearsal is not None and not beside:
             samples += self.rehearsal.samples([claim.turn for claim in claims])
         return Built(
@@ -248,10 +249,6 @@ class Builder:
         shown, and the rules that rest. None where that is no more than the prompt."""
         with nullcontext() if self.memory is None else self.memory.awake():
             return self._views.view(Around(corrected={}), claim)
-
-    def _hints(self, claim: Claim) -> list[Block]:
-        """What a turn's teacher is shown, of a recipe whose context is hints alone."""
-        return self._views.context(claim, Around(corrected={})).blocks
 
     def resting_views(self, claims: Sequence[Claim]) -> dict[tuple[int, ...], tuple[int, ...]]:
         """The same ids by prompt, of turns in whose scope rules rest."""

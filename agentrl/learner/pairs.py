@@ -111,7 +111,8 @@ def paired(
 
 
 def answer_sample(prompt_ids: Sequence[int], reply_ids: Sequence[int], **fields: object) -> TrainingSample:
-    """A sample of an answer that the policy did not sample: no log-probs of a sampler, no support sizes."""
+    """A sample of an answer behind which no turn stands, with no sampler's log-probs and support sizes but those among
+    `fields`."""
     values: dict[str, object] = {
         "turn_ids": (),
         "token_ids": (*prompt_ids, *reply_ids),

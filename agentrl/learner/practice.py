@@ -25,8 +25,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import UserError
+from agentrl.learner.context_gap import Ids
 from agentrl.learner.generate import generate
+from agentrl.learner.pairs import answer_sample
 from agentrl.learner.teacher_weights import Weights
+from agentrl.teacher.contexts import num_practised
 from agentrl.types import JSON, Block, Completion, Sampling, TrainingSample, Turn
 
 if TYPE_CHECKING:
@@ -42,7 +45,6 @@ OPERATORS: Final = {"system", "developer"}
 """Who may speak before a conversation's first request."""
 NUMBER: Final = re.compile(r"[0-9]+")
 
-Ids = tuple[int, ...]
 Beginnings = Callable[[Sequence[str]], Mapping[str, Turn]]
 
 
@@ -64,24 +66,24 @@ class Practice:
     @classmethod
     def of(cls, trainer: Trainer, reader: Reader, beginnings: Beginnings) -> Practice | None:
         """None where the recipe practises nothing."""
-        return cls(trainer, reader, beginnings) if trainer.recipe.num_practised else None
+        return cls(trainer, reader, beginnings) if num_practised(trainer.recipe.context) else None
 
-    def samples(self, shown: Sequence[tuple[Turn, Sequence[Block]]]) -> list[TrainingSample]:
+    def samples(self, shown: Sequence[tuple[str, Sequence[Block]]]) -> list[TrainingSample]:
         """Those of the next step; none where no request of its conversations may be varied.
 
         Args:
-            shown: its turns, each with the hints that its teacher is shown.
+            shown: the ids of its turns, each with the hints that its teacher is shown.
         """
-        first = self._beginnings([turn.id for turn, hints in shown if hints])
+        first = self._beginnings([turn_id for turn_id, hints in shown if hints])
         begun = [
-            (first[turn.id], hints) for turn, hints in shown if turn.id in first and begins(first[turn.id])
+            (first[turn_id], hints) for turn_id, hints in shown if turn_id in first and begins(first[turn_id])
         ]
         if not begun:
             return []
         trainer = self._trainer
         draw = random.Random(f"practice/{trainer.seed}/{trainer.num_steps}")
         asked = []
-        for _ in range(trainer.recipe.num_practised):
+        for _ in range(num_practised(trainer.recipe.context)):
             turn, hints = draw.choice(begun)
             prompt = self._prompt(turn, draw)
             if prompt:
@@ -121,14 +123,12 @@ class Practice:
             return None
         assert answer.raw_logprobs is not None
         assert answer.num_allowed is not None
-        return TrainingSample(
-            turn_ids=(),
-            token_ids=ids,
-            loss_mask=(False,) * before + (True,) * len(answer.token_ids),
+        return answer_sample(
+            prompt,
+            answer.token_ids,
             behavior_logprobs=(0.0,) * before + answer.raw_logprobs,
             num_allowed=(0,) * before + answer.num_allowed,
             teacher=view,
-            advantages=None,
             source="practice",
         )
 

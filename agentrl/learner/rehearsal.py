@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import UserError
 from agentrl.learner.generate import generate
+from agentrl.learner.pairs import answer_sample
 from agentrl.learner.teacher_weights import Weights
 from agentrl.types import JSON, Sampling, TrainingSample, Turn
 
@@ -132,14 +133,4 @@ class Rehearsal:
 
 def _held(prompt: Ids, answer: Ids) -> TrainingSample:
     """No turn stands behind it, so it is in nobody's count (law 3)."""
-    return TrainingSample(
-        turn_ids=(),
-        token_ids=prompt + answer,
-        loss_mask=(False,) * len(prompt) + (True,) * len(answer),
-        behavior_logprobs=None,
-        num_allowed=None,
-        teacher=None,
-        advantages=None,
-        version=0,
-        source="held",
-    )
+    return answer_sample(prompt, answer, version=0, source="held")

@@ -300,11 +300,6 @@ class Recipe(_Section):
         return max(rows, default=0) if self.uses_kd and self.holds and self.sync.name == "fixed" else 0
 
     @property
-    def num_practised(self) -> int:
-        """Requests that each step makes up to practise standing hints on."""
-        return max(int(part.params.get("practised", 0)) for part in self.context.parts)
-
-    @property
     def shows_skills(self) -> bool:
         """Whether its teacher reads skills, so that a learner needs a source of them."""
         return any(part.name == "skill" for part in self.context.parts)

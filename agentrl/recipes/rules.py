@@ -117,7 +117,7 @@ def hints_are_measured_with_a_teacher_at_hand(recipe: Recipe) -> Iterator[str]:
 
 
 def wishes_are_practised_by_distillation_alone(recipe: Recipe) -> Iterator[str]:
-    if not recipe.num_practised:
+    if not any(part.params.get("practised") for part in recipe.context.parts):
         return
     other = "or context.practised = 0"
     if recipe.mix.name != "kd":

@@ -144,6 +144,11 @@ def num_standing(context: Named) -> int:
     return max(int(part.params.get("standing", 0)) for part in context.parts)
 
 
+def num_practised(context: Named) -> int:
+    """How many requests each step makes up to practise those on."""
+    return max(int(part.params.get("practised", 0)) for part in context.parts)
+
+
 def similarity(context: Named) -> float:
     """Least likeness of requests whose hints a context recalls; 0 where it recalls none."""
     return max(float(part.params.get("recall", 0.0)) for part in context.parts)

@@ -242,6 +242,18 @@ class Run:
     ) -> "Learner":
         return Learner(self, kill_at=kill_at, trainer=trainer, asks_lessons=asks_lessons, rehearses=rehearses)
 
+    def metrics_of_one_step_of_four(self, *, rehearses: bool = False) -> dict[str, object]:
+        """Trains all that is there, which is to be four turns in one step, each of them counted once."""
+        with self.learner(rehearses=rehearses) as learner:
+            learner.loop.start()
+            learner.work()
+            [step] = learner.journal.of("step")
+        assert self.account() == (4, 4, {}, {})
+        assert step["num_turns"] == 4
+        metrics = step["metrics"]
+        assert isinstance(metrics, dict)
+        return metrics
+
     def account(self) -> tuple[int, int, dict[str, int], dict[str, int]]:
         """(accepted, trained, rejected, pending without zeros); its balance is checked."""
         with LearningLog(self.path) as log:

@@ -14,6 +14,7 @@ from agentrl.learner.practice import MAX_PROMPT, Practice, begins, varied
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
 from agentrl.recipes.recipe import load_recipe
+from agentrl.teacher.contexts import num_practised
 from agentrl.types import Block, Sampling, TrainingSample, Turn
 
 ON = {"context__standing": 2, "context__practised": 3}
@@ -41,7 +42,7 @@ def practised(
         lambda turn_ids: {turn_id: first[turn_id] for turn_id in turn_ids},
     )
     assert practice is not None
-    return practice.samples(shown)
+    return practice.samples([(turn.id, hints) for turn, hints in shown])
 
 
 def prompt_text(run: Run, sample: TrainingSample) -> str:
@@ -158,7 +159,7 @@ def test_only_what_begins_a_conversation_freely_is_varied_for_other_beginnings_m
         assert not begins(other)
         assert practised(run, (other, [TABLE])) == []
     assert practised(run, (turn, [])) == []
-    assert Practice(trainer_of(run), run.renderer, lambda _: {}).samples([(turn, [TABLE])]) == []
+    assert Practice(trainer_of(run), run.renderer, lambda _: {}).samples([(turn.id, [TABLE])]) == []
 
 
 def test_a_request_that_is_too_long_is_not_practised(tmp_path: Path, base: Path) -> None:
@@ -171,15 +172,7 @@ def test_a_step_with_practice_trains_the_same_turns_and_counts_nothing_else(
 ) -> None:
     run = Run(tmp_path / "run", base, route="has_context", **ON)
     run.hinted(4, hint="Please use a table.")
-    with run.learner() as learner:
-        learner.loop.start()
-        learner.work()
-        [step] = learner.journal.of("step")
-    assert run.account() == (4, 4, {}, {})
-    assert step["num_turns"] == 4
-    metrics = step["metrics"]
-    assert isinstance(metrics, dict)
-    assert metrics["num_practice"] == 3.0
+    assert run.metrics_of_one_step_of_four()["num_practice"] == 3.0
 
 
 def test_where_the_turns_of_a_step_teach_nothing_nothing_is_practised(tmp_path: Path, base: Path) -> None:
@@ -228,7 +221,7 @@ def test_a_conversations_beginning_is_practised_where_it_was_corrected_and_is_tr
 def test_a_recipe_that_does_not_ask_practises_nothing(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, context__standing=2)
     assert Practice.of(trainer_of(run), run.renderer, lambda _: {}) is None
-    assert load_recipe("personal").num_practised == 8
+    assert num_practised(load_recipe("personal").context) == 8
 
 
 def test_a_negative_number_is_refused() -> None:

@@ -131,15 +131,7 @@ def test_nothing_is_rehearsed_where_the_recipe_asks_for_none_or_has_no_teacher(
 def test_a_step_with_it_trains_the_same_turns_and_counts_nothing_else(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, route="context_or_held", route__min_logprob=-99.0)
     run.hinted(4)
-    with run.learner(rehearses=True) as learner:
-        learner.loop.start()
-        learner.work()
-        [step] = learner.journal.of("step")
-    assert run.account() == (4, 4, {}, {})
-    assert step["num_turns"] == 4
-    metrics = step["metrics"]
-    assert isinstance(metrics, dict)
-    assert metrics["num_held"] == 4.0
+    assert run.metrics_of_one_step_of_four(rehearses=True)["num_held"] == 4.0
 
 
 def test_where_nothing_is_learned_nothing_is_rehearsed(tmp_path: Path, base: Path) -> None:
