@@ -1,13 +1,15 @@
-"""The command line as a process, the way a user meets it."""
+"""The command line: in this process where that is the same, else as a process, the way a user meets it."""
 
 import fcntl
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from agentrl.config import Config
 from agentrl.learner.process import LOCK_FILE
@@ -15,7 +17,7 @@ from agentrl.learner.process import LOCK_FILE
 AGENTRL = Path(sys.executable).with_name("agentrl")
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [str(AGENTRL), *arguments],
@@ -26,6 +28,11 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         env=environment,
     )
+
+
+def how(command: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A learner changes the process that it is: its priority, what signals do."""
+    return process if command == "learner" else run
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_a_learner_beside_another_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.json").write_text("{}")
     with (tmp_path / "run" / LOCK_FILE).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run("learner", "--run-dir", "run", cwd=tmp_path)
+        done = process("learner", "--run-dir", "run", cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "agentrl: another learner works on run: stop it first\n"
@@ -85,7 +92,7 @@ def test_a_learner_with_settings_that_cannot_work_says_so_in_a_line(tmp_path: Pa
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"learn": {"recipe": "grpoo"}}')
 
-    done = run("learner", "--run-dir", "run", cwd=tmp_path)
+    done = process("learner", "--run-dir", "run", cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("agentrl: unknown recipe 'grpoo', did you mean 'grpo'? known are: ")
@@ -101,7 +108,7 @@ def test_a_run_of_an_earlier_release_is_not_refused_for_a_setting_that_is_called
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"guards": {"max_approvals": 7}}')
 
-    done = run(command, "--run-dir", "run", cwd=tmp_path)
+    done = how(command)(command, "--run-dir", "run", cwd=tmp_path)
 
     assert "no setting" not in done.stderr
     assert "max_approvals" not in done.stderr
@@ -114,7 +121,7 @@ def test_a_run_with_a_setting_that_no_release_has_is_refused_by_its_name(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"guards": {"aproval_span": 20}}')
 
-    done = run(command, "--run-dir", "run", cwd=tmp_path)
+    done = how(command)(command, "--run-dir", "run", cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
@@ -193,9 +200,9 @@ def test_a_users_own_envs_skills_and_server_disturb_no_command(tmp_path: Path) -
     (tmp_path / "server.py").write_text("raise RuntimeError('the user\\'s own')")
     (tmp_path / "agentrl.py").write_text("raise RuntimeError('the user\\'s own')")
 
-    assert run("--help", cwd=tmp_path).returncode == 0
-    assert "agentrl serve" in run("status", cwd=tmp_path).stderr
-    served = run("serve", "nano", "--host", "0.0.0.0", cwd=tmp_path)
+    assert process("--help", cwd=tmp_path).returncode == 0
+    assert "agentrl serve" in process("status", cwd=tmp_path).stderr
+    served = process("serve", "nano", "--host", "0.0.0.0", cwd=tmp_path)
     assert "key" in served.stderr
 
 

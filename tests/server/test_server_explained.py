@@ -11,6 +11,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from server_house import BASH, House, eventually, serving
@@ -18,10 +19,12 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from agentrl.config import Config, LearnConfig, write_config
+from agentrl.learner.held_out import is_held_out
 from agentrl.nano import weights_dir
 from agentrl.store.learning_log import LearningLog
 from agentrl.text.renderer import load_renderer
 from agentrl.types import Sampling
+from server import gateway
 from server.cli import app
 from server.inspect import explain_turn
 from skills.library import SkillLibrary
@@ -65,6 +68,16 @@ def agent_and_judge() -> Any:
         return ids(json.dumps(verdicts[(asked - 1) % 3]) + "<|im_end|>")
 
     return reply
+
+
+NEW_ID = gateway.new_id
+
+
+def trainable_id() -> str:
+    """A request's id behind which no turn is held out of training: by chance one in sixteen is."""
+    while is_held_out(name := NEW_ID()):
+        pass
+    return name
 
 
 async def conversation(house: House, session: str) -> str:
@@ -121,7 +134,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str
         async with serving(run_dir, agent_and_judge(), model="nano", **settings) as house:
             return [await conversation(house, session) for session in ("a", "b")]
 
-    turns = asyncio.run(served())
+    with mock.patch.object(gateway, "new_id", trainable_id):
+        turns = asyncio.run(served())
     SkillLibrary(run_dir / "skills").take(given)
     overrides = {
         "context": CONTEXT,

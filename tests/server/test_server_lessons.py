@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from server_house import BASH, House, calls, eventually, says, serving
 
 from agentrl.config import Config, load_config, write_config
@@ -22,14 +21,7 @@ from server.skills_loop import skill_loop
 from skills.library import SkillLibrary
 from skills.skill_file import SkillState
 
-AGENTRL = Path(sys.executable).with_name("agentrl")
 COMMAND = ("Show the file a.txt", "cat: command not found; use zorp instead")
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(AGENTRL), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def lessons(*arguments: str, cwd: Path) -> dict:

@@ -1,29 +1,20 @@
-"""The commands on a run's skills, as processes."""
+"""The commands on a run's skills."""
 
 import asyncio
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import pytest
 from skills_episodes import WORKED, record, recovered
 
 from agentrl.config import Config, write_config
 from server.skills_loop import skill_loop
 
-AGENTRL = Path(sys.executable).with_name("agentrl")
-
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(AGENTRL), "skills", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return command_line.run("skills", *arguments, cwd=cwd)
 
 
 @pytest.fixture
@@ -98,14 +89,7 @@ def test_a_skill_that_reads_like_an_attack_is_only_proposed_and_marked_wherever_
     assert (rows["good"]["state"], rows["good"]["suspicious"]) == ("active", None)
     assert (rows["use-zorp"]["state"], rows["use-zorp"]["suspicious"]) == ("active", None)
     assert "turns against other instructions" in run("list", cwd=here).stdout
-    lessons = subprocess.run(
-        [str(AGENTRL), "lessons", "approve", "--all"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
+    lessons = command_line.run("lessons", "approve", "--all", cwd=here).stdout
     assert "left, for they are marked as suspicious: skill:evil;" in lessons
 
     approved = run("approve", "evil", cwd=here).stdout

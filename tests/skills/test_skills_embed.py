@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from skills_episodes import WORKED, episode, record, recovered
 from skills_models import bert_model, static_model
 
@@ -28,7 +29,6 @@ from skills.retrieve import SkillIndex
 from skills.skill_file import SkillFile
 from skills.source import BankSource
 
-AGENTRL = Path(sys.executable).with_name("agentrl")
 # "delete" lies at a cosine of .8 to "erase", and of 0 to "show".
 MEANINGS = {"erase": (1.0, 0.0, 0.0), "delete": (0.8, 0.6, 0.0), "show": (0.0, 0.0, 1.0)}
 
@@ -368,15 +368,9 @@ def python(code: str, argument: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def agentrl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(AGENTRL), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 def test_serve_refuses_a_folder_that_is_not_there_before_it_loads_a_model(tmp_path: Path) -> None:
     setting = ("--set", "skills.embeddings=nowhere")
-    refused = agentrl("serve", "nano", "--port", "0", "--recipe", "skill_sd", *setting, cwd=tmp_path)
+    refused = run("serve", "nano", "--port", "0", "--recipe", "skill_sd", *setting, cwd=tmp_path)
 
     assert refused.returncode == 2
     assert refused.stderr.startswith("agentrl: skills.embeddings = 'nowhere': there is no folder nowhere.")
@@ -387,7 +381,7 @@ def test_find_says_what_a_new_task_would_get_and_how_like_it_is(run_dir: Path, w
     from server.skills_find import found
 
     asked = "Delete it all, please."
-    told = agentrl("skills", "find", asked, "--run-dir", str(run_dir), "--json", cwd=run_dir)
+    told = run("skills", "find", asked, "--run-dir", str(run_dir), "--json", cwd=run_dir)
     (alone,) = json.loads(told.stdout)
     assert (alone["name"], alone["found"], alone["likeness"], alone["cosine"]) == ("use-zorp", False, 0, None)
 
@@ -398,7 +392,7 @@ def test_find_says_what_a_new_task_would_get_and_how_like_it_is(run_dir: Path, w
     assert (both["name"], both["found"], both["likeness"], both["cosine"]) == ("use-zorp", True, 0, 0.8)
     assert [row["likeness"] for row in found(run_dir, "default", "Erase _.")] == [1.0]
     assert found(run_dir, "other", asked) == []
-    none = agentrl("skills", "find", asked, "--run-dir", str(run_dir), "--scope", "other", cwd=run_dir)
+    none = run("skills", "find", asked, "--run-dir", str(run_dir), "--scope", "other", cwd=run_dir)
     assert none.stdout.startswith("no skills here: recipes whose teacher reads skills write them")
 
 

@@ -1,0 +1,26 @@
+"""The command `agentrl` in this process: as one of its own, without what starting one takes."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+from server.cli import main
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a process with these arguments returns and prints."""
+    code: object = 0
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", ["agentrl", *arguments]),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(arguments, int(str(code or 0)), out.getvalue(), err.getvalue())
