@@ -372,6 +372,8 @@ class TrainingSample:
     however many turns the episode took. None = an episode of its own."""
     turn_index: int = 0
     """Turns of the episode before this one."""
+    made_for: str | None = None
+    """Of an answer to a request that the learner made up, the turn whose hints are practised: it weighs as that one."""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)

@@ -23,7 +23,7 @@ from agentrl.learner.hints import Chooser, corrected_ids, hint_option
 from agentrl.learner.masks import behind, loss_mask
 from agentrl.learner.members import Edited, Group, Member
 from agentrl.learner.pack import teacher_positions
-from agentrl.learner.practice import Practice
+from agentrl.learner.practice import Practice, Practised
 from agentrl.learner.rehearsal import Rehearsal
 from agentrl.learner.second_stage import SecondStage, run_pure
 from agentrl.learner.streams import only_beside
@@ -80,6 +80,8 @@ class Built:
     """By turn how useful its hints are, where that was measured."""
     lent: dict[str, str]
     """By turn the one whose answer is learned on its prompt."""
+    practised: tuple[str, ...]
+    """Turns whose requests were varied for practice."""
     rested: tuple[str, ...]
     """Rules that the teachers of these turns would have been shown, did the weights not keep them by themselves: those
     of the most turns, `MAX_RULES` at most."""
@@ -136,6 +138,7 @@ class Builder:
         useful: dict[str, Measured] = {}
         rested: Counter[str] = Counter()
         lent: dict[str, str] = {}
+        wishes: dict[str, list[Block]] = {}
         later: Mapping[str, Turn] = {}
         if isinstance(self.recipe.transform, axes.NextAnswer):
             later = self.later(claims)
@@ -144,7 +147,9 @@ class Builder:
             advantage_of = self._advantages(edited.members)
             for member in edited.members:
                 advantage = advantage_of[member.step, member.attempt]
-                sample = self._sample(member, group, advantage, newest_version, recalled, useful, rested)
+                sample = self._sample(
+                    member, group, advantage, newest_version, recalled, useful, rested, wishes
+                )
                 if isinstance(sample, TrainingSample):
                     samples.append(sample)
                     if sample.source == next_answers.SOURCE:
@@ -160,10 +165,11 @@ class Builder:
             samples, lone = pairs.paired(claims, samples, self.renderer, self.max_len, reasons)
             dropped += [Dropped(turn_ids=one.turn_ids, reason=one.reason) for one in lone]
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
+        practised = Practised()
         if samples and self.practice is not None and not beside:
-            samples += self.practice.samples(
-                [(turn_id, one.teacher.blocks) for one in samples if one.teacher for turn_id in one.turn_ids]
-            )
+            taught = [claim.turn for claim in claims if claim.turn.id in kept]
+            practised = self.practice.samples([(turn, wishes.get(turn.id, [])) for turn in taught])
+            samples += practised.samples
         if samples and self.rehearsal is not None and not beside:
             samples += self.rehearsal.samples([claim.turn for claim in claims])
         return Built(
@@ -172,6 +178,7 @@ class Builder:
             recalled=recalled,
             useful=useful,
             lent=lent,
+            practised=practised.begun,
             rested=tuple(sorted(name for name, _ in rested.most_common(MAX_RULES))),
         )
 
@@ -295,9 +302,10 @@ class Builder:
         recalled: dict[str, list[str]],
         useful: dict[str, Measured],
         rested: Counter[str],
+        wishes: dict[str, list[Block]],
     ) -> TrainingSample | Dropped:
         """The sample, or why there is none; `recalled` takes down whose hint it shows, `useful` what was measured,
-        `rested` which rules it might have shown."""
+        `rested` which rules it might have shown, `wishes` what of its context stands whatever was asked."""
         recipe, turn, claimed = self.recipe, member.turn, member.claim.turn.id
         if member.advantage is not None:
             advantage = member.advantage
@@ -321,6 +329,7 @@ class Builder:
             found = self._views.context(member.claim, group)
             blocks, rules = found.blocks, found.rested
             rested.update(rules)
+            wishes[claimed] = found.wishes
             useful |= {} if found.measured is None else {claimed: found.measured}
             others = [hint.turn_id for hint in found.hints if hint.turn_id != claimed]
             if others:

@@ -10,7 +10,6 @@ Budgets of KL stand in the gate (`budget`). Everything here follows from the log
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -308,7 +307,8 @@ class Guards(Closing):
         """Gives samples the weights that trust, pass rates and shares ask for; the others stay as they are.
 
         Args:
-            samples: of one update. Those that no claimed turn stands behind are left alone.
+            samples: of one update. Those that no claimed turn stands behind are left alone, or weigh as the turn that
+                they were made for.
             claims: the claimed turns.
             measured: by turn how useful its hints are, where that was measured.
         """
@@ -336,12 +336,14 @@ class Guards(Closing):
         # Before trust: a cap that evens out what is left would lift those who are trusted less.
         factors = capped(masses, list(caps.values()))
         factor_at = dict(zip(teaches, factors, strict=True))
+        weights = [edge[at] * trust[at] * factor_at.get(at, 1.0) for at in range(len(live))]
+        of_turn = {behind[at].turn.id: weight for at, weight in enumerate(weights)}
+        by_sample = dict(zip(live, weights, strict=True))
         result = list(samples)
-        for at, index in enumerate(live):
-            parts = (edge[at], trust[at], factor_at.get(at, 1.0))
-            weight = math.prod(parts)
+        for index, sample in enumerate(samples):
+            weight = by_sample.get(index, of_turn.get(sample.made_for or "", 1.0))
             if weight != 1.0:
-                result[index] = _scaled(samples[index], weight)
+                result[index] = _scaled(sample, weight)
         found = _parts([mass * factor for mass, factor in zip(masses, factors, strict=True)], caps)
         self._note(shares=found)
         return Weighed(samples=tuple(result), metrics={f"share/{kind}": part for kind, part in found.items()})

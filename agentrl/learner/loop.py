@@ -391,7 +391,7 @@ class LearnLoop:
                 recipe=self._recipe.name,
                 seed=self._learn.seed,
                 metrics=metrics
-                | {"hints_from": built.recalled, "rules_rested": built.rested}
+                | {"hints_from": built.recalled, "rules_rested": built.rested, "practised": built.practised}
                 | dict(drawn.origin),
                 version_parent=self._base,
                 policy=self._policy,

@@ -11,22 +11,30 @@ in view, corrects it at once. On-policy context distillation, as of the claimed 
 Practised is what conversations began with whose first answer was corrected: where that was right the wish is kept, and
 more of the same would only move the weights and unteach what happens later in a conversation.
 
-No turn stands behind a practised answer, so it is in nobody's count (law 3); it is never executed and never shown.
-Which requests a step gets follows from the seed, its number and its turns, so a replay has the same (law 11). Varied is
-what the step's own conversations began with, each with the hints of its own scope (law 10), and only where that turn is
-trained itself: nothing that is held out is practised.
+Practised is only what stands whatever was asked: what a tool said of one command is no wish. And varied is only what
+can be: no request without a number of its own, and none that is longer than `MAX_PROMPT` ids.
+
+No turn stands behind a practised answer, so it is in nobody's count (law 3); it is never executed and never shown, and
+it weighs what the turn weighs that it was made for (`TrainingSample.made_for`). Which requests a step gets follows from
+the seed, its number and its turns, so a replay has the same (law 11). Varied is what the step's own conversations began
+with, each with the hints of its own scope (law 10), a scope at most its part of the step, and only where that turn is
+taught in this step or was before: nothing that is held out or was taken back is practised.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from agentrl.errors import UserError
+from agentrl.errors import LearnerError, UserError
 from agentrl.learner.context_gap import Ids
 from agentrl.learner.generate import generate
+from agentrl.learner.pack import teacher_positions
 from agentrl.learner.pairs import answer_sample
 from agentrl.learner.teacher_weights import Weights
 from agentrl.teacher.contexts import num_practised
@@ -43,9 +51,27 @@ MAX_ANSWER: Final = 96
 
 OPERATORS: Final = {"system", "developer"}
 """Who may speak before a conversation's first request."""
-NUMBER: Final = re.compile(r"[0-9]+")
+NUMBER: Final = re.compile(r"(?<![\w.,:/@#-])[0-9]+(?:[.,][0-9]+)?(?![\w:/@-]|[.,][0-9])", re.ASCII)
+"""One that is a quantity: no part of a name, an address, a date or a time."""
 
 Beginnings = Callable[[Sequence[str]], Mapping[str, Turn]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Practised:
+    """What a step is given."""
+
+    samples: tuple[TrainingSample, ...] = ()
+    begun: tuple[str, ...] = ()
+    """Ids of the turns whose requests were varied, each once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    prompt: Ids
+    made_for: str
+    begun: str
+    hints: Sequence[Block]
 
 
 class Practice:
@@ -54,8 +80,8 @@ class Practice:
     Args:
         trainer: with a teacher that has weights.
         reader: of the policy's model.
-        beginnings: by turn id the trained turn that its conversation began with, where that was corrected
-            (`LearningLog.corrected_beginnings`).
+        beginnings: by turn id the turn that its conversation began with, where that was corrected and is among those
+            that are asked for or was trained (`LearningLog.corrected_beginnings`).
     """
 
     def __init__(self, trainer: Trainer, reader: Reader, beginnings: Beginnings) -> None:
@@ -68,69 +94,99 @@ class Practice:
         """None where the recipe practises nothing."""
         return cls(trainer, reader, beginnings) if num_practised(trainer.recipe.context) else None
 
-    def samples(self, shown: Sequence[tuple[str, Sequence[Block]]]) -> list[TrainingSample]:
-        """Those of the next step; none where no request of its conversations may be varied.
+    def samples(self, taught: Sequence[tuple[Turn, Sequence[Block]]]) -> Practised:
+        """Those of the next step; none where no request of its conversations may be varied, or where the weights give
+        numbers that are not finite: the step itself refuses these.
 
         Args:
-            shown: the ids of its turns, each with the hints that its teacher is shown.
+            taught: its turns, each once, with the hints that its teacher is shown and that stand whatever was asked.
         """
-        first = self._beginnings([turn_id for turn_id, hints in shown if hints])
+        draw = random.Random(f"practice/{self._trainer.seed}/{self._trainer.num_steps}")
+        asked = self._asked(taught, draw)
+        try:
+            answers = generate(
+                Weights(self._trainer.policy, None),
+                [one.prompt for one in asked],
+                [draw.getrandbits(32) for _ in asked],
+                sampling=Sampling(max_tokens=MAX_ANSWER),
+                stop_ids=frozenset(self._reader.stop_ids),
+                max_tokens=self._trainer.recipe.batch.micro_tokens,
+                max_len=self._trainer.max_len,
+            )
+        except LearnerError:
+            return Practised()
+        samples, begun = [], []
+        for one, answer in zip(asked, answers, strict=True):
+            sample = self._sample(one, answer)
+            if sample is not None:
+                samples.append(sample)
+                begun.append(one.begun)
+        return Practised(samples=tuple(samples), begun=tuple(dict.fromkeys(begun)))
+
+    def _asked(self, taught: Sequence[tuple[Turn, Sequence[Block]]], draw: random.Random) -> list[_Asked]:
+        """What the policy is to answer: requests of turns drawn anew each time, a scope at most its part of them."""
+        most = num_practised(self._trainer.recipe.context)
+        first = self._beginnings([turn.id for turn, hints in taught if hints])
         begun = [
-            (first[turn_id], hints) for turn_id, hints in shown if turn_id in first and begins(first[turn_id])
+            (turn, first[turn.id], hints)
+            for turn, hints in taught
+            if turn.id in first and self._may_vary(first[turn.id])
         ]
-        if not begun:
-            return []
-        trainer = self._trainer
-        draw = random.Random(f"practice/{trainer.seed}/{trainer.num_steps}")
+        scopes = Counter(turn.scope for turn, _ in taught)
+        room = {scope: math.ceil(most * number / len(taught)) for scope, number in scopes.items()}
         asked = []
-        for _ in range(num_practised(trainer.recipe.context)):
-            turn, hints = draw.choice(begun)
-            prompt = self._prompt(turn, draw)
+        for _ in range(most):
+            left = [one for one in begun if room[one[0].scope]]
+            if not left:
+                break
+            turn, beginning, hints = draw.choice(left)
+            room[turn.scope] -= 1
+            prompt = self._prompt(beginning, draw)
             if prompt:
-                asked.append((prompt, hints))
-        answers = generate(
-            Weights(trainer.policy, None),
-            [prompt for prompt, _ in asked],
-            [draw.getrandbits(32) for _ in asked],
-            sampling=Sampling(max_tokens=MAX_ANSWER),
-            stop_ids=frozenset(self._reader.stop_ids),
-            max_tokens=trainer.recipe.batch.micro_tokens,
-            max_len=trainer.max_len,
-        )
-        samples = [
-            self._sample(prompt, answer, hints)
-            for (prompt, hints), answer in zip(asked, answers, strict=True)
-        ]
-        return [sample for sample in samples if sample is not None]
+                asked.append(_Asked(prompt=prompt, made_for=turn.id, begun=beginning.id, hints=hints))
+        return asked
+
+    def _may_vary(self, beginning: Turn) -> bool:
+        """Whether a turn answers the first request of a conversation, freely, and that is short and has numbers."""
+        if not begins(beginning) or len(beginning.prompt_ids) > self._max_prompt:
+            return False
+        request = beginning.messages[-1]
+        return varied(request, random.Random(0)) != request
+
+    @property
+    def _max_prompt(self) -> int:
+        return min(MAX_PROMPT, self._trainer.max_len - 1)
 
     def _prompt(self, turn: Turn, draw: random.Random) -> Ids:
-        """The ids of a variation; none where it is too long or cannot be written."""
+        """[P] the ids of a variation; none where it is too long or cannot be written."""
         messages = [*turn.messages[:-1], varied(turn.messages[-1], draw)]
         try:
             ids = self._reader.prompt(messages, turn.tools, None).ids
         except UserError:
             return ()
-        return ids if len(ids) <= min(MAX_PROMPT, self._trainer.max_len - 1) else ()
+        return ids if len(ids) <= self._max_prompt else ()
 
-    def _sample(self, prompt: Ids, answer: Completion, hints: Sequence[Block]) -> TrainingSample | None:
-        """None where the hints have no place."""
-        ids, before = prompt + answer.token_ids, len(prompt)
+    def _sample(self, asked: _Asked, answer: Completion) -> TrainingSample | None:
+        """None where the hints have no place, or change the ids around them."""
+        ids, before = asked.prompt + answer.token_ids, len(asked.prompt)
         try:
-            view = self._reader.insert(ids, before, hints)
-        except UserError:
+            view = self._reader.insert(ids, before, asked.hints)
+            teacher_positions(view, ids, ())
+        except (UserError, ValueError):
             return None
         if len(view.token_ids) > self._trainer.max_len:
             return None
         assert answer.raw_logprobs is not None
         assert answer.num_allowed is not None
-        return answer_sample(
-            prompt,
+        sample = answer_sample(
+            asked.prompt,
             answer.token_ids,
             behavior_logprobs=(0.0,) * before + answer.raw_logprobs,
             num_allowed=(0,) * before + answer.num_allowed,
             teacher=view,
             source="practice",
         )
+        return replace(sample, made_for=asked.made_for)
 
 
 def begins(turn: Turn) -> bool:
@@ -140,11 +196,11 @@ def begins(turn: Turn) -> bool:
 
 
 def varied(message: JSON, draw: random.Random) -> JSON:
-    """A message with other numbers of as many digits in its text."""
+    """A message with other numbers of as many digits in its text; the same where it has none."""
 
     def other(found: re.Match[str]) -> str:
-        digits = len(found[0])
-        return str(draw.randrange(10 ** (digits - 1), 10**digits))
+        digits = iter([draw.choice("123456789"), *draw.choices("0123456789", k=len(found[0]))])
+        return "".join(next(digits) if char.isdigit() else char for char in found[0])
 
     def changed(text: str) -> str:
         return NUMBER.sub(other, text)
@@ -154,9 +210,10 @@ def varied(message: JSON, draw: random.Random) -> JSON:
         return {**message, "content": changed(content)}
     if not isinstance(content, list):
         return message
-    texts = [part.get("text") for part in content]
     parts = [
-        {**part, "text": changed(text)} if isinstance(text, str) else part
-        for part, text in zip(content, texts, strict=True)
+        {**part, "text": changed(part["text"])}
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+        else part
+        for part in content
     ]
     return {**message, "content": parts}

@@ -55,6 +55,8 @@ class Found:
     blocks: list[Block]
     hints: list[Recalled]
     """Those among the blocks."""
+    wishes: list[Block]
+    """Blocks of hints that stand whatever was asked: users' words and rules."""
     measured: Measured | None
     """How useful the turn's hints are, where that was measured."""
     rested: tuple[str, ...]
@@ -120,8 +122,17 @@ class Views:
             replace(block, origin=f"hint of {named[block.text]}") if block.text in named else block
             for block in blocks
         ]
+        wishes = [*standing]
+        if (
+            hint is not None
+            and self.memory is not None
+            and self.memory.is_wish(claim.turn.scope, hint.turn_id)
+        ):
+            wishes.append(hint)
+        said = {f"Hint: {item.hint}" for item in wishes}
         return Found(
             blocks=blocks,
+            wishes=[block for block in blocks if block.text in said],
             hints=[item for item in hints if any(item.hint in block.text for block in blocks)],
             measured=None if measuring is None else measuring.found(hint),
             rested=self._rested(claim, hint, standing),

@@ -135,7 +135,12 @@ def wishes_are_practised_by_distillation_alone(recipe: Recipe) -> Iterator[str]:
             "context.practised practises standing corrections, but context.standing is 0: set context.standing = 4, "
             f"{other}"
         )
-    if not isinstance(recipe.teacher, axes.SelfTeacher | axes.ExternalTeacher | axes.JointTeacher):
+    if not recipe.num_live:
+        yield (
+            f"context.practised varies what live conversations began with, but rollout {recipe.rollout.name!r} has "
+            f"none: set rollout = 'stream', {other}"
+        )
+    if not isinstance(recipe.teacher, axes.SelfTeacher | axes.ExternalTeacher):
         yield (
             f"context.practised asks the teacher for answers that were never scored, but teacher "
             f"{recipe.teacher.name!r} has no weights: set teacher = 'self', {other}"

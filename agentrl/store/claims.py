@@ -229,20 +229,28 @@ def answered_next(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
     return None if row is None else records.read_turn(connection, row["id"])
 
 
-_BEGAN = """WITH RECURSIVE before (id, parent) AS (
+_BEGAN = f"""WITH RECURSIVE before (id, parent) AS (
         SELECT id, parent FROM turns WHERE id = ?
         UNION SELECT t.id, t.parent FROM before b JOIN turns t ON t.id = b.parent)
-    SELECT t.id FROM before b JOIN turns t ON t.id = b.id WHERE b.parent IS NULL
+    SELECT t.id FROM before b JOIN turns t ON t.id = b.id WHERE b.parent IS NULL AND t.redacted_spans IS NULL
     AND EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq AND s.hint <> '')
     -- such a turn is never held out any more (`hold_out`)
-    AND (EXISTS (SELECT 1 FROM claims c WHERE c.turn_id = b.id)
-        OR EXISTS (SELECT 1 FROM step_turns u WHERE u.turn_id = b.id))"""
+    AND (t.id IN (SELECT value FROM json_each(?))
+        OR EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
+            WHERE u.turn_id = t.id AND p.voided_at IS NULL))
+    AND NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
+        AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))"""  # noqa: S608
 
 
-def began_with(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
+def began_with(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> dict[str, Turn]:
     """See `LearningLog.corrected_beginnings`."""
-    row = connection.execute(_BEGAN, (turn_id,)).fetchone()
-    return None if row is None else records.read_turn(connection, row["id"])
+    found: dict[str, str] = {}
+    for turn_id in turn_ids:
+        row = connection.execute(_BEGAN, (turn_id, json.dumps(list(turn_ids)), *_NOT_FOLLOWED)).fetchone()
+        if row is not None:
+            found[turn_id] = row["id"]
+    read = {begun: records.read_turn(connection, begun) for begun in set(found.values())}
+    return {turn_id: turn for turn_id, begun in found.items() if (turn := read[begun]) is not None}
 
 
 def take(

@@ -184,11 +184,10 @@ class LearningLog(LessonLog):
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
 
     def corrected_beginnings(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
-        """By turn id the turn that its conversation began with, where that one brought a hint and is in hand or was
-        trained."""
+        """By turn id the turn that its conversation began with, where that one brought a hint, is among these turns or
+        in a step that counts, and was not set aside or redacted."""
         with self._reading() as connection:
-            found = {turn_id: claims.began_with(connection, turn_id) for turn_id in turn_ids}
-        return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
+            return claims.began_with(connection, turn_ids)
 
     def release(self, turn_ids: Sequence[str]) -> int:
         """Gives claimed turns back unused; returns how many were claimed."""

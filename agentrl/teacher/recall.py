@@ -165,6 +165,11 @@ class HintMemory:
         """Whether rules of a scope rest."""
         return bool(self._resting.get(scope))
 
+    def is_wish(self, scope: str, turn_id: str) -> bool:
+        """Whether what a turn brought, or a lesson from elsewhere says, is to stand whatever is asked."""
+        found = self._scopes.get(scope, {}).get(turn_id)
+        return found is not None and (found.by_user or found.is_rule)
+
     def recall(self, turn: Turn, own: str | None, similarity: float) -> Recalled | None:
         """The hint that was given most often after requests like this turn's, its own counted with them.
 

@@ -187,12 +187,18 @@ class Run:
         }
         return Turn(**(values | changes))
 
-    def record(self, *turns: Turn, hint: str | None = None, reward: float | None = None) -> list[Turn]:
-        """Puts answered and judged turns into the log."""
+    def record(
+        self,
+        *turns: Turn,
+        hint: str | None = None,
+        reward: float | None = None,
+        source: SignalSource = SignalSource.RULE,
+    ) -> list[Turn]:
+        """Puts answered and judged turns into the log; it is the environment that rewards."""
         signals = [
             Signal(
                 turn_id=turn.id,
-                source=SignalSource.ENVIRONMENT if reward is not None else SignalSource.RULE,
+                source=SignalSource.ENVIRONMENT if reward is not None else source,
                 hint=hint,
                 reward=reward,
                 created_at=NOW,

@@ -15,6 +15,7 @@ from learner_run import Run, write_base
 from agentrl.learner.journal import Journal
 from agentrl.learner.process import FAILED, PARENT, REFUSED, STOPPED, learn, main
 from agentrl.store.learning_log import LearningLog
+from agentrl.types import SignalSource
 
 
 @pytest.fixture
@@ -46,8 +47,11 @@ def until(process: subprocess.Popen[str], event: str) -> Iterator[dict[str, obje
     pytest.fail(f"the learner ended without {event}")
 
 
-def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(run: Run) -> None:
-    run.hinted(4)
+def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(tmp_path: Path) -> None:
+    asked = {"route": "has_context", "context__standing": 2, "context__practised": 3}
+    run = Run(tmp_path / "run", write_base(tmp_path / "base"), **asked)
+    wishes = [run.turn(f"Count {number}", "abc") for number in range(4)]
+    run.record(*wishes, hint="Please use a table.", source=SignalSource.USER)
     process = started(run)
     try:
         seen = list(until(process, "version"))
@@ -57,6 +61,9 @@ def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(run: Run) -
             "version",
         ]
         assert seen[-1]["state"] == "serving"
+        [metrics] = [item["metrics"] for item in seen if item["event"] == "step"]
+        assert isinstance(metrics, dict)
+        assert metrics["num_practice"] == 3
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == STOPPED
     finally:

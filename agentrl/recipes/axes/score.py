@@ -34,11 +34,12 @@ class HindsightHint(Option):
     standing: int = Field(default=0, ge=0)
     """How many of the newest corrections by users in the turn's scope are shown beside its hint, whatever they were
     about, and to turns without a hint; for habits of one user that are to be kept while others are taught."""
-    practised: int = Field(default=0, ge=0)
+    practised: int = Field(default=0, ge=0, le=64)
     """How many requests each step makes up, like those that its turns' conversations began with but with other numbers,
     where the first answer was corrected. The policy answers them, and its answers are distilled with the standing
     corrections in the teacher's view: a wish is kept after fewer corrections. They stand in no count of turns. Needs
-    `standing`, and distillation alone."""
+    `standing`, live turns, and distillation alone. Requests without a number, or longer than 1,024 ids with the system
+    message and the tools, are not varied; of an answer the first 96 ids are distilled."""
     choose: Literal["trusted", "lift", "overlap"] = "trusted"
     """Of several hints of one turn. trusted: that of the most trusted source. lift: the one that moves the teacher most
     from the original to the corrected action, and none where none does; where no corrected one is known, as overlap.
