@@ -264,7 +264,8 @@ def explain(
         str,
         typer.Argument(
             help="A turn id, a response id, or 'last': the newest turn that may be learned from, so no evaluation, no "
-            "side turn (a title, a summary), none of the control arm and no answer of the model as a judge."
+            "side turn (a title, a summary), none of the control arm and no answer of the model as a judge. Where "
+            "nothing was taught on it yet, newest_trained_turn is one of which everything can be told."
         ),
     ] = "last",
     any_: Annotated[bool, typer.Option("--any", help="'last' means the newest turn of any kind.")] = False,

@@ -161,7 +161,19 @@ async def explain_turn(run_dir: Path, turn: str, *, of_any_kind: bool = False) -
     if told["shown_lessons"]:
         texts = {lesson.id: lesson.text for lesson in lessons_of(run_dir, told["scope"])}
         told["shown_lessons"] = [{"id": name, "text": texts.get(name)} for name in told["shown_lessons"]]
-    return story | {"skills": skills_of_turn(run_dir, found), "taught": taught_of(run_dir, story)}
+    story |= {"skills": skills_of_turn(run_dir, found), "taught": taught_of(run_dir, story)}
+    if turn == "last" and not story["steps"]:
+        story["newest_trained_turn"] = newest_trained(run_dir)
+    return story
+
+
+def newest_trained(run_dir: Path) -> str | None:
+    """A turn of which everything can be told: one of the newest step."""
+    policy = settings_of(run_dir).policy
+    if not has_learned(run_dir, policy):
+        return None
+    with learning_log(run_dir) as log:
+        return log.newest_trained(policy)
 
 
 def has_learned(run_dir: Path, policy: str) -> bool:

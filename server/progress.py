@@ -147,6 +147,8 @@ def of_arms(conversations: Sequence[Outcome], config: Config) -> dict[str, Any]:
         "over_time": [],
     }
     why = _why_not(ended, share)
+    if why is None and not judged:
+        why = f"nothing to compare yet: of {len(conversations)} conversations none has ended and was judged"
     if why is not None:
         return found | {"verdict": why}
     compared = differences(

@@ -12,7 +12,7 @@ from server.cli import main
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """What a process with these arguments returns and prints."""
-    code: object = 0
+    code: str | int | None = 0
     with (
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["agentrl", *arguments]),
@@ -23,4 +23,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             main()
         except SystemExit as end:
             code = end.code
-    return subprocess.CompletedProcess(arguments, int(str(code or 0)), out.getvalue(), err.getvalue())
+    said = err.getvalue()
+    if isinstance(code, str):  # which Python prints when it ends
+        code, said = 1, f"{said}{code}\n"
+    return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), said)

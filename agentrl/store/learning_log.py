@@ -360,6 +360,17 @@ class LearningLog(LessonLog):
             voided=row["void_reason"],
         )
 
+    def newest_trained(self, policy: str = "default") -> str | None:
+        """A turn of the newest step that counts; None where none was taken."""
+        with self._reading() as connection:
+            row = connection.execute(
+                """SELECT u.turn_id FROM steps p JOIN step_turns u ON u.step = p.id
+                   WHERE p.policy = ? AND p.voided_at IS NULL AND u.use > 0
+                   ORDER BY p.id DESC, u.turn_id DESC LIMIT 1""",
+                (policy,),
+            ).fetchone()
+        return None if row is None else str(row["turn_id"])
+
     def recover(self, policy: str = "default") -> list[str]:
         """Brings the log to where a learner starts: from the serving version, with nothing in hand.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_house import BASH, calls, eventually, says, serving
+from server_house import BASH, MODEL, calls, eventually, says, serving
 from shown_house import ERROR, FAR, begin, corrected, session, showing, shown, stand, wished
 
 from agentrl.config import Config, write_config
@@ -229,6 +229,30 @@ async def test_the_last_turn_is_the_newest_that_may_be_learned_from(tmp_path: Pa
             newest = (await house.ask("Hello", **options)).headers["X-Turn-Id"]
             assert (await explain_turn(tmp_path, "last"))["turn"]["id"] == learnable
             assert (await explain_turn(tmp_path, "last", of_any_kind=True))["turn"]["id"] == newest
+
+
+async def test_where_nothing_was_taught_on_the_last_turn_the_newest_that_was_trained_is_named(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, lambda prompt, sampling: says("Ok.")) as house:
+        reply = {"role": "assistant", "content": "Ok."}
+        first = (await house.ask("Hi", path="/s/a")).headers["X-Turn-Id"]
+        last = (await house.ask("Hi", reply, "Now in French.", path="/s/a")).headers["X-Turn-Id"]
+        assert (await explain_turn(tmp_path, "last"))["newest_trained_turn"] is None, (
+            "no learner has worked here"
+        )
+        with LearningLog(tmp_path) as log:
+            log.ensure_base("default", str(MODEL))
+            assert (await explain_turn(tmp_path, "last"))["newest_trained_turn"] is None
+
+            def claimed() -> list[str]:
+                return [one.turn.id for one in log.claim(limit=9, needs="any", max_age_s=1e6)]
+
+            assert await eventually(lambda: asyncio.to_thread(claimed)) == [first]
+            log.record_step([first], recipe="hint_opsd", seed=0, metrics={}, version_parent=0)
+        told = await explain_turn(tmp_path, "last")
+        assert (told["turn"]["id"], told["newest_trained_turn"]) == (last, first)
+        assert "newest_trained_turn" not in await explain_turn(tmp_path, first)
 
 
 async def test_the_last_turn_is_none_of_the_control_arm(tmp_path: Path) -> None:

@@ -154,6 +154,10 @@ def test_worse_and_undecided_are_said_as_plainly() -> None:
     few = [conversation(LEARNING, 1.0), conversation(CONTROL, 0.0)]
 
     assert of_arms(worse, config(0.5))["verdict"] == "worse"
+    open_one = conversation(CONTROL, None, is_ended=False)
+    for none in ([], [open_one], [conversation(LEARNING, None)]):
+        told = of_arms(none, config(0.5))
+        assert (told["effect"], told["verdict"].split(":")[0]) == (None, "nothing to compare yet")
     assert of_arms(few, config(0.5))["verdict"] == "undecided"
 
 
