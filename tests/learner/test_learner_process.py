@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -73,28 +73,23 @@ def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(tmp_path: P
     assert events(run)[-1]["event"] == "stopped"
 
 
-@contextmanager
-def one_behind_the_other(run: Run) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
-    """A learner that works and a second one that waits for its end."""
-    first = started(run)
-    second: subprocess.Popen[str] | None = None
-    try:
-        list(until(first, "ready"))
-        second = started(run)
-        list(until(second, "waiting"))
-        yield first, second
-    finally:
-        for process in (first, second):
-            if process is not None:
-                process.kill()
-                process.communicate()
+def test_a_learner_waits_for_the_end_of_the_one_before_it_and_meanwhile_goes_at_a_signal(run: Run) -> None:
+    with ExitStack() as ends:
 
+        def begun(until_event: str) -> subprocess.Popen[str]:
+            process = started(run)
+            ends.callback(process.communicate)
+            ends.callback(process.kill)
+            list(until(process, until_event))
+            return process
 
-def test_a_signal_before_there_is_anything_to_finish_ends_the_process_at_once(run: Run) -> None:
-    with one_behind_the_other(run) as (_, second):
+        first, second = begun("ready"), begun("waiting")
         second.terminate()
         assert [item["event"] for item in until(second, "stopped")] == ["stopped"]
         assert second.wait(timeout=60) == STOPPED
+        third = begun("waiting")
+        first.kill()
+        list(until(third, "ready"))
 
 
 def test_a_killed_process_is_followed_by_one_that_goes_on(run: Run) -> None:
@@ -201,12 +196,6 @@ def test_a_second_learner_does_not_work_beside_the_first(run: Run) -> None:
     last = events(run)[-1]
     assert last["again"] is True
     assert "another learner" in str(last["message"])
-
-
-def test_a_learner_waits_for_the_end_of_the_one_before_it(run: Run) -> None:
-    with one_behind_the_other(run) as (first, second):
-        first.kill()
-        list(until(second, "ready"))
 
 
 def test_a_learner_that_comes_before_the_server_begins_the_line(tmp_path: Path) -> None:
