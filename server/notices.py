@@ -13,6 +13,9 @@ NANO_LR: Final = 7e-4
 """What a model of two million parameters learns at; the recipes' own rates are for large ones."""
 NANO_TURNS: Final = 16
 """Of a step at that rate: fewer garble it."""
+NANO: Final = {"optim.lr": NANO_LR, "batch.turns_per_step": NANO_TURNS}
+NANO_PERSONAL: Final = {"optim.lr": 4e-3, "optim.eps": 1e-2}
+"""The same for the recipe `personal`, whose steps hold few turns: `bench.personalisation` chose them."""
 
 
 def notices(config: Config) -> list[str]:
@@ -29,10 +32,11 @@ def _slow(config: Config) -> str:
     rate = load_recipe(learn.recipe, learn.overrides).optim.lr
     if rate > NANO_LR / 10:
         return ""
+    who, known = ("bench-personalisation", NANO_PERSONAL) if learn.recipe == "personal" else ("demo", NANO)
+    sets = " ".join(f"--set learn.overrides.{name}={value:g}" for name, value in known.items())
     return (
         f"nano learns at optim.lr = {rate:g}, the rate of recipe {learn.recipe!r} for large models: little will be "
-        f"seen to move. `agentrl demo` teaches it with --set learn.overrides.optim.lr={NANO_LR:g} "
-        f"--set learn.overrides.batch.turns_per_step={NANO_TURNS}"
+        f"seen to move. `make {who}` teaches it with {sets}"
     )
 
 

@@ -178,7 +178,7 @@ def _require_restorable(connection: sqlite3.Connection, policy: str, number: int
     elif number == current:
         why = "serves already"
     elif number in line:
-        why = "has no files any more"
+        why = "has no files any more (learn.keep_versions keeps more)"
     elif known[number].state is REJECTED:
         why = "was rejected"
     elif known[number].state is CANDIDATE:

@@ -7,8 +7,9 @@ from server_house import serving
 
 from agentrl.config import Config, load_config
 from agentrl.store.learning_log import LearningLog
+from bench import personalisation
 from server.demo import OVERRIDES
-from server.notices import NANO_LR, NANO_TURNS, notices
+from server.notices import NANO, NANO_PERSONAL, notices
 
 
 def config(*overrides: str, **settings: object) -> Config:
@@ -21,7 +22,15 @@ def test_who_serves_nano_at_the_rate_of_large_models_is_told_the_demos() -> None
     assert said.startswith("nano learns at optim.lr = 1e-05, the rate of recipe 'hint_opsd' for large models")
     sets = "--set learn.overrides.optim.lr=0.0007 --set learn.overrides.batch.turns_per_step=16"
     assert said.endswith(sets)
-    assert (OVERRIDES["optim.lr"], OVERRIDES["batch.turns_per_step"]) == (NANO_LR, NANO_TURNS) == (7e-4, 16)
+    assert {name: OVERRIDES[name] for name in NANO} == NANO == {"optim.lr": 7e-4, "batch.turns_per_step": 16}
+
+
+def test_who_teaches_nano_one_users_wishes_is_told_the_rate_that_suits_steps_of_few_turns() -> None:
+    [said] = notices(config("learn.recipe=personal"))
+
+    sets = "--set learn.overrides.optim.lr=0.004 --set learn.overrides.optim.eps=0.01"
+    assert said.endswith(f"`make bench-personalisation` teaches it with {sets}")
+    assert personalisation.OVERRIDES == NANO_PERSONAL
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_rollback_goes_to_ancestors_only_and_only_where_files_are_left(learning)
     publish(learning, 6, parent=3)
     learning.forget_files("default", lambda versions, pins: [1])
     for target, why in (
-        (1, "has no files any more"),
+        (1, r"has no files any more \(learn.keep_versions keeps more\)"),
         (3, "serves already"),
         (4, "was rejected"),
         (6, "has not passed its gate"),
