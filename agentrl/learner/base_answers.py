@@ -158,24 +158,24 @@ class BaseAnswers:
             self._save()
         return [self._answers[key] for key in asked]
 
-    def drift(self, trainer: Trainer) -> dict[Asked, float]:
+    def drift(self, trainer: Trainer) -> list[float]:
         """How far the weights that the trainer has are from what is no drift, in nats an id of each answer; nothing
         where nobody can be asked."""
         asked, base, most = self.asked(trainer), trainer.base, trainer.recipe.batch.micro_tokens
         if base is None or not asked:
-            return {}
+            return []
         answers = dict(zip(asked, self.of_base(trainer, asked), strict=True))
         rows = {key: Row.behind(key[0], answer) for key, answer in answers.items() if answer}
         new = {key: row for key, row in rows.items() if key not in self._outlines}
         views = {key: Row.behind(self.view(key[0]), answers[key]) for key in new}
         self._outlines |= mixed(base, new, views, max_tokens=most)
         found = divergences(Weights(trainer.policy, None), rows, self._outlines, max_tokens=most)
-        drifts = {}
+        drifts = []
         for key, values in found.items():
             unsure = self._outlines[key].entropy
             assert unsure is not None, "it was asked for"
             beyond = (values - unsure).clamp(min=0.0, max=MOST)
-            drifts[key] = float(beyond.sum()) / max(len(beyond), SHORT)
+            drifts.append(float(beyond.sum()) / max(len(beyond), SHORT))
         return drifts
 
     def _save(self) -> None:

@@ -1,7 +1,6 @@
 """How far a version may go from its parent and from version 0.
 
-    kl_update    KL(new || served version)   on the gate's held-out probe; where that is too small, what the version
-                                             adds to kl_base on version 0's answers
+    kl_update    KL(new || served version)   on the gate's held-out probe
     kl_base      KL(new || version 0)        on those of its turns that version 0 sampled, and on what version 0 answers
                                              to prompts that clients sent (`base_answers`), which is there from the
                                              first step on: the larger of both
@@ -24,14 +23,13 @@ from dataclasses import dataclass, field
 import torch
 
 from agentrl.config import GuardsConfig
-from agentrl.learner.base_answers import Asked, BaseAnswers
+from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.outline import Outline, divergences, looked_at
 from agentrl.learner.pack import Row
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
 
 HELD_OUT = "held-out turns"
-ANSWERS = "answers of version 0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +72,13 @@ class Budget:
         self._parent: dict[str, Outline] = {}
         self._candidate: dict[str, Outline] = {}
         self._base: dict[str, Outline] = {}
-        self._parent_drift: dict[Asked, float] = {}
-        self._drift: dict[Asked, float] = {}
 
     def restart(self, trainer: Trainer) -> None:
         """The trainer has the weights of the version that serves."""
         self._candidate = {}
         self._parent = {}
-        self._parent_drift, self._drift = {}, {}
         if self._guards.max_kl_update:
             self._parent, _ = _looked_at(Weights(trainer.policy, None), trainer, self._rows, {})
-            if self._guards.max_kl_base and self._answers is not None:
-                self._parent_drift = self._answers.drift(trainer)
 
     def spend(self, trainer: Trainer, scores: Mapping[str, float]) -> Spent:
         """Measures the weights that the trainer has.
@@ -93,16 +86,13 @@ class Budget:
         Args:
             scores: the mean log-prob of each of the probe's rows under them.
         """
-        base = self.to_base(trainer)
-        update = self._update(trainer)
-        measured = [update if update[1] else self._rise(), base, self._fall(scores)]
+        measured = [self._update(trainer), self.to_base(trainer), self._fall(scores)]
         metrics = {name: value for _, found in measured for name, value in found.items()}
         return Spent(refusal=next((why for why, _ in measured if why), None), metrics=metrics)
 
     def accept(self) -> None:
         """The version that was measured serves now."""
         self._parent, self._candidate = self._candidate, {}
-        self._parent_drift, self._drift = self._drift, {}
 
     def _update(self, trainer: Trainer) -> tuple[str | None, dict[str, float]]:
         most = self._guards.max_kl_update
@@ -111,27 +101,16 @@ class Budget:
         self._candidate, found = _looked_at(Weights(trainer.policy, None), trainer, self._rows, self._parent)
         return self._verdict(list(found.values()), most, "kl_update", "the version that serves")
 
-    def _rise(self) -> tuple[str | None, dict[str, float]]:
-        """What the candidate adds to the drift of the version that serves. A question that is newer than that one's
-        measure is compared with its mean; version 0 has not drifted."""
-        most, parent = self._guards.max_kl_update, self._parent_drift
-        if not most:
-            return None, {}
-        mean = sum(parent.values()) / len(parent) if parent else 0.0
-        rises = [drift - parent.get(key, mean) for key, drift in self._drift.items()]
-        other = "version 0 beyond that of the version that serves"
-        return self._verdict(rises, most, "kl_update", other, ANSWERS)
-
     def to_base(self, trainer: Trainer) -> tuple[str | None, dict[str, float]]:
         """Why the weights that the trainer has are too far from version 0, and how far they are."""
         most, base = self._guards.max_kl_base, trainer.base
         if not most or base is None:
             return None, {}
-        self._drift = {} if self._answers is None else self._answers.drift(trainer)
+        answers = [] if self._answers is None else self._answers.drift(trainer)
         # Each for itself: neither is to hide behind many of the other.
         both = [
             self._verdict(self._of_anchors(trainer, base), most, "kl_base", "version 0", HELD_OUT),
-            self._verdict(list(self._drift.values()), most, "kl_base", "version 0", ANSWERS),
+            self._verdict(answers, most, "kl_base", "version 0", "answers of version 0"),
         ]
         # written so that a NaN, which is refused, comes first
         return max(both, key=lambda one: (one[0] is not None, one[1].get("kl_base", -1.0)))
