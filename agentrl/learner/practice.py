@@ -38,6 +38,7 @@ from agentrl.learner.pack import teacher_positions
 from agentrl.learner.pairs import answer_sample
 from agentrl.learner.teacher_weights import Weights
 from agentrl.teacher.contexts import num_practised
+from agentrl.text.content import message_text
 from agentrl.types import JSON, Block, Completion, Sampling, TrainingSample, Turn
 
 if TYPE_CHECKING:
@@ -150,8 +151,7 @@ class Practice:
         """Whether a turn answers the first request of a conversation, freely, and that is short and has numbers."""
         if not begins(beginning) or len(beginning.prompt_ids) > self._max_prompt:
             return False
-        request = beginning.messages[-1]
-        return varied(request, random.Random(0)) != request
+        return NUMBER.search(message_text(beginning.messages[-1])) is not None
 
     @property
     def _max_prompt(self) -> int:

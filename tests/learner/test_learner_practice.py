@@ -228,6 +228,8 @@ def test_a_request_that_is_too_long_by_itself_or_with_its_hints_is_not_practised
 def test_a_request_without_a_number_is_not_practised(tmp_path: Path, base: Path) -> None:
     run = Run(tmp_path / "run", base, **ON)
     assert practised(run, (run.turn("Sort the lines", "x"), [TABLE])) == []
+    for digit in range(10):
+        assert len(practised(run, (run.turn(f"Sort the first {digit} lines", "x"), [TABLE]))) == 3
 
 
 def test_a_step_with_practice_trains_the_same_turns_and_counts_nothing_else(

@@ -60,6 +60,7 @@ REFUSALS: dict[rules.Rule, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = 
             ("context.practised", "hindsight_hint alone"),
         ),
         ("personal", {"context.standing": 0}, ("context.practised", "context.standing = 4")),
+        ("personal", {"rollout": "offline", "route": "all"}, ("context.practised", "rollout = 'stream'")),
         (
             "personal",
             {"teacher": "cached", "estimator": "pg", "target": "q", "token_weight": "one"},
