@@ -49,6 +49,7 @@ from envs.personal import MAX_TURNS, Personal, User, Wordings
 from envs.personal_grader import Grade, grade
 from envs.runner import Episode, run_episodes
 from server.demo_figures import both_logs, feedback_to_serving_s, num_eval_turns_in_training
+from server.notices import NANO_PERSONAL
 from server.runtime import Runtime
 
 FOLDER = Path(__file__).parent / "personalisation"
@@ -61,9 +62,7 @@ MARKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80)
 PAUSE_S, STILL_S = 60.0, 120.0
 WORDINGS: dict[str, Wordings] = {"dev": "known", "held_out": "withheld"}
 
-OVERRIDES: dict[str, Any] = {"optim.lr": 4e-3, "optim.eps": 1e-2}
-"""What a model of two million parameters bears and a large one does not; chosen with dev users. A wish changes few of a
-note's ids, and AdamW makes the noise of the others as large as the lesson: so its eps is large."""
+OVERRIDES: dict[str, Any] = dict(NANO_PERSONAL)
 
 
 async def one_run(

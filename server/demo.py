@@ -31,7 +31,7 @@ from server.demo_figures import feedback_to_serving_s, num_eval_turns_in_trainin
 from server.demo_judges import RULES, SELF, SETTINGS, Truths, compared, refuse_other_judges
 from server.demo_probability import reachable_probabilities
 from server.demo_screen import Screen
-from server.notices import NANO_LR, NANO_TURNS
+from server.notices import NANO
 from server.report import FAMILIES, Outcome, Play, draw_curves, page
 from server.runtime import Runtime
 from server.statistics import Share, p50_p95, share
@@ -54,10 +54,9 @@ DRAIN_S = 15.0
 REACHABLE_RANGE = (0.03, 0.3)
 
 OVERRIDES: dict[str, Any] = {
-    "optim.lr": NANO_LR,
+    **NANO,
     # A teacher of this size follows some wordings only weakly: what the hint changed is made larger.
     "target": {"name": "extrap", "coef": 1.25},
-    "batch.turns_per_step": NANO_TURNS,
     "batch.max_wait_s": 2.0,
     "batch.uses_per_turn": 1,
     "limits.max_version_lag": 60,

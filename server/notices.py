@@ -9,13 +9,13 @@ from agentrl.config import Config
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.database import LEARNING_NAME
 
-NANO_LR: Final = 7e-4
-"""What a model of two million parameters learns at; the recipes' own rates are for large ones."""
-NANO_TURNS: Final = 16
-"""Of a step at that rate: fewer garble it."""
-NANO: Final = {"optim.lr": NANO_LR, "batch.turns_per_step": NANO_TURNS}
+NANO: Final = {"optim.lr": 7e-4, "batch.turns_per_step": 16}
+"""What a model of two million parameters learns at, the recipes' own rates are for large ones; fewer turns of a step
+garble it at that rate."""
 NANO_PERSONAL: Final = {"optim.lr": 4e-3, "optim.eps": 1e-2}
-"""The same for the recipe `personal`, whose steps hold few turns: `bench.personalisation` chose them."""
+"""The same for the recipe `personal`, chosen with dev users of `bench.personalisation`: its steps hold few turns. A
+wish changes few of a note's ids, and AdamW makes the noise of the others as large as the lesson: so its eps is
+large."""
 
 
 def notices(config: Config) -> list[str]:
@@ -30,7 +30,7 @@ def _slow(config: Config) -> str:
     if config.model != "nano" or not learn.enabled or {"optim.lr", "optim"} & learn.overrides.keys():
         return ""
     rate = load_recipe(learn.recipe, learn.overrides).optim.lr
-    if rate > NANO_LR / 10:
+    if rate > NANO["optim.lr"] / 10:
         return ""
     who, known = ("bench-personalisation", NANO_PERSONAL) if learn.recipe == "personal" else ("demo", NANO)
     sets = " ".join(f"--set learn.overrides.{name}={value:g}" for name, value in known.items())

@@ -167,8 +167,9 @@ class Builder:
         kept = {turn_id for sample in samples for turn_id in sample.turn_ids}
         practised = Practised()
         if samples and self.practice is not None and not beside:
-            taught = [claim.turn for claim in claims if claim.turn.id in kept]
-            practised = self.practice.samples([(turn, wishes.get(turn.id, [])) for turn in taught])
+            practised = self.practice.samples(
+                [(claim.turn, wishes.get(claim.turn.id, [])) for claim in claims if claim.turn.id in kept]
+            )
             samples += practised.samples
         if samples and self.rehearsal is not None and not beside:
             samples += self.rehearsal.samples([claim.turn for claim in claims])

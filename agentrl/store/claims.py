@@ -209,6 +209,9 @@ _NOT_FOLLOWED = (
 )  # fmt: skip
 """Reasons of answers that are not learned for the turn before them either. With any other, `no context` above all, an
 answer taught nothing by itself and is none the worse for it."""
+_FOLLOWED = f"""NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
+        AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))"""  # noqa: S608
+"""Of a turn t; its parameters are `_NOT_FOLLOWED`."""
 
 _NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON t.scope = p.scope AND t.session = p.session AND t.parent = p.id
     WHERE p.id = ? AND t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
@@ -218,8 +221,7 @@ _NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON t.scope = p.scope AND t.ses
     AND NOT EXISTS (SELECT 1 FROM next_states n WHERE n.turn = p.seq AND n.ending = 'edited')
     AND NOT EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq
         AND (s.reward < 0 OR s.hint <> '' OR s.preferred <> ''))
-    AND NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
-        AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))
+    AND {_FOLLOWED}
     ORDER BY t.received_at DESC, t.seq DESC LIMIT 1"""  # noqa: S608
 
 
@@ -238,15 +240,15 @@ _BEGAN = f"""WITH RECURSIVE before (id, parent) AS (
     AND (t.id IN (SELECT value FROM json_each(?))
         OR EXISTS (SELECT 1 FROM step_turns u JOIN steps p ON p.id = u.step
             WHERE u.turn_id = t.id AND p.voided_at IS NULL))
-    AND NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
-        AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))"""  # noqa: S608
+    AND {_FOLLOWED}"""  # noqa: S608
 
 
 def began_with(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> dict[str, Turn]:
     """See `LearningLog.corrected_beginnings`."""
     found: dict[str, str] = {}
+    together = json.dumps(list(turn_ids))
     for turn_id in turn_ids:
-        row = connection.execute(_BEGAN, (turn_id, json.dumps(list(turn_ids)), *_NOT_FOLLOWED)).fetchone()
+        row = connection.execute(_BEGAN, (turn_id, together, *_NOT_FOLLOWED)).fetchone()
         if row is not None:
             found[turn_id] = row["id"]
     read = {begun: records.read_turn(connection, begun) for begun in set(found.values())}
