@@ -7,6 +7,12 @@ import torch
 from learner_models import write_model, write_tokenizer
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread_for_fixtures() -> None:
+    """What a file's fixtures compute is compared bit for bit with what its tests do."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
