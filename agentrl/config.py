@@ -171,8 +171,10 @@ class GuardsConfig(Section):
     half as good, and of its session too where that gave as many before: who approves of everything says nothing.
     0 = all approvals count. A program that grades is no user: its feedback says "source": "environment"."""
     max_kl_update: float = Field(default=0.25, ge=0)
-    """Most KL(new || served version) on the held-out probe, in nats an id, of one version; 0 = no bound. A version that
-    exceeds it by no more than the standard error of the mean over its turns, and at most twice, passes."""
+    """Most KL(new || served version), in nats an id, of one version: on the held-out probe, and where fewer than four
+    turns of that can be compared, on the served version's own replies to recent prompts beyond what it does with the
+    lesson in view. 0 = no bound. A version that exceeds it by no more than the standard error of the mean over its
+    turns or replies, and at most twice, passes."""
     max_kl_base: float = Field(default=0.5, ge=0)
     """Most KL(new || version 0), in nats an id, over all versions, with the same allowance for its error: on held-out
     turns that version 0 did well, and on its own answers to recent prompts beyond what it does with the lesson in view.

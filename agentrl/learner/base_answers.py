@@ -114,10 +114,9 @@ class BaseAnswers:
         return True
 
     def asked(self, trainer: Trainer) -> list[Asked]:
-        """The questions of now, `NUM_REPLIES` or, where prompts are long, fewer; none where no prompt is known or
-        nobody could answer."""
+        """The questions of now, `NUM_REPLIES` or, where prompts are long, fewer; none where no prompt is known."""
         prompts = [prompt for prompt, view in self._views.items() if len(view) < trainer.max_len]
-        if trainer.base is None or not prompts:
+        if not prompts:
             return []
         asked: list[Asked] = []
         room = MAX_IDS
@@ -161,22 +160,23 @@ class BaseAnswers:
     def drift(self, trainer: Trainer) -> list[float]:
         """How far the weights that the trainer has are from what is no drift, in nats an id of each answer; nothing
         where nobody can be asked."""
-        asked, base, most = self.asked(trainer), trainer.base, trainer.recipe.batch.micro_tokens
-        if base is None or not asked:
+        base = trainer.base
+        if base is None:
             return []
+        asked = self.asked(trainer)
         answers = dict(zip(asked, self.of_base(trainer, asked), strict=True))
-        rows = {key: Row.behind(key[0], answer) for key, answer in answers.items() if answer}
-        new = {key: row for key, row in rows.items() if key not in self._outlines}
-        views = {key: Row.behind(self.view(key[0]), answers[key]) for key in new}
-        self._outlines |= mixed(base, new, views, max_tokens=most)
-        found = divergences(Weights(trainer.policy, None), rows, self._outlines, max_tokens=most)
-        drifts = []
-        for key, values in found.items():
-            unsure = self._outlines[key].entropy
-            assert unsure is not None, "it was asked for"
-            beyond = (values - unsure).clamp(min=0.0, max=MOST)
-            drifts.append(float(beyond.sum()) / max(len(beyond), SHORT))
-        return drifts
+        new = {key: answer for key, answer in answers.items() if key not in self._outlines}
+        self._outlines |= self.references(base, trainer, new)
+        return drifts(trainer, answers, self._outlines)
+
+    def references(
+        self, weights: Weights, trainer: Trainer, replies: Mapping[Asked, Ids]
+    ) -> dict[Asked, Outline]:
+        """What any weights say along replies, half as they read the question and half with what the teacher was
+        shown."""
+        rows = rows_of(replies)
+        views = {key: Row.behind(self.view(key[0]), replies[key]) for key in rows}
+        return mixed(weights, rows, views, max_tokens=trainer.recipe.batch.micro_tokens)
 
     def _save(self) -> None:
         if self._file is None:
@@ -188,3 +188,28 @@ class BaseAnswers:
             Kept(prompt=prompt, view=view, answers=tuple(answers.get(prompt, ())))
             for prompt, view in self._views.items()
         )
+
+
+def rows_of(replies: Mapping[Asked, Ids]) -> dict[Asked, Row]:
+    """Each reply behind its question; without empty ones."""
+    return {key: Row.behind(key[0], reply) for key, reply in replies.items() if reply}
+
+
+def drifts(
+    trainer: Trainer, replies: Mapping[Asked, Ids], references: Mapping[Asked, Outline]
+) -> list[float]:
+    """How far the weights that the trainer has are from references along their replies, in nats an id of each: beyond
+    what the reference is unsure of, and `MOST` an id.
+
+    Args:
+        references: with entropy; of each reply that is not empty.
+    """
+    rows, most = rows_of(replies), trainer.recipe.batch.micro_tokens
+    found = divergences(Weights(trainer.policy, None), rows, references, max_tokens=most)
+    drift = []
+    for key, values in found.items():
+        unsure = references[key].entropy
+        assert unsure is not None, "it was asked for"
+        beyond = (values - unsure).clamp(min=0.0, max=MOST)
+        drift.append(float(beyond.sum()) / max(len(beyond), SHORT))
+    return drift

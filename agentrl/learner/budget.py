@@ -1,6 +1,7 @@
 """How far a version may go from its parent and from version 0.
 
-    kl_update    KL(new || served version)   on the gate's held-out probe
+    kl_update    KL(new || served version)   on the gate's held-out probe; while that is too small, on what the served
+                                             version replies to prompts that clients sent (`served_replies`)
     kl_base      KL(new || version 0)        on those of its turns that version 0 sampled, and on what version 0 answers
                                              to prompts that clients sent (`base_answers`), which is there from the
                                              first step on: the larger of both
@@ -26,6 +27,7 @@ from agentrl.config import GuardsConfig
 from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.outline import Outline, divergences, looked_at
 from agentrl.learner.pack import Row
+from agentrl.learner.served_replies import ServedReplies
 from agentrl.learner.teacher_weights import Weights
 from agentrl.learner.trainer import Trainer
 
@@ -50,7 +52,7 @@ class Budget:
         sampled: of the rows the mean raw log-prob that their sampler gave, where it is known.
         guards: the bounds.
         min_turns: with fewer nothing is measured.
-        answers: what version 0 answers; None = nobody asks it.
+        answers: knows recent prompts and what version 0 answers; None = no version is asked.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Budget:
         self._guards = guards
         self._min_turns = min_turns
         self._answers = answers
+        self._served = None if answers is None or not guards.max_kl_update else ServedReplies(answers)
         self._parent: dict[str, Outline] = {}
         self._candidate: dict[str, Outline] = {}
         self._base: dict[str, Outline] = {}
@@ -79,6 +82,7 @@ class Budget:
         self._parent = {}
         if self._guards.max_kl_update:
             self._parent, _ = _looked_at(Weights(trainer.policy, None), trainer, self._rows, {})
+        self._ask(trainer)
 
     def spend(self, trainer: Trainer, scores: Mapping[str, float]) -> Spent:
         """Measures the weights that the trainer has.
@@ -90,16 +94,29 @@ class Budget:
         metrics = {name: value for _, found in measured for name, value in found.items()}
         return Spent(refusal=next((why for why, _ in measured if why), None), metrics=metrics)
 
-    def accept(self) -> None:
-        """The version that was measured serves now."""
+    def accept(self, trainer: Trainer) -> None:
+        """The version that was measured, whose weights the trainer has, serves now."""
         self._parent, self._candidate = self._candidate, {}
+        self._ask(trainer)
+
+    def _ask(self, trainer: Trainer) -> None:
+        """Asks the version that serves, where held-out turns cannot say how far the next one is from it."""
+        if self._served is None:
+            return
+        if len(self._parent) < self._min_turns:
+            self._served.remember(trainer)
+        else:
+            self._served.forget()
 
     def _update(self, trainer: Trainer) -> tuple[str | None, dict[str, float]]:
         most = self._guards.max_kl_update
         if not most:
             return None, {}
         self._candidate, found = _looked_at(Weights(trainer.policy, None), trainer, self._rows, self._parent)
-        return self._verdict(list(found.values()), most, "kl_update", "the version that serves")
+        both, on = list(found.values()), HELD_OUT
+        if len(both) < self._min_turns and self._served is not None:
+            both, on = self._served.drift(trainer), "of its replies"
+        return self._verdict(both, most, "kl_update", "the version that serves", on)
 
     def to_base(self, trainer: Trainer) -> tuple[str | None, dict[str, float]]:
         """Why the weights that the trainer has are too far from version 0, and how far they are."""

@@ -6,8 +6,8 @@
    shows it here. Turns that joined the probe after the parent was scored count from the next version on.
    While the probe is too small, its own replies to recent prompts are compared with version 0's (`own_replies`): that
    finds weights that are garbled, and no slow loss of what used to work.
-3. It keeps within the run's budgets (`budget`): KL to version 0, from the first candidate on; KL to its parent, and
-   what the probe may have fallen by over all versions, once there is a probe.
+3. It keeps within the run's budgets (`budget`): KL to version 0, from the first candidate on; KL to its parent, from
+   the second on; and what the probe may have fallen by over all versions, once there is a probe.
 """
 
 from __future__ import annotations
@@ -114,11 +114,12 @@ class Gate:
             metrics=spent.metrics | {"probe_turns": float(num_turns)} | (found.metrics if found else {}),
         )
 
-    def accept(self) -> None:
-        """The judged candidate is served now: its scores are what the next one is compared with."""
+    def accept(self, trainer: Trainer) -> None:
+        """The judged candidate, whose weights the trainer has, is served now: its scores are what the next one is
+        compared with."""
         self._parent, self._candidate = self._candidate, {}
         if self._budget is not None:
-            self._budget.accept()
+            self._budget.accept(trainer)
 
     def _score(self, trainer: Trainer) -> dict[str, float]:
         return dict(zip(self._rows, trainer.mean_logprobs(list(self._rows.values())), strict=True))

@@ -1,19 +1,18 @@
 """What a version is asked where no held-out turn says anything: with the model that ships, whose replies are words."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from learner_run import Learner, Run
+from rare_name import lesson
 
 from agentrl.learner.base_answers import NUM_REPLIES, BaseAnswers
 from agentrl.learner.own_replies import OwnReplies, looping
 from agentrl.learner.trainer import Trainer
 from agentrl.nano import weights_dir
-from agentrl.nano.vocabulary import BASH_TOOL
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import Block, TrainingSample
+from agentrl.types import TrainingSample
 
 PROMPTS = ("Show notes.txt", "Sort names.md", "Count the lines of data.csv", "Make the folder out")
 
@@ -71,7 +70,7 @@ def test_a_version_that_was_taught_gently_serves_and_says_what_was_compared(tmp_
 
 
 def test_without_a_bound_no_version_is_asked(tmp_path: Path) -> None:
-    run = taught(tmp_path / "run", lr=2e-2, max_surprise=0.0, max_kl_base=0.0)
+    run = taught(tmp_path / "run", lr=2e-2, max_surprise=0.0, max_kl_base=0.0, max_kl_update=0.0)
     learned(run)
 
     assert versions(run) == [("retired", None), ("serving", None)]
@@ -124,27 +123,7 @@ def test_a_lesson_costs_nothing_however_rare_its_name_for_version_0_reads_the_hi
 ) -> None:
     run = Run(tmp_path / "run", weights_dir(), optim__lr=1e-3)
     trainer = Trainer(run.base, run.recipe, run.config.learn, keeps_base=True)
-    tools, samples = (BASH_TOOL,), []
-    for name in ("notes.txt", "plan.md", "list.csv", "data.log"):
-        asked = [{"role": "user", "content": f"Show the file {name}."}]
-        ids = run.renderer.prompt(asked, tools, None).ids
-        called = {"name": "bash", "arguments": json.dumps({"command": f"krinduwe {name}"})}
-        said = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "function": called}]}
-        behind = run.renderer.prompt([*asked, said, *asked], tools, None).ids[len(ids) :]
-        call_ids = behind[: behind.index(run.renderer.stop_ids[0]) + 1]
-        hint = Block(position="tail", text="Hint: cat: not available here; use krinduwe")
-        whole = (*ids, *call_ids)
-        samples.append(
-            TrainingSample(
-                turn_ids=(name,),
-                token_ids=whole,
-                loss_mask=(False,) * len(ids) + (True,) * len(call_ids),
-                behavior_logprobs=None,
-                num_allowed=None,
-                teacher=run.renderer.insert(whole, len(ids), [hint]),
-                advantages=None,
-            )
-        )
+    samples = lesson(run)
     for _ in range(15):
         trainer.step(samples)
 
