@@ -20,6 +20,7 @@ from agentrl.signals.commands import (
     made_calls,
     only_shows,
     repaired,
+    speaks_of_tests,
 )
 from agentrl.signals.echoes import without_echo
 from agentrl.signals.hints import directive, wish
@@ -165,10 +166,14 @@ def _tricks(made: Sequence[tuple[Call, str | None]], asked: str) -> list[str | N
     """How each call gets round a check, as `gaming` names it, by what came before that call alone."""
     found: list[str | None] = []
     earlier: list[tuple[Call, str | None]] = []
+    has_failed = False
     for call, output in made:
         found.append(gaming([call], earlier, asked))
-        if not earlier and output is not None and failed(output):
+        if not has_failed and output is not None and failed(output):
+            has_failed = True
             earlier.append((call, output))  # one is enough, and a long history is read once
+        elif speaks_of_tests(call):
+            earlier.append((call, None))
     return found
 
 
