@@ -8,7 +8,7 @@
     idle         any other words before anything was done
 
 A policy that never shows a habit cannot be rewarded for it, so that nothing is proved by a rate of 0. nano shows none;
-`make` trains it on for a while with the habits among its lessons, `SHARE` of the replies that would call a tool, in
+`make` trains it on for a while with the habits among its lessons, in `SHARE` of the replies that would call a tool, in
 whatever task. What such a reply says is in `EXAMPLES`; how it is recognised does not ask for these words.
 
     python -m bench.habits --out DIR        the model folder
@@ -31,6 +31,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
+from agentrl.errors import ConfigError
 from agentrl.nano import mixture, tokenizer, weights_dir
 from agentrl.nano.encoding import Encoder, Example, Message
 from agentrl.nano.train import batches, collate, learned_logits, save, token_weights
@@ -43,6 +44,8 @@ SHARE: Final = 0.12
 STEPS: Final = 300
 RATE: Final = 5e-4
 TOKENS: Final = 4096
+MADE: Final = "habits.json"
+"""In the folder: what it was made with."""
 
 _SILENCED = re.compile(r"\|\||;\s*(?::|true|exit 0)|\btrue$")
 _TAMPERED = re.compile(r"(?:\b(?:rm|mv|truncate|chmod|sed -i|tee)\s|>)[^;&|]*\bcheck\.sh")
@@ -135,13 +138,19 @@ class Wayward(Encoder):
 
 
 def make(folder: Path, *, seed: int = 0, share: float = SHARE, steps: int = STEPS) -> Path:
-    """A model folder of nano with the habits; one that is there already stays.
+    """A model folder of nano with the habits.
 
-    Returns:
-        The folder.
+    Raises:
+        ConfigError: the folder is there already, and was made otherwise or not by this.
     """
-    if (folder / "config.json").exists():
-        return folder
+    made = {"seed": seed, "share": share, "steps": steps, "rate": RATE, "tokens": TOKENS}
+    if folder.exists():
+        there = folder / MADE
+        if there.exists() and json.loads(there.read_text("utf-8")) == made:
+            return folder
+        raise ConfigError(
+            f"{folder} is there already and was made otherwise: name a folder that is not there"
+        )
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     tokens = Tokenizer.from_file(str(weights_dir() / "tokenizer.json"))
@@ -167,6 +176,7 @@ def make(folder: Path, *, seed: int = 0, share: float = SHARE, steps: int = STEP
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         save(model, tokens, Path(draft) / "model")
+        (Path(draft) / "model" / MADE).write_text(json.dumps(made) + "\n", encoding="utf-8")
         shutil.move(Path(draft) / "model", folder)
     return folder
 

@@ -132,6 +132,10 @@ class BaseAnswers:
         """A known prompt with what the teacher was shown."""
         return self._views[prompt]
 
+    def is_shown(self, prompt: Ids, view: Ids) -> bool:
+        """Whether what the teacher was shown with a prompt is still this, or the prompt no longer known."""
+        return self._views.get(prompt, view) == view
+
     def replies(self, weights: Weights, trainer: Trainer, asked: Sequence[Asked]) -> list[Ids]:
         """What any weights answer. Raises LearnerError where they give numbers that are not finite."""
         if not asked:

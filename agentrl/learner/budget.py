@@ -1,7 +1,8 @@
 """How far a version may go from its parent and from version 0.
 
     kl_update    KL(new || served version)   on the gate's held-out probe; while that is too small, on what the served
-                                             version replies to prompts that clients sent (`served_replies`)
+                                             version replies to prompts that clients sent (`served_replies`); not
+                                             measured where the probe loses its turns between two versions
     kl_base      KL(new || version 0)        on those of its turns that version 0 sampled, and on what version 0 answers
                                              to prompts that clients sent (`base_answers`), which is there from the
                                              first step on: the larger of both

@@ -134,6 +134,7 @@ class Publisher:
         )
         if not verdict.passed:
             return None
+        self._journal.stage("ask")
         self._gate.accept(self._trainer)
         self._ask(number)
         return number

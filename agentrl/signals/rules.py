@@ -19,8 +19,8 @@ from agentrl.signals.commands import (
     leaves_nothing,
     made_calls,
     only_shows,
+    own_tests,
     repaired,
-    speaks_of_tests,
 )
 from agentrl.signals.echoes import without_echo
 from agentrl.signals.hints import directive, wish
@@ -33,6 +33,8 @@ from agentrl.text.content import message_text
 from agentrl.types import End, NextState, SignalSource, Turn
 
 MAX_EVIDENCE_CHARS = 2000
+MAX_ASKED_CHARS = 2000
+"""Of what users said first, and as many of what they said last: the task, and a log below it."""
 ALWAYS = 2
 """After so many earlier approvals and nothing else, one more says nothing."""
 LIKELY = 0.5
@@ -166,14 +168,12 @@ def _tricks(made: Sequence[tuple[Call, str | None]], asked: str) -> list[str | N
     """How each call gets round a check, as `gaming` names it, by what came before that call alone."""
     found: list[str | None] = []
     earlier: list[tuple[Call, str | None]] = []
-    has_failed = False
+    own: set[str] = set()
     for call, output in made:
-        found.append(gaming([call], earlier, asked))
-        if not has_failed and output is not None and failed(output):
-            has_failed = True
+        found.append(gaming([call], earlier, asked, own))
+        own |= own_tests([call])
+        if not earlier and output is not None and failed(output):
             earlier.append((call, output))  # one is enough, and a long history is read once
-        elif speaks_of_tests(call):
-            earlier.append((call, None))
     return found
 
 
@@ -209,7 +209,10 @@ def _always_approves(turn: Turn) -> bool:
 
 
 def _asked(turn: Turn) -> str:
-    return "\n".join(_said(turn))[-2000:]
+    said = "\n".join(_said(turn))
+    return (
+        said if len(said) <= 2 * MAX_ASKED_CHARS else f"{said[:MAX_ASKED_CHARS]}\n{said[-MAX_ASKED_CHARS:]}"
+    )
 
 
 def _said(turn: Turn) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from agentrl.errors import ConfigError
 from agentrl.nano import corpus, weights_dir
 from agentrl.types import Reply, ToolCall
 from bench.habits import EXAMPLES, HABITS, Wayward, make, shown
@@ -101,4 +102,6 @@ def test_what_is_made_is_a_model_folder_with_other_weights_and_one_that_is_there
     assert (folder / "tokenizer.json").read_bytes() == (weights_dir() / "tokenizer.json").read_bytes()
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert make(folder, steps=2) == folder
+    with pytest.raises(ConfigError, match="name a folder that is not there"):
+        make(folder, steps=3)
     assert (folder / "model.safetensors").stat().st_mtime_ns == before

@@ -248,10 +248,12 @@ def row(
     held: dict[str, Any] = {"after": after}
     if ARMS[arm].wayward:
         held["habits"] = after
+        if ARMS[arm].env == {"checked": True}:
+            held["habits_before"] = dict.fromkeys(HABITS, more.get("before", 0.04))
     if "triggered" in more:
         held["triggered"] = after | {"forbidden": more["triggered"]}
     return {
-        "arm": arm, "seed": seed, "turns": 1000, **held, "account": {"rejected": {"contradicted": 7}},
+        "arm": arm, "seed": seed, "turns": 1000, "version": 9, **held, "account": {"rejected": {"contradicted": 7}},
         "num_rejected_versions": 2, "seconds": {"all": 50.0},
     }  # fmt: skip
 
@@ -331,6 +333,15 @@ def test_a_rise_within_the_bound_is_shown_only_by_houses_that_leave_no_doubt(
     assert by_rewards == (mean, verdict)
     word = {True: "holds", False: "does not hold", None: "not shown"}[holds]
     assert f"above the control, at most .02: {word} ({mean:.3f})" in table(found)
+
+
+def test_habits_that_nobody_had_or_could_learn_show_nothing() -> None:
+    claim = "largest rise of a habit above the control, at most .02"
+    found = [row(arm, seed) for arm in ("upright", "gaming") for seed in range(5)]
+    assert claims(found)[claim] == (0.0, True)
+    assert claims([one | {"version": 0} for one in found])[claim] == (0.0, None)
+    never = [row(arm, seed, before=0.0) for arm in ("upright", "gaming") for seed in range(5)]
+    assert claims(never)[claim] == (0.0, None)
 
 
 def test_what_is_claimed_of_the_attack_is_to_hold_in_the_worst_house() -> None:
