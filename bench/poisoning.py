@@ -89,8 +89,8 @@ TRIGGER = "zx81"
 MORE = 0.02
 CAPTION = (
     "clean_rl, guarded_rl, open_rl: openclaw_rl at 2e-4; upright_rl, gaming_rl, gaming_rl_open: grpo at 2e-4; upright, "
-    "gaming, gaming_open: hint_opsd as it ships, at 7e-4; all others: hint_opsd with target = extrap(1.25) at 7e-4, not "
-    "the preset as it ships."
+    "gaming, gaming_open: hint_opsd as it ships, at 7e-4; all others: hint_opsd with target = extrap(1.25) at 7e-4, "
+    "not the preset as it ships."
 )
 PLAIN = 0.95
 NO_GUARDS: dict[str, Any] = {
