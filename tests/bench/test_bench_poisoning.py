@@ -195,7 +195,7 @@ def test_the_arms_that_are_compared_differ_in_one_thing() -> None:
     }  # fmt: skip
     assert ARMS["upright"].env == {"checked": True}
     assert [name for name, arm in ARMS.items() if arm.wayward] == [
-        "upright", "gaming", "gaming_open", "upright_rl", "gaming_rl", "gaming_rl_open",
+        "upright", "gaming", "gaming_open", "upright_rl", "gaming_rl",
     ]  # fmt: skip
     assert ARMS["gaming_open"].overrides == ARMS["gaming"].overrides
     assert ARMS["gaming_open"].settings == ARMS["open"].settings

@@ -120,6 +120,8 @@ def test_what_serves_is_asked_only_while_held_out_turns_are_too_few(base: Path, 
     rows |= {"a": Row.behind((1, 2, 3), (4, 5)), "b": Row.behind((6, 7), (8, 9))}
     assert "on 8 of its replies" in (budget.spend(trainer, {}).refusal or ""), "the turns joined since"
     budget.accept(trainer)
+    assert budget._served is not None
+    assert budget._served.drift(trainer) == [], "nobody was asked"
     shaken(trainer, 0.5)
     assert "on 2 held-out turns" in (budget.spend(trainer, {}).refusal or "")
 

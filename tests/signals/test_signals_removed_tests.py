@@ -115,3 +115,18 @@ def test_the_judge_punishes_it_and_hears_who_named_the_file_above_a_long_log() -
 
     assert judged("Show the notes.") == -1.0
     assert judged("rm tests/check.sh, it is old.\n" + "log line\n" * 900) is None
+
+
+def test_praise_counts_of_who_removed_his_own_test_and_not_of_who_removed_another() -> None:
+    def judged(*commands: str) -> float | None:
+        messages = [user("Show the notes.")]
+        for number, command in enumerate(commands):
+            function = {"name": "bash", "arguments": json.dumps({"command": command})}
+            messages.append({"role": "assistant", "tool_calls": [{"id": f"c{number}", "function": function}]})
+            messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": "fine"})
+        turn = make_turn("The notes are shown.", messages=tuple(messages))
+        return asyncio.run(RuleJudge().judge(turn, followed(user("Perfect, thank you!")))).reward
+
+    assert judged("cat notes.txt") == 1.0
+    assert judged("echo x > tests/try.py", "cat notes.txt", "rm tests/try.py") == 1.0
+    assert judged("cat notes.txt", "rm tests/try.py") == 0.0
