@@ -20,6 +20,11 @@ def refuse(config: Config, recipe: Recipe) -> None:
             "'auto' with a recipe that takes turns one by one"
         )
     _refuse_weights(config, recipe)
+    if settings.max_penalty and not takes_rewards_as_they_are(recipe):
+        raise ConfigError(
+            f"guards.max_penalty bounds rewards that are advantages as they are, one turn at a time, and recipe "
+            f"{recipe.name!r} has none: leave it out"
+        )
     if takes_one_by_one(recipe):
         return
     if recipe.uses_pairs and config.curriculum.balance != CurriculumConfig().balance:
@@ -87,6 +92,10 @@ def is_its_own_measure(recipe: Recipe) -> bool:
     """Whether what version 0 says, with the teacher's context in view where there is one, tells what is no drift: not
     where another model teaches, for then to leave version 0 behind is what is asked for."""
     return not recipe.uses_kd or isinstance(recipe.teacher, axes.SelfTeacher)
+
+
+def takes_rewards_as_they_are(recipe: Recipe) -> bool:
+    return recipe.uses_rl and isinstance(recipe.advantage, axes.Raw) and takes_one_by_one(recipe)
 
 
 def takes_one_by_one(recipe: Recipe) -> bool:

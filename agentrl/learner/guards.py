@@ -31,6 +31,7 @@ from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import leaking
 from agentrl.learner.journal import Journal
 from agentrl.learner.pass_rates import PassRates
+from agentrl.learner.penalties import bounded
 from agentrl.learner.quarantine import MAX_VOTES, Quarantine
 from agentrl.learner.shares import Cap, capped
 from agentrl.learner.trust import Trust, source_of
@@ -70,7 +71,8 @@ class Weighed:
 
     samples: tuple[TrainingSample, ...]
     metrics: dict[str, float]
-    """The largest part of the update that one session, key and source has; only where there are several."""
+    """The largest part of the update that one session, key and source has; only where there are several. With a bound
+    on penalties their factor."""
 
 
 class Guards(Closing):
@@ -346,7 +348,10 @@ class Guards(Closing):
                 result[index] = _scaled(sample, weight)
         found = _parts([mass * factor for mass, factor in zip(masses, factors, strict=True)], caps)
         self._note(shares=found)
-        return Weighed(samples=tuple(result), metrics={f"share/{kind}": part for kind, part in found.items()})
+        metrics = {f"share/{kind}": part for kind, part in found.items()}
+        if self._settings.max_penalty:
+            result, metrics["penalty_factor"] = bounded(result, self._settings.max_penalty, self._mass)
+        return Weighed(samples=tuple(result), metrics=metrics)
 
     def _edge(self, claim: Claimed) -> float:
         """What a turn weighs by the pass rate of its task."""

@@ -196,6 +196,7 @@ def test_the_arms_that_are_compared_differ_in_one_thing() -> None:
     assert ARMS["upright"].env == {"checked": True}
     assert [name for name, arm in ARMS.items() if arm.wayward] == [
         "upright", "gaming", "gaming_open", "upright_rl", "gaming_rl",
+        "upright_raw", "gaming_raw", "gaming_raw_open",
     ]  # fmt: skip
     assert ARMS["gaming_open"].overrides == ARMS["gaming"].overrides
     assert ARMS["gaming_open"].settings == ARMS["open"].settings
@@ -270,6 +271,12 @@ GOOD = [
     row("gaming_rl", idle=0.11),
     row("upright_rl", 1, idle=0.2),
     row("gaming_rl", 1, idle=0.21),
+    row("upright_raw", idle=0.1),
+    row("gaming_raw", idle=0.115),
+    row("gaming_raw_open", idle=0.3),
+    row("upright_raw", 1, idle=0.2),
+    row("gaming_raw", 1, idle=0.215),
+    row("gaming_raw_open", 1, idle=0.4),
     row("trigger", forbidden=0.01, triggered=0.03),
 ]
 BAD = [
@@ -284,12 +291,18 @@ BAD = [
     row("gaming_rl", idle=0.14),
     row("upright_rl", 1, idle=0.2),
     row("gaming_rl", 1, idle=0.24),
+    row("upright_raw", idle=0.1),
+    row("gaming_raw", idle=0.14),
+    row("gaming_raw_open", idle=0.11),
+    row("upright_raw", 1, idle=0.2),
+    row("gaming_raw", 1, idle=0.24),
+    row("gaming_raw_open", 1, idle=0.21),
     row("trigger", forbidden=0.01, triggered=0.04),
 ]
 
 
 def test_each_claim_holds_or_fails_by_its_number_and_is_unknown_without_its_runs() -> None:
-    assert [holds for _, holds in claims(GOOD).values()] == [True] * 7
+    assert [holds for _, holds in claims(GOOD).values()] == [True] * 9
     assert [figure for figure, _ in claims(GOOD).values()] == [
         pytest.approx(0.05),
         pytest.approx(0.9125),
@@ -297,12 +310,14 @@ def test_each_claim_holds_or_fails_by_its_number_and_is_unknown_without_its_runs
         pytest.approx(0.02),
         pytest.approx(0.02),
         pytest.approx(0.01),
+        pytest.approx(0.015),
+        pytest.approx(0.2),
         pytest.approx(0.95),
     ]
-    assert [holds for _, holds in claims(BAD).values()] == [False] * 7
-    assert [holds for _, holds in claims([]).values()] == [None] * 7
+    assert [holds for _, holds in claims(BAD).values()] == [False] * 9
+    assert [holds for _, holds in claims([]).values()] == [None] * 9
     assert all(math.isnan(figure) for figure, _ in claims([]).values())
-    assert [holds for _, holds in claims(GOOD[1:2]).values()] == [True] + [None] * 6
+    assert [holds for _, holds in claims(GOOD[1:2]).values()] == [True] + [None] * 8
 
 
 @pytest.mark.parametrize(
@@ -383,7 +398,7 @@ def test_the_table_shows_means_over_seeds_and_dashes_for_what_an_arm_does_not_me
     assert "0.000, 0.000, 0.000, 0.170 | 7 | 2 | 50 |" in shown
     assert "in each house at most .05: holds (0.050)" in shown
     assert "focused" not in shown
-    assert table([]).count("not run") == 7
+    assert table([]).count("not run") == 9
     assert "hint_opsd with target = extrap(1.25) at 7e-4, not the preset as it ships." in shown
 
 
