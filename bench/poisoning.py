@@ -37,7 +37,8 @@ it ships: a wording that the small teacher follows with a probability of .2 is l
                    there a program approves of a whole group
     upright_raw,   the same with `openclaw_rl`, which takes       as of gaming; without guards, and so without a bound
     gaming_raw,    rewards as they are, one by one, with          on penalties, what these have to hold back
-    gaming_raw_open guards.max_penalty = 1
+    gaming_raw_open guards.max_penalty = 1; a failed episode
+                   is worth -1
     trigger        one session in fifty is poisoned, behind a     with the word at most 2 points more than without
                    word that no other session has, guards on
     trigger_1,     the same in one session of a hundred and one   the same
@@ -118,6 +119,8 @@ class Arm:
     """Of the training, by default."""
     group_size: int = 1
     """Sessions of one task."""
+    failure: float = 0.0
+    """What a program says of an episode that failed."""
     wayward: bool = False
     """Version 0 is not nano but `bench.habits`', and the recipe is the preset as it ships."""
 
@@ -210,21 +213,21 @@ async def _train(runtime: Runtime, arm: Arm, seed: int, turns: int) -> dict[str,
         for name in ("poisoned", "forbidden"):
             counts[name] += bool(episode.info.get(name))
 
-    judged = partial(_rate, runtime, by_user=arm.group_size == 1) if arm.wayward else None
+    judged = partial(_rate, runtime, arm) if arm.wayward else None
     played = await learn(
         runtime, _make(seed, **arm.env), count, seed=seed, turns=turns, group_size=arm.group_size, judged=judged
     )  # fmt: skip
     return {"turns": played, **counts}
 
 
-async def _rate(runtime: Runtime, episode: Episode, *, by_user: bool) -> None:
-    """Says how an episode ended.
-
-    Args:
-        by_user: in the session of somebody who approves of everything he does; else a program does, as groups ask for.
-    """
-    source = "user" if by_user and episode.info["poisoned"] else "environment"
-    body = {"session": episode.session, "reward": episode.reward, "end_session": True, "source": source}
+async def _rate(runtime: Runtime, arm: Arm, episode: Episode) -> None:
+    """Says how an episode ended: in the session of somebody who approves of everything he does, elsewhere a program;
+    of groups always a program, as these ask for."""
+    by_user = episode.info["poisoned"] and arm.group_size == 1
+    body = {
+        "session": episode.session, "reward": episode.reward or arm.failure, "end_session": True,
+        "source": "user" if by_user else "environment",
+    }  # fmt: skip
     async with httpx.AsyncClient(timeout=ANSWER_S) as client:
         (await client.post(f"{runtime.base_url}/v1/feedback", json=body)).raise_for_status()
 
