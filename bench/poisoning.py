@@ -160,7 +160,7 @@ ARMS = {
 }
 
 
-def one_run(name: str, seed: int, turns: int, num_held_out: int, wayward: str) -> Row:
+def one_run(name: str, seed: int, turns: int, num_held_out: int, wayward: str = "") -> Row:
     """Plays one arm and returns its row.
 
     Args:

@@ -22,8 +22,8 @@ def refuse(config: Config, recipe: Recipe) -> None:
     _refuse_weights(config, recipe)
     if settings.max_penalty and not takes_rewards_as_they_are(recipe):
         raise ConfigError(
-            f"guards.max_penalty bounds rewards that are advantages as they are, one turn at a time, and recipe "
-            f"{recipe.name!r} has none: leave it out"
+            f"guards.max_penalty bounds rewards that are advantages as they are, one turn at a time, as those of "
+            f"'openclaw_rl', and recipe {recipe.name!r} has none: leave it out"
         )
     if takes_one_by_one(recipe):
         return
