@@ -403,11 +403,8 @@ def test_the_probe_keeps_what_version_0_did_well_and_reads_its_old_file(tmp_path
         ("rltf_sd", {}, {"tasks": "edge"}, "curriculum.tasks"),
         (
             "grpo",
-            {"max_penalty": 1.0},
             {},
-            "guards.max_penalty bounds rewards that are advantages as they are",
         ),
-        ("dpo", {"max_penalty": 1.0}, {}, "guards.max_penalty"),
     ],
 )
 def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(
