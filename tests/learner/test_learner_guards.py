@@ -401,10 +401,6 @@ def test_the_probe_keeps_what_version_0_did_well_and_reads_its_old_file(tmp_path
         ("pi_distill", {"trust": {"user": 0.5}}, {}, "mix 'joint' of recipe 'pi_distill' takes every one at"),
         ("pi_distill", {"max_key_share": 0.5}, {}, "guards.max_key_share"),
         ("rltf_sd", {}, {"tasks": "edge"}, "curriculum.tasks"),
-        (
-            "grpo",
-            {},
-        ),
     ],
 )
 def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(
