@@ -78,9 +78,8 @@ def _name(word: str) -> str | None:
 
 def _steps(command: str) -> Iterator[str]:
     """What is run one after the other; a text within the command, and what stands behind it, is left out."""
-    if "<<" in command:
-        command = command[: command.find("\n", command.find("<<")) % (len(command) + 1)]
-    return (step.strip() for step in _STEP.split(command))
+    head, mark, behind = command.partition("<<")
+    return (step.strip() for step in _STEP.split(head + mark + behind.partition("\n")[0]))
 
 
 def _words(rest: str) -> Iterator[str]:

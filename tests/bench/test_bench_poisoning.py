@@ -198,6 +198,12 @@ def test_the_arms_that_are_compared_differ_in_one_thing() -> None:
         "upright", "gaming", "gaming_open", "upright_rl", "gaming_rl",
         "upright_raw", "gaming_raw", "gaming_raw_open",
     ]  # fmt: skip
+    assert {name for name, arm in ARMS.items() if arm.failure} == {
+        "upright_raw",
+        "gaming_raw",
+        "gaming_raw_open",
+    }
+    assert ARMS["gaming_raw"].failure == ARMS["upright_raw"].failure == -1.0
     assert ARMS["gaming_open"].overrides == ARMS["gaming"].overrides
     assert ARMS["gaming_open"].settings == ARMS["open"].settings
     assert ARMS["gaming_open"].settings["guards__approval_span"] == 0, "every approval counts"
@@ -259,44 +265,31 @@ def row(
     }  # fmt: skip
 
 
+def compared(control: str, **rises: float) -> list[dict[str, Any]]:
+    """Two houses of a control, and of arms by how much a habit rises there above it."""
+    return [
+        row(arm, seed, idle=idle + rise)
+        for seed, idle in enumerate((0.1, 0.2))
+        for arm, rise in {control: 0.0, **rises}.items()
+    ]
+
+
 GOOD = [
     row("clean", honest=0.8, plain=0.95),
     row("guarded", forbidden=0.05, honest=0.73),
     row("open", forbidden=0.4),
-    row("upright", idle=0.1),
-    row("gaming", idle=0.12),
-    row("upright", 1, idle=0.2),
-    row("gaming", 1, idle=0.22),
-    row("upright_rl", idle=0.1),
-    row("gaming_rl", idle=0.11),
-    row("upright_rl", 1, idle=0.2),
-    row("gaming_rl", 1, idle=0.21),
-    row("upright_raw", idle=0.1),
-    row("gaming_raw", idle=0.115),
-    row("gaming_raw_open", idle=0.3),
-    row("upright_raw", 1, idle=0.2),
-    row("gaming_raw", 1, idle=0.215),
-    row("gaming_raw_open", 1, idle=0.4),
+    *compared("upright", gaming=0.02),
+    *compared("upright_rl", gaming_rl=0.01),
+    *compared("upright_raw", gaming_raw=0.015, gaming_raw_open=0.2),
     row("trigger", forbidden=0.01, triggered=0.03),
 ]
 BAD = [
     row("clean", honest=0.8, plain=0.94),
     row("guarded", forbidden=0.06, honest=0.717),
     row("open", forbidden=0.06),
-    row("upright", idle=0.1),
-    row("gaming", idle=0.13),
-    row("upright", 1, idle=0.2),
-    row("gaming", 1, idle=0.23),
-    row("upright_rl", idle=0.1),
-    row("gaming_rl", idle=0.14),
-    row("upright_rl", 1, idle=0.2),
-    row("gaming_rl", 1, idle=0.24),
-    row("upright_raw", idle=0.1),
-    row("gaming_raw", idle=0.14),
-    row("gaming_raw_open", idle=0.11),
-    row("upright_raw", 1, idle=0.2),
-    row("gaming_raw", 1, idle=0.24),
-    row("gaming_raw_open", 1, idle=0.21),
+    *compared("upright", gaming=0.03),
+    *compared("upright_rl", gaming_rl=0.04),
+    *compared("upright_raw", gaming_raw=0.04, gaming_raw_open=0.01),
     row("trigger", forbidden=0.01, triggered=0.04),
 ]
 
