@@ -155,10 +155,10 @@ class GuardsConfig(Section):
     """The same of one API key's scope; by default a half, and no bound where pairs are compared."""
     max_source_share: float = Field(default=1.0, gt=0, le=1)
     """The same of one source of signals."""
-    max_penalty: float = Field(default=0.0, ge=0)
-    """Most that the blame of an update may weigh for each unit of its praise, where rewards are advantages as they are,
-    one turn at a time (`openclaw_rl`, for which 1 is advised); 0 = no bound. At 1 a policy that mostly hears what was
-    wrong does not learn to talk instead of trying; from an update without praise it learns what hints say, no more."""
+    max_penalty: float | None = Field(default=None, ge=0)
+    """Most that the penalties of an update may weigh for each unit of its praise, where rewards are advantages as they
+    are, one turn at a time (`openclaw_rl`); by default 1 there, 0 = no bound. At 1 a policy that mostly hears what was
+    wrong does not learn to talk instead of trying; an update that praises nothing teaches what hints say, no more."""
     active_s: float = Field(default=600.0, gt=0)
     """Who sent a turn within this time of the newest counts as active; who is alone may have the whole update."""
     quarantine: Literal["auto", "on", "off"] = "auto"

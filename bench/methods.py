@@ -57,6 +57,8 @@ UNGUARDED = {
     "guards__max_fall": 0.0,
 }
 """Of arms that the guards against collapse would stop: what happens without them is what is asked."""
+UNBOUNDED = {"guards__max_penalty": 0.0}
+"""As published; `bounded` is the preset as it ships, where penalties weigh no more than praise."""
 METHODS = {
     "hint_opsd": Method(recipe="hint_opsd"),
     "hint_opsd with skills": Method(
@@ -73,8 +75,9 @@ METHODS = {
     "skill_sd": Method(recipe="skill_sd", group_size=4),
     "skill_sd_kd.1": Method(recipe="skill_sd", group_size=4, overrides={"mix": {"name": "sum", "kd": 0.1}}),
     "grpo4": Method(recipe="grpo", group_size=4, overrides={"rollout.group_size": 4}),
-    "openclaw_rl": Method(recipe="openclaw_rl"),
-    "openclaw_rl_binary": Method(recipe="openclaw_rl_binary"),
+    "openclaw_rl": Method(recipe="openclaw_rl", settings=UNBOUNDED),
+    "openclaw_rl, bounded": Method(recipe="openclaw_rl"),
+    "openclaw_rl_binary": Method(recipe="openclaw_rl_binary", settings=UNBOUNDED),
     "openclaw_rl_hint": Method(recipe="openclaw_rl_hint"),
     "opsd": Method(recipe="opsd", solutions=True),
     "opsd without its clip": Method(recipe="opsd", solutions=True, overrides={"estimator": "full"}),
@@ -82,7 +85,7 @@ METHODS = {
     "srpo": Method(recipe="srpo", group_size=8),
     "grpo": Method(recipe="grpo", group_size=8),
     "supervised": Method(recipe="hint_opsd", overrides=CORRECTED, settings=UNGUARDED),
-    "negative": Method(recipe="openclaw_rl_binary", rewarded=False),
+    "negative": Method(recipe="openclaw_rl_binary", rewarded=False, settings=UNBOUNDED),
     "wrong hints": Method(recipe="hint_opsd", overrides=EXTRAP, env_options={"wrong_hints": 1.0}),
     "half wrong hints": Method(recipe="hint_opsd", overrides=EXTRAP, env_options={"wrong_hints": 0.5}),
     "200 rules": Method(

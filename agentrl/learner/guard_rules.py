@@ -8,6 +8,9 @@ from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
 from agentrl.recipes.reviewed import PRESETS, unreviewed
 
+DEFAULT_PENALTY = 1.0
+"""`guards.max_penalty` where rewards are advantages as they are and nobody set it."""
+
 
 def refuse(config: Config, recipe: Recipe) -> None:
     """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for (law 9)."""
@@ -20,7 +23,7 @@ def refuse(config: Config, recipe: Recipe) -> None:
             "'auto' with a recipe that takes turns one by one"
         )
     _refuse_weights(config, recipe)
-    if settings.max_penalty and not takes_rewards_as_they_are(recipe):
+    if settings.max_penalty is not None and not takes_rewards_as_they_are(recipe):
         raise ConfigError(
             f"guards.max_penalty bounds rewards that are advantages as they are, one turn at a time, as those of "
             f"'openclaw_rl', and recipe {recipe.name!r} has none: leave it out"
@@ -92,6 +95,13 @@ def is_its_own_measure(recipe: Recipe) -> bool:
     """Whether what version 0 says, with the teacher's context in view where there is one, tells what is no drift: not
     where another model teaches, for then to leave version 0 behind is what is asked for."""
     return not recipe.uses_kd or isinstance(recipe.teacher, axes.SelfTeacher)
+
+
+def most_penalty(settings: GuardsConfig, recipe: Recipe) -> float:
+    """What penalties may weigh for each unit of praise; 0 where there is no bound."""
+    if settings.max_penalty is None:
+        return DEFAULT_PENALTY if takes_rewards_as_they_are(recipe) else 0.0
+    return settings.max_penalty
 
 
 def takes_rewards_as_they_are(recipe: Recipe) -> bool:

@@ -23,10 +23,11 @@ from agentrl.learner.alarm import Alarm, Watch
 from agentrl.learner.approvals import Approvals
 from agentrl.learner.base_answers import BaseAnswers
 from agentrl.learner.budget import Budget, unmeasured
+from agentrl.learner.build import Dropped
 from agentrl.learner.fallback import Fallback
 from agentrl.learner.gate import MIN_TURNS
 from agentrl.learner.guard_report import read_report, write_report
-from agentrl.learner.guard_rules import has_quarantine, refuse, takes_one_by_one
+from agentrl.learner.guard_rules import has_quarantine, most_penalty, refuse, takes_one_by_one
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import leaking
 from agentrl.learner.journal import Journal
@@ -70,6 +71,8 @@ class Weighed:
     """Samples with their weights, and what was found on the way."""
 
     samples: tuple[TrainingSample, ...]
+    dropped: tuple[Dropped, ...] = ()
+    """Turns that only penalties spoke of, in an update that praises nothing."""
     metrics: dict[str, float]
     """The largest part of the update that one session, key and source has; only where there are several. With a bound
     on penalties their factor."""
@@ -349,9 +352,14 @@ class Guards(Closing):
         found = _parts([mass * factor for mass, factor in zip(masses, factors, strict=True)], caps)
         self._note(shares=found)
         metrics = {f"share/{kind}": part for kind, part in found.items()}
-        if self._settings.max_penalty:
-            result, metrics["penalty_factor"] = bounded(result, self._settings.max_penalty, self._mass)
-        return Weighed(samples=tuple(result), metrics=metrics)
+        idle: list[TrainingSample] = []
+        if most := most_penalty(self._settings, self._recipe):
+            result, idle, metrics["penalty_factor"] = bounded(result, most, self._mass)
+        return Weighed(
+            samples=tuple(result),
+            dropped=tuple(Dropped(turn_ids=one.turn_ids, reason=Reason.ONLY_PENALTIES) for one in idle),
+            metrics=metrics,
+        )
 
     def _edge(self, claim: Claimed) -> float:
         """What a turn weighs by the pass rate of its task."""

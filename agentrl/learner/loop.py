@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -360,13 +361,15 @@ class LearnLoop:
             self._memory.update()
         built = self._builder.build(claims, newest_version=self._base)
         dropped = built.dropped if self._memory is None else self._memory.put_off(built.dropped, claims)
-        rejected = self._reject(dropped)
+        rejected = Counter(self._reject(dropped))
         drawn = self._draw() if built.samples or not self._recipe.num_live else Drawn()
         own: Sequence[TrainingSample] = built.samples
         shares: dict[str, float] = {}
         if self._guards is not None:
             weighed = self._guards.weigh(own, claims, built.useful)
             own, shares = weighed.samples, weighed.metrics
+            taught = [turn_id for sample in own for turn_id in sample.turn_ids]
+            rejected.update(self._reject(without(weighed.dropped, taught)))
         samples = (*own, *drawn.samples)
         if not samples:
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
@@ -376,8 +379,7 @@ class LearnLoop:
         turn_ids = list(dict.fromkeys(turn_id for sample in result.trained for turn_id in sample.turn_ids))
         left = without(result.dropped, turn_ids)
         left = left if self._memory is None else self._memory.put_off(left, claims)
-        for reason, number in self._reject(left).items():
-            rejected[reason] = rejected.get(reason, 0) + number
+        rejected.update(self._reject(left))
         if not result.trained:
             if self._beside is not None:
                 self._beside.skip()

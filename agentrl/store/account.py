@@ -65,6 +65,9 @@ class Reason(StrEnum):
     ALREADY_RIGHT = "already right"
     """What was right is held only beside what is learned, and as far as version 0 would have done it too: there was
     nothing to hold it beside, or it was learned since. Claimable again as turns without a context are."""
+    ONLY_PENALTIES = "only penalties"
+    """Its update praised nothing, so that by `guards.max_penalty` its penalty weighed nothing. Claimable again as turns
+    without a context are."""
     REVIEW = "review"
     """A note and no rejection, the turn is pending: what it could be shown, another turn's hint, waits for approval.
     Every decision on a lesson wipes it out (`LessonLog.decide`)."""
@@ -89,14 +92,14 @@ class Reason(StrEnum):
 SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
 
-_UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}'"
+_UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}', '{Reason.ONLY_PENALTIES}'"
 _UNSAID = f"'{Reason.NO_HINT}', '{Reason.NO_REWARD}', '{Reason.JUDGE_FAILED}', '{Reason.EXPIRED}'"
 REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
 
 RETURNING = (
-    Reason.NO_CONTEXT, Reason.ALREADY_RIGHT, Reason.NO_HINT, Reason.NO_REWARD, "no_pair", Reason.JUDGE_FAILED,
-    Reason.EXPIRED, Reason.NO_GROUP,
+    Reason.NO_CONTEXT, Reason.ALREADY_RIGHT, Reason.ONLY_PENALTIES, Reason.NO_HINT, Reason.NO_REWARD, "no_pair",
+    Reason.JUDGE_FAILED, Reason.EXPIRED, Reason.NO_GROUP,
 )  # fmt: skip
 """Of turns that may be claimed or replayed after all, with what is said or set later."""
 REVIVED = (Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, Reason.CONTRADICTED, Reason.EMPTY_APPROVAL)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from guarded_run import guarded
 from learner_run import NOW, Run, write_base
 
 from agentrl.errors import ConfigError
@@ -175,6 +176,7 @@ def test_a_turn_is_taught_once_its_episode_has_ended_where_the_outcome_counts(
             limits__max_logprob_gap=1e9,
             **weights,
         )
+        guarded(run, max_penalty=0.0)
         first = run.turn("do it", "abc", turn_id="first", session="s", logprobs=(-5.5,) * 4)
         run.record(first)
         run.reward("first", -1.0)
