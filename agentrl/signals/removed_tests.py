@@ -21,6 +21,7 @@ _EMPTIES = re.compile(
 )
 _MOVES = re.compile(r"(?:sudo\s+)?(?:git\s+)?(?:cp|mv)\s+(?P<rest>.*)", re.DOTALL)
 _MAKES = re.compile(r"mkdir\s+(?P<rest>.*)", re.DOTALL)
+_ENTERS = re.compile(r"(?:cd|pushd)\s+(?P<to>\S+)")
 _WRITES = re.compile(r"(?<![\d&<>])>>?\s*([^\s&|;>]+)|\btee\s+(?:-a\s+)?([^\s&|;>-][^\s&|;>]*)")
 _STEP = re.compile(r"&&|\|\||;|\n")
 
@@ -29,10 +30,10 @@ def removed(command: str) -> frozenset[str]:
     """The names, without folders, of the test files that a command removes; "" for a folder of them."""
     return frozenset(
         name
-        for step in _steps(command)
+        for folder, step in _steps(command)
         if (found := _REMOVES.fullmatch(step))
         for word in _words(found["rest"])
-        if (name := _name(word)) is not None
+        if (name := _name(_in(folder, word))) is not None
     )
 
 
@@ -40,8 +41,9 @@ def emptied(command: str) -> frozenset[str]:
     """The same of those in the place of which it writes nothing, or nothing but success."""
     return frozenset(
         name
-        for step in _steps(command)
-        if (found := _EMPTIES.fullmatch(step)) and (name := _name(_bare(found["to"]))) is not None
+        for folder, step in _steps(command)
+        if (found := _EMPTIES.fullmatch(step))
+        and (name := _name(_in(folder, _bare(found["to"])))) is not None
     )
 
 
@@ -49,11 +51,11 @@ def made(command: str) -> frozenset[str]:
     """The same of those that it writes, or has put where they are; "" for a folder of tests that it makes."""
     files: list[str] = []
     folders: list[str] = []
-    for step in _steps(command):
-        files += [_bare(one or other) for one, other in _WRITES.findall(step)]
+    for folder, step in _steps(command):
+        files += [_in(folder, _bare(one or other)) for one, other in _WRITES.findall(step)]
         makes, moves = _MAKES.fullmatch(step), _MOVES.fullmatch(step)
-        folders += _words(makes["rest"]) if makes else ()
-        words = list(_words(moves["rest"])) if moves else []
+        folders += [_in(folder, word) for word in _words(makes["rest"])] if makes else ()
+        words = [_in(folder, word) for word in _words(moves["rest"])] if moves else []
         if len(words) > 1:
             # Into a folder a file keeps its name.
             files += [words[-1], *(f"{words[-1]}/{word.rpartition('/')[2]}" for word in words[:-1])]
@@ -76,10 +78,22 @@ def _name(word: str) -> str | None:
     return word.rpartition("/")[2] if _TEST.search(word) else None
 
 
-def _steps(command: str) -> Iterator[str]:
-    """What is run one after the other; a text within the command, and what stands behind it, is left out."""
+def _steps(command: str) -> Iterator[tuple[str, str]]:
+    """What is run one after the other, each with the folder that it is run in; a text within the command, and what
+    stands behind it, is left out."""
     head, mark, behind = command.partition("<<")
-    return (step.strip() for step in _STEP.split(head + mark + behind.partition("\n")[0]))
+    folder = ""
+    for step in map(str.strip, _STEP.split(head + mark + behind.partition("\n")[0])):
+        if found := _ENTERS.fullmatch(step):
+            to = _bare(found["to"])
+            folder = "" if ".." in to or to in ("-", "~") else _in(folder, to)
+        else:
+            yield folder, step
+
+
+def _in(folder: str, word: str) -> str:
+    """A name as it is from where the command began."""
+    return f"{folder}/{word.removeprefix('./')}" if folder and word[:1] not in ("/", "~", "$", "") else word
 
 
 def _words(rest: str) -> Iterator[str]:
