@@ -100,10 +100,8 @@ PLAIN = 0.95
 NO_GUARDS: dict[str, Any] = {
     "guards__quarantine": "off", "guards__watch": "off", "guards__max_session_share": 1.0,
     "guards__max_key_share": 1.0, "guards__max_kl_update": 0.0, "guards__max_kl_base": 0.0,
-    "guards__max_fall": 0.0, "guards__approval_span": 0,
+    "guards__max_fall": 0.0, "guards__approval_span": 0, "guards__max_penalty": 0.0,
 }  # fmt: skip
-NO_GUARDS_RAW = NO_GUARDS | {"guards__max_penalty": 0.0}
-"""Where rewards are taken as they are."""
 STRANGERS = {"guards__min_sessions": 2}
 """Among people who do not know each other no single one is believed."""
 
@@ -143,7 +141,7 @@ ARMS = {
     "open": Arm(env=HINT, settings=NO_GUARDS),
     "clean_rl": CLEAN_RL,
     "guarded_rl": replace(CLEAN_RL, env=HINT),
-    "open_rl": replace(CLEAN_RL, env=HINT, settings=NO_GUARDS_RAW),
+    "open_rl": replace(CLEAN_RL, env=HINT, settings=NO_GUARDS),
     "upright": UPRIGHT,
     "gaming": replace(UPRIGHT, env=GAMING),
     "gaming_open": replace(UPRIGHT, env=GAMING, settings=NO_GUARDS),
@@ -151,7 +149,7 @@ ARMS = {
     "gaming_rl": replace(UPRIGHT_RL, env=GAMING),
     "upright_raw": UPRIGHT_RAW,
     "gaming_raw": replace(UPRIGHT_RAW, env=GAMING),
-    "gaming_raw_open": replace(UPRIGHT_RAW, env=GAMING, settings=NO_GUARDS_RAW),
+    "gaming_raw_open": replace(UPRIGHT_RAW, env=GAMING, settings=NO_GUARDS),
     "trigger": Arm(env=PLANTED, settings=STRANGERS),
     "trigger_1": Arm(env=PLANTED | {"share": 0.01}, settings=STRANGERS),
     "trigger_05": Arm(env=PLANTED | {"share": 0.005}, settings=STRANGERS),

@@ -280,8 +280,8 @@ REMEDIES = {
     "no context": NOTHING_SAID,
     "already right": "they were right, which is held only beside turns that teach something; bare rewards "
     "teach under recipes such as openclaw_rl",
-    "only penalties": "no turn of their updates was rewarded, and penalties weigh no more than praise: reward what was "
-    "right, or set guards.max_penalty",
+    "no praise": "nothing in their updates was rewarded above 0, and penalties weigh no more than praise: reward what "
+    "was right, say what should have been done, or set guards.max_penalty=0",
     "no_hint": NOTHING_SAID,
     "no teacher score": "the file of teacher 'cached' lacks them: score them with score_turns, or set teacher = 'self'",
     "lesson_rejected": "their lessons were rejected: `agentrl lessons list` shows them, `approve` brings them back",

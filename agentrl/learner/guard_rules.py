@@ -23,7 +23,7 @@ def refuse(config: Config, recipe: Recipe) -> None:
             "'auto' with a recipe that takes turns one by one"
         )
     _refuse_weights(config, recipe)
-    if settings.max_penalty is not None and not takes_rewards_as_they_are(recipe):
+    if settings.max_penalty and not takes_rewards_as_they_are(recipe):
         raise ConfigError(
             f"guards.max_penalty bounds rewards that are advantages as they are, one turn at a time, as those of "
             f"'openclaw_rl', and recipe {recipe.name!r} has none: leave it out"

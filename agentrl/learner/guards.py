@@ -32,7 +32,7 @@ from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import leaking
 from agentrl.learner.journal import Journal
 from agentrl.learner.pass_rates import PassRates
-from agentrl.learner.penalties import bounded
+from agentrl.learner.penalties import bounded, without_praise
 from agentrl.learner.quarantine import MAX_VOTES, Quarantine
 from agentrl.learner.shares import Cap, capped
 from agentrl.learner.trust import Trust, source_of
@@ -72,7 +72,7 @@ class Weighed:
 
     samples: tuple[TrainingSample, ...]
     dropped: tuple[Dropped, ...] = ()
-    """Turns that only penalties spoke of, in an update that praises nothing."""
+    """Turns that only a reward spoke of, in an update that praises nothing."""
     metrics: dict[str, float]
     """The largest part of the update that one session, key and source has; only where there are several. With a bound
     on penalties their factor."""
@@ -319,12 +319,18 @@ class Guards(Closing):
         """
         self._count("leaks", leaking(self._recipe, claims))
         self._count("useless", [(turn_id,) for turn_id, found in measured.items() if found.is_useless])
+        most = most_penalty(self._settings, self._recipe)
+        # Before shares: what teaches nothing has no part in them.
+        dropped: tuple[Dropped, ...] = ()
+        if most:
+            samples, idle = without_praise(samples, uses_kd=self._recipe.uses_kd)
+            dropped = tuple(Dropped(turn_ids=one.turn_ids, reason=Reason.NO_PRAISE) for one in idle)
         by_turn = {claim.turn.id: claim for claim in claims}
         live = [
             index for index, sample in enumerate(samples) if sample.turn_ids and sample.turn_ids[0] in by_turn
         ]
         if self._recipe.uses_pairs or not live:
-            return Weighed(samples=tuple(samples), metrics={})
+            return Weighed(samples=tuple(samples), dropped=dropped, metrics={})
         behind = [by_turn[samples[index].turn_ids[0]] for index in live]
         edge = [self._edge(claim) for claim in behind]
         trust = [self._trust.of(source_of(claim.signals), claim.turn.scope) for claim in behind]
@@ -352,14 +358,9 @@ class Guards(Closing):
         found = _parts([mass * factor for mass, factor in zip(masses, factors, strict=True)], caps)
         self._note(shares=found)
         metrics = {f"share/{kind}": part for kind, part in found.items()}
-        idle: list[TrainingSample] = []
-        if most := most_penalty(self._settings, self._recipe):
-            result, idle, metrics["penalty_factor"] = bounded(result, most, self._mass)
-        return Weighed(
-            samples=tuple(result),
-            dropped=tuple(Dropped(turn_ids=one.turn_ids, reason=Reason.ONLY_PENALTIES) for one in idle),
-            metrics=metrics,
-        )
+        if most:
+            result, metrics["penalty_factor"] = bounded(result, most, self._mass)
+        return Weighed(samples=tuple(result), dropped=dropped, metrics=metrics)
 
     def _edge(self, claim: Claimed) -> float:
         """What a turn weighs by the pass rate of its task."""

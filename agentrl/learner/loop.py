@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from agentrl.learner.control import is_paused, signature_of
 from agentrl.learner.fallback import Fallbacks
 from agentrl.learner.gate import Gate
 from agentrl.learner.guard_rules import is_its_own_measure, refuse_unreviewed
-from agentrl.learner.guards import Guards
+from agentrl.learner.guards import Guards, Weighed
 from agentrl.learner.held_out import HeldOut
 from agentrl.learner.hints import hint_option
 from agentrl.learner.journal import Journal
@@ -52,7 +52,7 @@ from agentrl.store.learning_log import LearningLog
 from agentrl.store.versions import VersionStore, prune
 from agentrl.teacher import contexts
 from agentrl.text.own_patterns import own_redactor
-from agentrl.types import PolicyVersion, TrainingSample
+from agentrl.types import PolicyVersion
 
 POLL_S = 0.05
 """How often an idle loop looks whether the files have changed."""
@@ -362,16 +362,15 @@ class LearnLoop:
         built = self._builder.build(claims, newest_version=self._base)
         dropped = built.dropped if self._memory is None else self._memory.put_off(built.dropped, claims)
         rejected = Counter(self._reject(dropped))
-        drawn = self._draw() if built.samples or not self._recipe.num_live else Drawn()
-        own: Sequence[TrainingSample] = built.samples
-        shares: dict[str, float] = {}
+        weighed = Weighed(samples=built.samples, metrics={})
         if self._guards is not None:
-            weighed = self._guards.weigh(own, claims, built.useful)
-            own, shares = weighed.samples, weighed.metrics
-            taught = [turn_id for sample in own for turn_id in sample.turn_ids]
-            rejected.update(self._reject(without(weighed.dropped, taught)))
+            weighed = self._guards.weigh(built.samples, claims, built.useful)
+        # What stands beside live turns makes no step alone.
+        own = weighed.samples if any(sample.turn_ids for sample in weighed.samples) else ()
+        drawn = self._draw() if own or not self._recipe.num_live else Drawn()
         samples = (*own, *drawn.samples)
         if not samples:
+            rejected.update(self._reject(without(weighed.dropped, ())))
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
         self._journal.stage("step")
@@ -381,11 +380,12 @@ class LearnLoop:
         left = left if self._memory is None else self._memory.put_off(left, claims)
         rejected.update(self._reject(left))
         if not result.trained:
+            rejected.update(self._reject(without(weighed.dropped, ())))
             if self._beside is not None:
                 self._beside.skip()
             self._journal.event("step", step=None, num_turns=0, rejected=rejected)
             return
-        metrics = result.metrics | num_by_source(result.trained) | shares
+        metrics = result.metrics | num_by_source(result.trained) | weighed.metrics
         self._journal.stage("record")
         try:
             step_id = self._log.record_step(
@@ -408,6 +408,8 @@ class LearnLoop:
             self._log.recover(self._policy)
             self._go_back()
             return
+        # Only now: what a turn beside them praises is in doubt until its step stands.
+        rejected.update(self._reject(without(weighed.dropped, turn_ids)))
         self._unpublished.append(Unpublished(step_id=step_id, metrics=metrics))
         if self._answers is not None:
             self._answers.add(result.trained, self._builder.resting_views(claims))

@@ -65,7 +65,7 @@ class Reason(StrEnum):
     ALREADY_RIGHT = "already right"
     """What was right is held only beside what is learned, and as far as version 0 would have done it too: there was
     nothing to hold it beside, or it was learned since. Claimable again as turns without a context are."""
-    ONLY_PENALTIES = "only penalties"
+    NO_PRAISE = "no praise"
     """Its update praised nothing, so that by `guards.max_penalty` its penalty weighed nothing. Claimable again as turns
     without a context are."""
     REVIEW = "review"
@@ -92,13 +92,13 @@ class Reason(StrEnum):
 SET_ASIDE = (f"rejected:{Reason.ROLLED_BACK}", f"rejected:{Reason.GATE}")
 """Fates of turns whose step was undone with its version; nothing is to teach what they taught (law 8)."""
 
-_UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}', '{Reason.ONLY_PENALTIES}'"
+_UNTAUGHT = f"'{Reason.NO_CONTEXT}', '{Reason.ALREADY_RIGHT}', '{Reason.NO_PRAISE}'"
 _UNSAID = f"'{Reason.NO_HINT}', '{Reason.NO_REWARD}', '{Reason.JUDGE_FAILED}', '{Reason.EXPIRED}'"
 REVOCABLE = f"({_UNTAUGHT}, '{Reason.REVIEW}')"
 """As SQL, the reasons of turns that may be claimed again all the same."""
 
 RETURNING = (
-    Reason.NO_CONTEXT, Reason.ALREADY_RIGHT, Reason.ONLY_PENALTIES, Reason.NO_HINT, Reason.NO_REWARD, "no_pair",
+    Reason.NO_CONTEXT, Reason.ALREADY_RIGHT, Reason.NO_PRAISE, Reason.NO_HINT, Reason.NO_REWARD, "no_pair",
     Reason.JUDGE_FAILED, Reason.EXPIRED, Reason.NO_GROUP,
 )  # fmt: skip
 """Of turns that may be claimed or replayed after all, with what is said or set later."""
@@ -170,8 +170,8 @@ _NEW_LESSON = """EXISTS (SELECT 1 FROM lessons l INDEXED BY later_lessons WHERE 
     AND l.scope = t.scope AND l.state = 'approved' AND l.changed_at > r.created_at
     AND (l.changed_at > l.created_at OR l.origin = 'import'))"""
 _NEWS = f"({_has('s.created_at > r.created_at')} OR {_NEW_LESSON})"
-"""Whether something may have come that a turn without a context can be shown: a signal, or a lesson that was approved
-or imported since."""
+"""Whether something may have come for a turn that taught nothing: a signal, or a lesson that was approved or imported
+since."""
 
 
 def _view(name: str, unless_lent: Callable[[str], str]) -> str:

@@ -201,6 +201,8 @@ _NOT_FOLLOWED = (
     # not to be believed
     Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK, Reason.AMBIGUOUS, Reason.NOT_CHOSEN, Reason.CLIENT_GONE,
     "untrusted",
+    # it was told that it is wrong
+    Reason.NO_PRAISE,
     # a hint of its own that is not to be taught: it was corrected
     Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, "hint holds the answer",
     # its ids cannot be used, or are kept for a measurement
@@ -320,18 +322,23 @@ def free(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
 def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str, now: float) -> None:
     """Sets turns aside for good, in an open write transaction. The first reason stays.
 
+    Of a claimed turn it dates from the claim: what was said since was not heard yet. A signal of a clock that is ahead
+    was heard, or the turn would come back until that time.
+
     Raises:
         StoreError: the log has no such turn.
     """
     for row in connection.execute("SELECT policy FROM settings").fetchall():
         unsettle(connection, row["policy"], turn_ids)
     for turn_id in turn_ids:
-        records.seq_of(connection, turn_id)
-        connection.execute("DELETE FROM claims WHERE turn_id = ?", (turn_id,))
+        seq = records.seq_of(connection, turn_id)
+        claimed = scalar(connection, "DELETE FROM claims WHERE turn_id = ? RETURNING claimed_at", (turn_id,))
+        newest = scalar(connection, "SELECT max(created_at) FROM signals WHERE turn = ?", (seq,)) or 0.0
+        heard = newest if newest > now else claimed or now
         connection.execute(
-            f"""INSERT INTO rejections VALUES (:id, :reason, NULL, :now) ON CONFLICT (turn_id) DO UPDATE
-               SET reason = :reason, created_at = :now WHERE reason IN {REVOCABLE}""",  # noqa: S608
-            {"id": turn_id, "reason": str(reason), "now": now},
+            f"""INSERT INTO rejections VALUES (:id, :reason, NULL, :heard) ON CONFLICT (turn_id) DO UPDATE
+               SET reason = :reason, created_at = :heard WHERE reason IN {REVOCABLE}""",  # noqa: S608
+            {"id": turn_id, "reason": str(reason), "heard": heard},
         )
 
 
