@@ -375,10 +375,12 @@ def judge_score(
 @store_app.command("verify")
 def store_verify(run_dir: RunDir = DEFAULT_RUN) -> None:
     """Re-derive every hash, count and checksum of a run; exit 1 where one does not hold."""
+    from agentrl.learner.process import is_at_work
     from agentrl.store.verify import verify
     from server.run_files import existing_run
 
-    faults = verify(existing_run(run_dir))
+    run_dir = existing_run(run_dir)
+    faults = verify(run_dir, is_live=is_at_work(run_dir))
     for fault in faults:
         typer.echo(fault, err=True)
     typer.echo(f"{len(faults)} faults" if faults else "every hash, count and checksum holds")

@@ -8,6 +8,7 @@ from typing import Final
 from agentrl.config import Config
 from agentrl.recipes.recipe import load_recipe
 from agentrl.store.database import LEARNING_NAME
+from agentrl.store.learning_log import LearningLog
 
 NANO: Final = {"optim.lr": 7e-4, "batch.turns_per_step": 16}
 """What a model of two million parameters learns at, the recipes' own rates are for large ones; fewer turns of a step
@@ -20,7 +21,7 @@ large."""
 
 def notices(config: Config) -> list[str]:
     """A sentence each, with the remedy. The settings are those of a server that has started."""
-    found = (_slow(config), _not_learned(config))
+    found = (_slow(config), _not_learned(config), _other_recipe(config))
     return [text for text in found if text]
 
 
@@ -37,6 +38,22 @@ def _slow(config: Config) -> str:
     return (
         f"nano learns at optim.lr = {rate:g}, the rate of recipe {learn.recipe!r} for large models: little will be "
         f"seen to move. `make {who}` teaches it with {sets}"
+    )
+
+
+def _other_recipe(config: Config) -> str:
+    """A run's folder goes on with the settings of its newest start."""
+    folder = Path(config.run_dir)
+    if not config.learn.enabled or not (folder / LEARNING_NAME).is_file():
+        return ""
+    with LearningLog(folder, read_only=True) as log:
+        before = log.last_recipe()
+    now = load_recipe(config.learn.recipe, config.learn.overrides).name
+    if before in (None, now):
+        return ""
+    return (
+        f"so far this run was taught by recipe {before!r}, from here on by {now!r}: settings are given at each start; "
+        f"`--recipe {before}` goes on as before"
     )
 
 

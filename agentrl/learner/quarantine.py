@@ -358,7 +358,10 @@ def _elsewhere(own: _Vote, votes: Sequence[_Vote]) -> str | None:
 
 
 def _punished_by(signals: Iterable[Signal]) -> str:
-    return next((f"the {signal.source}" for signal in signals if (signal.reward or 0) < 0), "")
+    """Who punishes it by his newest word: whoever changed his mind contradicts nobody."""
+    rated = [signal for signal in signals if signal.reward is not None]
+    newest = {signal.source: signal for signal in sorted(rated, key=lambda signal: signal.created_at)}
+    return next((f"the {signal.source}" for signal in newest.values() if (signal.reward or 0) < 0), "")
 
 
 def sign_of(signals: Sequence[Signal]) -> int:

@@ -339,6 +339,14 @@ class LearningLog(LessonLog):
             write_taught(connection, step, taught, keep_taught)
         return step
 
+    def last_recipe(self, policy: str = "default") -> str | None:
+        """The recipe of the newest step; None before the first."""
+        with self._reading() as connection:
+            recipe = scalar(
+                connection, "SELECT recipe FROM steps WHERE policy = ? ORDER BY id DESC LIMIT 1", (policy,)
+            )
+        return None if recipe is None else str(recipe)
+
     def step(self, step_id: int) -> Step | None:
         with self._reading() as connection:
             row = connection.execute("SELECT * FROM steps WHERE id = ?", (step_id,)).fetchone()

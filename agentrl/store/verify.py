@@ -21,10 +21,13 @@ from agentrl.store.lost import refuse_emptied, refuse_lost, refuse_older
 from agentrl.store.versions import VersionStore, checksum, lines_on_disk
 
 
-def verify(run_dir: Path | str) -> list[str]:
+def verify(run_dir: Path | str, *, is_live: bool = False) -> list[str]:
     """Checks a run's folder; sentences naming each fault, none where everything holds.
 
     Reads all of log.db, learning.db and versions/.
+
+    Args:
+        is_live: a learner is at work: a version above all that are known is being published.
 
     Raises:
         StoreError: there is no log, or there are versions and no file that knows of them.
@@ -61,7 +64,7 @@ def verify(run_dir: Path | str) -> list[str]:
                     refuse(learning, log, connection)
                 except StoreError as error:
                     refused.append(str(error))
-            faults += [*refused, *_files(connection, run_dir, starts=not refused)]
+            faults += [*refused, *_files(connection, run_dir, starts=not refused, is_live=is_live)]
     except StoreError as error:
         faults.append(str(error))
     return faults
@@ -217,7 +220,7 @@ def _learning(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the metrics of step {row['id']} are not JSON"
 
 
-def _files(connection: sqlite3.Connection, run_dir: Path, *, starts: bool) -> Iterator[str]:
+def _files(connection: sqlite3.Connection, run_dir: Path, *, starts: bool, is_live: bool) -> Iterator[str]:
     """`starts`: whether a learner would, and clear away what no version names."""
     stores = {store.policy: store for store in lines_on_disk(run_dir)}
     for (policy,) in connection.execute("SELECT DISTINCT policy FROM versions"):
@@ -237,7 +240,7 @@ def _files(connection: sqlite3.Connection, run_dir: Path, *, starts: bool) -> It
                     yield f"the base of {policy!r}: {path} is missing or was altered"
         has_files = {version.number: bool(version.path) for version in versions}
         for number in store.numbers():
-            if has_files.get(number):
+            if has_files.get(number) or (is_live and number == max(has_files, default=0) + 1):
                 continue
             clears = "removes it" if number in has_files else "sets it aside"
             yield f"{store.path(number)} belongs to no version" + (

@@ -121,6 +121,16 @@ def test_a_user_who_rewards_what_another_source_punished_is_contradicted_at_once
     assert heard((turn("a"), signals)).contradiction("a") == "it is rewarded, and the rule punishes it"
 
 
+def test_a_user_who_changes_his_mind_contradicts_nobody() -> None:
+    words = [
+        Signal(turn_id="a", source=SignalSource.USER, reward=reward, created_at=at)
+        for at, reward in ((1.0, -1.0), (2.0, 1.0))
+    ]
+    assert heard((turn("a"), words)).contradiction("a") is None
+    rule = Signal(turn_id="a", source=SignalSource.RULE, reward=-1.0)
+    assert heard((turn("a"), [*words, rule])).contradiction("a") == "it is rewarded, and the rule punishes it"
+
+
 def test_a_correction_of_what_the_tools_confirmed_is_a_preference_and_stays() -> None:
     signals = [
         Signal(turn_id="a", source=SignalSource.USER, reward=-1.0, hint="shorter"),

@@ -58,5 +58,19 @@ async def test_who_shows_lessons_without_a_learner_is_told_what_stands_in_prompt
     assert fresh.endswith(f"`agentrl learner --run-dir {tmp_path}`")
 
 
+async def test_who_goes_on_by_another_recipe_is_told(tmp_path: Path) -> None:
+    async with serving(tmp_path, []):
+        with LearningLog(tmp_path) as log:
+            log.ensure_base("default", "base")
+            log.record_step([], recipe="openclaw_rl", seed=0, metrics={}, version_parent=0, policy="default")
+    rate = "learn.overrides.optim.lr=1e-5"
+    [other] = notices(config(rate, run_dir=str(tmp_path)))
+
+    assert other.startswith("so far this run was taught by recipe 'openclaw_rl', from here on by 'hint_opsd'")
+    assert other.endswith("`--recipe openclaw_rl` goes on as before")
+    assert notices(config(rate, "learn.recipe=openclaw_rl", run_dir=str(tmp_path))) == []
+    assert notices(config("learn.enabled=false", run_dir=str(tmp_path))) == []
+
+
 def test_lessons_that_are_learned_need_no_word() -> None:
     assert notices(config("learn.show_lessons=true", "learn.overrides.optim.lr=1e-5")) == []

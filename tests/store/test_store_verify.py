@@ -171,6 +171,14 @@ def test_a_version_that_nobody_published_is_named(run: Path) -> None:
     ]
 
 
+def test_a_version_that_a_live_learner_is_publishing_is_no_fault(run: Path) -> None:
+    VersionStore(run).write(2, lambda folder: None)
+    assert verify(run, is_live=True) == []
+
+    VersionStore(run).write(3, lambda folder: None)
+    assert verify(run, is_live=True)[-1] == f"{run / 'versions' / '000003'} belongs to no version"
+
+
 def test_an_older_copy_hides_no_other_fault(run: Path) -> None:
     VersionStore(run).write(3, lambda folder: None)
     VersionStore(run, "user:x").write(1, lambda folder: None)
