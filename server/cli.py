@@ -193,9 +193,10 @@ def status(
     """Turns, learning, versions and latency of a run, in short; --json holds everything."""
     from server.inspect import status_of
     from server.status import short
+    from server.typed import of_run
 
     found = status_of(run_dir)
-    show(found if json_ or all_ else short(found), as_json=json_)
+    show(of_run(found if json_ or all_ else short(found), run_dir), as_json=json_)
 
 
 @versions_app.callback(invoke_without_command=True)
@@ -288,8 +289,9 @@ def explain(
 def doctor(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     """Say why nothing trains: the account of turns, what the waiting ones wait for, the first condition not met."""
     from server.doctor import diagnose
+    from server.typed import of_run
 
-    show(diagnose(run_dir), as_json=json_)
+    show(of_run(diagnose(run_dir), run_dir), as_json=json_)
 
 
 @recipes_app.callback(invoke_without_command=True)

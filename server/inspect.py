@@ -21,6 +21,7 @@ from server.lessons_pages import lessons_of
 from server.run_files import ask_server, existing_run, settings_of
 from server.skills_pages import skills_of_turn
 from server.taught_pages import taught_of
+from server.typed import command
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -94,7 +95,9 @@ def roll_back(run_dir: Path, number: int, reason: str) -> str:
         try:
             gone = log.rollback(policy, number, reason)
         except StoreError as error:
-            raise UserError(f"cannot roll back to {number}: {error}; `agentrl versions` lists all") from error
+            raise UserError(
+                f"cannot roll back to {number}: {error}; {command('versions', run_dir)} lists all"
+            ) from error
     going = "whose files go when the learner next tidies up"
     aside = f"{', '.join(map(str, gone))}, {going}" if gone else "nothing"
     return f"version {number} serves again; set aside: {aside}"
@@ -109,7 +112,7 @@ def export(run_dir: Path, number: int, out: Path, *, merged: bool) -> str:
         base, version = log.version(settings.policy, 0), log.version(settings.policy, number)
         if base is None or version is None or not on_disk(run_dir, version):
             raise UserError(
-                f"version {number} has no files in {run_dir}: `agentrl versions` shows which are on_disk"
+                f"version {number} has no files: {command('versions', run_dir)} shows which are on_disk"
             )
         origin = origin_of(log, version, settings.model)
     return export_version(run_dir / version.path, run_dir / base.path, out, merged=merged, origin=origin)
@@ -147,13 +150,14 @@ async def explain_turn(run_dir: Path, turn: str, *, of_any_kind: bool = False) -
         found = await log.find_turn(turn, of_any_kind=of_any_kind)
         if found is None:
             if turn != "last":
-                remedy = f"no turn {turn!r}; `agentrl explain last` shows the newest that may be learned from"
+                last = command("explain last", run_dir)
+                remedy = f"no turn {turn!r}; {last} shows the newest that may be learned from"
             elif await log.find_turn("last", of_any_kind=True) is None:
                 remedy = "no turn; point an agent at the server"
             else:
                 remedy = (
                     "no turn that may be learned from, only evaluations, side turns or a control arm; "
-                    "`agentrl explain last --any` shows the newest"
+                    f"{command('explain last --any', run_dir)} shows the newest"
                 )
             raise UserError(f"the log of {run_dir} has {remedy}")
         story = await log.explain(found)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from agentrl.config import Config
 from agentrl.signals.transcripts import NO_CORRECTION, Dropped
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Lesson, LessonState
+from server.typed import command
 
-_OWN_RUN: Final = Path(Config.model_fields["run_dir"].default)
-_OWN_SCOPE: Final = "default"
 MAX_DROPPED: Final = 10
 """Lines of what became no lesson that people are shown."""
 MAX_UNREAD: Final = 3
 """Those of users whose words were read as no correction."""
-
-
-def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:
-    """A command as it has to be typed: of a run and a scope what a command does not mean by itself."""
-    said = ["agentrl", words]
-    if scope != _OWN_SCOPE:
-        said.append(f"--scope {shlex.quote(scope)}")
-    if run_dir != _OWN_RUN:
-        said.append(f"--run-dir {shlex.quote(str(run_dir))}")
-    return f"`{' '.join(said)}`"
 
 
 def in_lines(dropped: Sequence[Dropped], rest: str = "") -> list[str]:

@@ -176,9 +176,10 @@ def import_(
 def progress(run_dir: RunDir = DEFAULT_RUN, json_: AsJson = False) -> None:
     """Say which lessons the served version holds, and whether learning helps, against the control conversations."""
     from server.progress import progress_of, sentences
+    from server.typed import of_run
 
     found = progress_of(run_dir)
-    typer.echo(json.dumps(found) if json_ else "\n".join(sentences(found)))
+    typer.echo(json.dumps(found) if json_ else "\n".join(of_run(sentences(found), run_dir)))
 
 
 def _change(

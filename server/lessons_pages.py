@@ -27,10 +27,11 @@ from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
 from server.lesson_marks import marked
-from server.lesson_told import asked_where, command, in_lines, means, next_step
+from server.lesson_told import asked_where, in_lines, means, next_step
 from server.run_files import settings_of
 from server.scopes import of_keys, require_key
 from server.skills_pages import library_of, turns_taught
+from server.typed import command
 from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
 

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from server.lesson_told import command
 from server.run_files import existing_run, settings_of
 from server.scopes import require_key
+from server.typed import command
 from skills.bank import BANK_NAME, SkillBank
 from skills.figures import figures, num_left_out, of_turn, outcomes, taught_turns
 from skills.library import SKILLS_FOLDER, SkillLibrary

@@ -314,7 +314,7 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
     with pytest.raises(
-        UserError, match=r"cannot roll back to 7: version 7 does not exist.*`agentrl versions`"
+        UserError, match=r"cannot roll back to 7: version 7 does not exist.*`agentrl versions\b"
     ):
         roll_back(tmp_path, 7, "x")
 
