@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from agentrl.config import Config
-from agentrl.recipes.recipe import load_recipe
+from agentrl.errors import StoreError
+from agentrl.recipes.recipe import load_recipe, preset_names
 from agentrl.store.database import LEARNING_NAME
 from agentrl.store.learning_log import LearningLog
+from server.typed import command
 
 NANO: Final = {"optim.lr": 7e-4, "batch.turns_per_step": 16}
 """What a model of two million parameters learns at, the recipes' own rates are for large ones; fewer turns of a step
@@ -46,14 +48,19 @@ def _other_recipe(config: Config) -> str:
     folder = Path(config.run_dir)
     if not config.learn.enabled or not (folder / LEARNING_NAME).is_file():
         return ""
-    with LearningLog(folder, read_only=True) as log:
-        before = log.last_recipe()
+    try:
+        with LearningLog(folder, read_only=True) as log:
+            before = log.last_recipe(config.policy)
+    except StoreError:
+        # The learner and `agentrl store verify` say what is wrong with the file; serving goes on without it.
+        return ""
     now = load_recipe(config.learn.recipe, config.learn.overrides).name
     if before in (None, now):
         return ""
+    again = f"; `--recipe {before}` goes on as before" if before in preset_names() else ""
     return (
-        f"so far this run was taught by recipe {before!r}, from here on by {now!r}: settings are given at each start; "
-        f"`--recipe {before}` goes on as before"
+        f"so far this run was taught by recipe {before!r}, from here on by {now!r}: settings are given at each start"
+        f"{again}"
     )
 
 
@@ -68,5 +75,5 @@ def _not_learned(config: Config) -> str:
     )
     return (
         f"learn.show_lessons without a learner: {which}. Start it without --no-learn, or beside it "
-        f"`agentrl learner --run-dir {config.run_dir}`"
+        f"{command('learner', Path(config.run_dir))}"
     )

@@ -11,6 +11,7 @@ import httpx
 
 from agentrl.config import Config, read_config
 from agentrl.errors import UserError
+from server.typed import command
 
 SERVER_FILE = "server.json"
 
@@ -36,7 +37,7 @@ def existing_run(run_dir: Path) -> Path:
     """The run folder, or an error that says how to make one."""
     if not (run_dir / "config.json").is_file():
         raise UserError(
-            f"{run_dir} holds no run; start one with `agentrl serve MODEL --run-dir {run_dir}`, "
+            f"{run_dir} holds no run; start one with {command('serve MODEL', run_dir)}, "
             "or name another with --run-dir"
         )
     return run_dir

@@ -45,6 +45,6 @@ async def _serve(settings: Config, early: list[signal.Signals]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, end, number)
     async with Runtime(settings) as runtime:
         typer.echo(f"serving {settings.served_name} at {runtime.base_url}/v1 (run folder {settings.run_dir})")
-        for text in notices(settings):
+        for text in await asyncio.to_thread(notices, settings):
             typer.echo(text)
         await runtime.wait()

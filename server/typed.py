@@ -11,10 +11,11 @@ from agentrl.config import Config
 
 _OWN_RUN: Final = Path(Config.model_fields["run_dir"].default)
 _OWN_SCOPE: Final = "default"
-_NAMED: Final = re.compile(
-    r"`agentrl ((?:serve|learner|lessons|skills|progress|doctor|status|explain|versions|rollback|pause|resume)\b[^`]*)`"
+_GIVEN: Final = (
+    "serve|learner|lessons|skills|progress|doctor|status|explain|versions|rollback|pause|resume|store"
 )
-"""Of those commands that a run is given to, the ones that sentences name."""
+_NAMED: Final = re.compile(rf"`agentrl ((?:{_GIVEN})\b[^`]*)`")
+"""Commands that a run is given to, where sentences name them."""
 
 
 def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:

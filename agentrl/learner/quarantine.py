@@ -359,21 +359,21 @@ def _elsewhere(own: _Vote, votes: Sequence[_Vote]) -> str | None:
 
 def _punished_by(signals: Iterable[Signal]) -> str:
     """Who punishes it by his newest word: whoever changed his mind contradicts nobody."""
-    rated = [signal for signal in signals if signal.reward is not None]
-    newest = {signal.source: signal for signal in sorted(rated, key=lambda signal: signal.created_at)}
-    return next((f"the {signal.source}" for signal in newest.values() if (signal.reward or 0) < 0), "")
+    return next((f"the {source}" for source, reward in _newest_rewards(signals).items() if reward < 0), "")
+
+
+def _newest_rewards(signals: Iterable[Signal]) -> dict[SignalSource, float]:
+    """By source its newest reward; of two of one time the later in order."""
+    ordered = sorted(signals, key=lambda signal: signal.created_at)
+    return {signal.source: signal.reward for signal in ordered if signal.reward is not None}
 
 
 def sign_of(signals: Sequence[Signal]) -> int:
     """1 what was done is right, -1 it should have been otherwise, 0 not said."""
-    for source in PREFERENCE:
-        rewards = [signal for signal in signals if signal.source == source and signal.reward is not None]
-        if rewards:
-            reward = max(rewards, key=lambda signal: signal.created_at).reward
-            assert reward is not None
-            if reward:
-                return 1 if reward > 0 else -1
-            break
+    rewards = _newest_rewards(signals)
+    reward = next((rewards[source] for source in PREFERENCE if source in rewards), 0.0)
+    if reward:
+        return 1 if reward > 0 else -1
     return -1 if any(signal.hint or signal.preferred for signal in signals) else 0
 
 

@@ -8,6 +8,7 @@ the folder of tests behind it. What builds and runs leave behind there is no tes
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
@@ -21,7 +22,7 @@ _EMPTIES = re.compile(
 )
 _MOVES = re.compile(r"(?:sudo\s+)?(?:git\s+)?(?:cp|mv)\s+(?P<rest>.*)", re.DOTALL)
 _MAKES = re.compile(r"mkdir\s+(?P<rest>.*)", re.DOTALL)
-_ENTERS = re.compile(r"(?:cd|pushd)\s+(?P<to>\S+)")
+_ENTERS = re.compile(r"(?:cd|pushd)\s+(?P<to>\S+)|cd|popd")
 _WRITES = re.compile(r"(?<![\d&<>])>>?\s*([^\s&|;>]+)|\btee\s+(?:-a\s+)?([^\s&|;>-][^\s&|;>]*)")
 _STEP = re.compile(r"&&|\|\||;|\n")
 
@@ -85,15 +86,18 @@ def _steps(command: str) -> Iterator[tuple[str, str]]:
     folder = ""
     for step in map(str.strip, _STEP.split(head + mark + behind.partition("\n")[0])):
         if found := _ENTERS.fullmatch(step):
-            to = _bare(found["to"])
-            folder = "" if ".." in to or to in ("-", "~") else _in(folder, to)
+            to = _bare(found["to"] or "~")
+            # Where it was before is not kept.
+            folder = "" if to in ("-", "~") else _in(folder, to)
         else:
             yield folder, step
 
 
 def _in(folder: str, word: str) -> str:
     """A name as it is from where the command began."""
-    return f"{folder}/{word.removeprefix('./')}" if folder and word[:1] not in ("/", "~", "$", "") else word
+    if not folder or word[:1] in ("/", "~", "$", ""):
+        return word
+    return posixpath.normpath(f"{folder}/{word}") + "/" * word.endswith("/")
 
 
 def _words(rest: str) -> Iterator[str]:

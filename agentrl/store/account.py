@@ -66,8 +66,8 @@ class Reason(StrEnum):
     """What was right is held only beside what is learned, and as far as version 0 would have done it too: there was
     nothing to hold it beside, or it was learned since. Claimable again as turns without a context are."""
     NO_PRAISE = "no praise"
-    """Its update praised nothing, so that by `guards.max_penalty` its penalty weighed nothing. Claimable again as turns
-    without a context are."""
+    """Only a reward spoke of it, and its update praised nothing: by `guards.max_penalty` penalties then weigh nothing.
+    Claimable again as turns without a context are."""
     REVIEW = "review"
     """A note and no rejection, the turn is pending: what it could be shown, another turn's hint, waits for approval.
     Every decision on a lesson wipes it out (`LessonLog.decide`)."""

@@ -201,7 +201,7 @@ _NOT_FOLLOWED = (
     # not to be believed
     Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK, Reason.AMBIGUOUS, Reason.NOT_CHOSEN, Reason.CLIENT_GONE,
     "untrusted",
-    # it was told that it is wrong
+    # judged, and not praised
     Reason.NO_PRAISE,
     # a hint of its own that is not to be taught: it was corrected
     Reason.LESSON_REJECTED, Reason.LESSON_RETIRED, "hint holds the answer",
@@ -322,18 +322,20 @@ def free(connection: sqlite3.Connection, turn_ids: Sequence[str]) -> int:
 def reject(connection: sqlite3.Connection, turn_ids: Sequence[str], reason: str, now: float) -> None:
     """Sets turns aside for good, in an open write transaction. The first reason stays.
 
-    Of a claimed turn it dates from the claim: what was said since was not heard yet. A signal of a clock that is ahead
-    was heard, or the turn would come back until that time.
+    Of a claimed turn it dates from the claim: what was said since was not heard yet. Where the clock was set back it
+    dates from the newest word, or the turn would come back until that time.
 
     Raises:
         StoreError: the log has no such turn.
     """
     for row in connection.execute("SELECT policy FROM settings").fetchall():
         unsettle(connection, row["policy"], turn_ids)
+    decided = scalar(connection, "SELECT max(changed_at) FROM lessons") or 0.0
     for turn_id in turn_ids:
         seq = records.seq_of(connection, turn_id)
         claimed = scalar(connection, "DELETE FROM claims WHERE turn_id = ? RETURNING claimed_at", (turn_id,))
-        newest = scalar(connection, "SELECT max(created_at) FROM signals WHERE turn = ?", (seq,)) or 0.0
+        said = scalar(connection, "SELECT max(created_at) FROM signals WHERE turn = ?", (seq,)) or 0.0
+        newest = max(said, decided)
         heard = newest if newest > now else claimed or now
         connection.execute(
             f"""INSERT INTO rejections VALUES (:id, :reason, NULL, :heard) ON CONFLICT (turn_id) DO UPDATE

@@ -340,10 +340,12 @@ class LearningLog(LessonLog):
         return step
 
     def last_recipe(self, policy: str = "default") -> str | None:
-        """The recipe of the newest step; None before the first."""
+        """The recipe of the newest step that stands; None before the first."""
         with self._reading() as connection:
             recipe = scalar(
-                connection, "SELECT recipe FROM steps WHERE policy = ? ORDER BY id DESC LIMIT 1", (policy,)
+                connection,
+                "SELECT recipe FROM steps WHERE policy = ? AND voided_at IS NULL ORDER BY id DESC LIMIT 1",
+                (policy,),
             )
         return None if recipe is None else str(recipe)
 

@@ -9,7 +9,8 @@ import torch
 from guarded_run import guarded
 from learner_run import Learner, Run, write_base
 
-from agentrl.types import Signal, SignalSource, Turn
+from agentrl.store.learning_log import LearningLog
+from agentrl.types import Lesson, LessonState, Signal, SignalSource, Turn
 from server.doctor import REMEDIES
 
 UNPRAISED = "no praise"
@@ -153,7 +154,9 @@ def test_a_word_that_comes_while_a_turn_is_in_hand_is_heard(tmp_path: Path, base
         assert run.account() == (4, 0, {UNPRAISED: 3}, {"claimed": 1})
 
 
-def test_a_word_of_a_clock_that_is_ahead_brings_its_turn_back_once(tmp_path: Path, base: Path) -> None:
+def test_words_and_lessons_of_a_clock_that_was_set_back_do_not_keep_a_turn_coming_back(
+    tmp_path: Path, base: Path
+) -> None:
     run = begun(tmp_path / "run", base, batch__turns_per_step=1)
     with run.learner() as learner:
         learner.loop.start()
@@ -163,9 +166,15 @@ def test_a_word_of_a_clock_that_is_ahead_brings_its_turn_back_once(tmp_path: Pat
         assert run.account() == (1, 0, {UNPRAISED: 1}, {})
         assert len(learner.journal.of("step")) == 1
 
+        played(run, 1, -1.0)
+        with LearningLog(run.path, clock=lambda: time.time() + 7200) as log:
+            rule = Lesson(id="rule", text="say xyz", state=LessonState.APPROVED, turn_ids=(), origin="import")
+            log.add_lessons([rule])
+        learner.work()
+        assert run.account() == (2, 0, {UNPRAISED: 2}, {})
+        assert len(learner.journal.of("step")) <= 4
+
 
 def test_the_doctor_names_the_ways_out() -> None:
     assert "reward what was right" in REMEDIES[UNPRAISED]
     assert "guards.max_penalty=0" in REMEDIES[UNPRAISED]
-    with pytest.raises(KeyError):
-        REMEDIES["only penalties"]

@@ -70,6 +70,10 @@ async def test_who_goes_on_by_another_recipe_is_told(tmp_path: Path) -> None:
     assert other.endswith("`--recipe openclaw_rl` goes on as before")
     assert notices(config(rate, "learn.recipe=openclaw_rl", run_dir=str(tmp_path))) == []
     assert notices(config("learn.enabled=false", run_dir=str(tmp_path))) == []
+    assert notices(config(rate, "policy=mine", run_dir=str(tmp_path))) == [], "another line was never taught"
+
+    (tmp_path / "learning.db").write_bytes(b"SQLite format 3\0" + b"\0" * 5000)
+    assert notices(config(rate, run_dir=str(tmp_path))) == []
 
 
 def test_lessons_that_are_learned_need_no_word() -> None:
