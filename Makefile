@@ -1,7 +1,7 @@
 # make demo        installs, then shows the whole loop: a policy that gets better while it serves
 # make install     makes the environment in .venv
 # make test        installs, then checks and tests (under ten minutes on two cores)
-# make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications
+# make test-all    what is heavier: kill -9 of every process, the whole demo, one client for 200 conversations
 # make check       format, lint, types, import floors
 # make bench       timings on this machine; make bench-learning learning curves of the methods
 #                  (an hour; resumable; ARGS="--methods grpo --seeds 0 --jobs 2"); make bench-poisoning what poisoned
@@ -17,6 +17,9 @@ SEED ?= 0
 # torch comes from a local CPU build where pip is configured to find one, else from the public index of CPU builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Many tests wait for processes of their own, so there is one worker more than cores.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))
+
 INSTALLED := $(VENV)/.installed
 
 .PHONY: install demo test test-all check bench bench-learning bench-poisoning bench-memory bench-personalisation bench-gpu clean
@@ -27,7 +30,7 @@ demo: $(INSTALLED)
 	$(BIN)/agentrl demo --seed $(SEED)
 
 test: $(INSTALLED) check
-	$(BIN)/pytest -m "not heavy" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m "not heavy" --numprocesses $(WORKERS) --dist loadfile
 
 test-all: $(INSTALLED)
 	$(BIN)/pytest -m heavy

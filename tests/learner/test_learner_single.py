@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from learner_run import Run
 
 from agentrl.learner.generate import generate
@@ -111,6 +112,7 @@ def _by(turn: Turn, version: int, messages: tuple[JSON, ...], **changes: object)
     return replace(turn, messages=messages, completion=done, **changes)
 
 
+@pytest.mark.heavy
 def test_one_client_with_one_rule_in_one_phrasing_teaches_it_and_garbles_nothing(tmp_path: Path) -> None:
     run = Run(
         tmp_path / "run", weights_dir(), optim__lr=7e-4, batch__turns_per_step=NUM_CONVERSATIONS,
