@@ -1,7 +1,7 @@
 # make demo        installs, then shows the whole loop: a policy that gets better while it serves
 # make install     makes the environment in .venv
 # make test        installs, then checks and tests (under ten minutes on two cores)
-# make test-all    what is heavier: kill -9 of every process, the whole demo, one client for 200 conversations
+# make test-all    what is heavier: kill -9 of every process, the whole demo, a hundred publications, a long client
 # make check       format, lint, types, import floors
 # make bench       timings on this machine; make bench-learning learning curves of the methods
 #                  (an hour; resumable; ARGS="--methods grpo --seeds 0 --jobs 2"); make bench-poisoning what poisoned
