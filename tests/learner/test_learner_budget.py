@@ -135,6 +135,7 @@ print(json.dumps([extra(73), extra(513)]))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"), reason="reads Linux' high-water mark of memory"
 )

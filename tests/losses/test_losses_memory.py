@@ -180,6 +180,7 @@ print(json.dumps([extra(*size) for size in sizes]))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"), reason="reads Linux' high-water mark of memory"
 )
