@@ -31,6 +31,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agentrl.learner.build import reward_of
 from agentrl.learner.trust import Trust, source_of
 from agentrl.signals.commands import read_call
 from agentrl.teacher.contexts import PREFERENCE
@@ -359,19 +360,14 @@ def _elsewhere(own: _Vote, votes: Sequence[_Vote]) -> str | None:
 
 def _punished_by(signals: Iterable[Signal]) -> str:
     """Who punishes it by his newest word: whoever changed his mind contradicts nobody."""
-    return next((f"the {source}" for source, reward in _newest_rewards(signals).items() if reward < 0), "")
-
-
-def _newest_rewards(signals: Iterable[Signal]) -> dict[SignalSource, float]:
-    """By source its newest reward; of two of one time the later in order."""
-    ordered = sorted(signals, key=lambda signal: signal.created_at)
-    return {signal.source: signal.reward for signal in ordered if signal.reward is not None}
+    heard = list(signals)
+    newest = ((source, reward_of(one for one in heard if one.source == source)) for source in PREFERENCE)
+    return next((f"the {source}" for source, reward in newest if (reward or 0) < 0), "")
 
 
 def sign_of(signals: Sequence[Signal]) -> int:
     """1 what was done is right, -1 it should have been otherwise, 0 not said."""
-    rewards = _newest_rewards(signals)
-    reward = next((rewards[source] for source in PREFERENCE if source in rewards), 0.0)
+    reward = reward_of(signals)
     if reward:
         return 1 if reward > 0 else -1
     return -1 if any(signal.hint or signal.preferred for signal in signals) else 0

@@ -239,8 +239,9 @@ def _files(connection: sqlite3.Connection, run_dir: Path, *, starts: bool, is_li
                 if not path.is_file() or checksum(path) != file.sha256:
                     yield f"the base of {policy!r}: {path} is missing or was altered"
         has_files = {version.number: bool(version.path) for version in versions}
+        published_now = max(has_files, default=0) + 1 if is_live else None
         for number in store.numbers():
-            if has_files.get(number) or (is_live and number == max(has_files, default=0) + 1):
+            if has_files.get(number) or number == published_now:
                 continue
             clears = "removes it" if number in has_files else "sets it aside"
             yield f"{store.path(number)} belongs to no version" + (

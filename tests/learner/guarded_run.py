@@ -17,8 +17,15 @@ def guarded(run: Run, curriculum: CurriculumConfig | None = None, **guards: obje
     return run
 
 
-def say(run: Run, turn: Turn, source: str, reward: float | None = None, hint: str | None = None) -> None:
-    signal = Signal(turn_id=turn.id, source=SignalSource(source), reward=reward, hint=hint, created_at=1.0)
+def say(
+    run: Run,
+    turn: Turn,
+    source: str,
+    reward: float | None = None,
+    hint: str | None = None,
+    at: float = 1.0,
+) -> None:
+    signal = Signal(turn_id=turn.id, source=SignalSource(source), reward=reward, hint=hint, created_at=at)
     asyncio.run(run._log([], [signal]))
 
 

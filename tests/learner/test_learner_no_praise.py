@@ -1,16 +1,15 @@
 """Updates that praise nothing, where rewards are taken as they are: penalties weigh at most as much as praise."""
 
-import asyncio
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from guarded_run import guarded
+from guarded_run import guarded, say
 from learner_run import Learner, Run, write_base
 
 from agentrl.store.learning_log import LearningLog
-from agentrl.types import Lesson, LessonState, Signal, SignalSource, Turn
+from agentrl.types import Lesson, LessonState, Turn
 from server.doctor import REMEDIES
 
 UNPRAISED = "no praise"
@@ -35,16 +34,6 @@ def played(run: Run, num: int, reward: float) -> list[Turn]:
     return run.record(*(turn(run) for _ in range(num)), reward=reward)
 
 
-def say(
-    run: Run, turns: list[Turn], *, at: float = 1.0, reward: float = -1.0, hint: str | None = None
-) -> None:
-    words = [
-        Signal(turn_id=one.id, source=SignalSource.USER, reward=reward, hint=hint, created_at=at)
-        for one in turns
-    ]
-    asyncio.run(run._log([], words))
-
-
 def steps(learner: Learner) -> list[dict[str, object]]:
     return [step for step in learner.journal.of("step") if step["step"]]
 
@@ -65,7 +54,7 @@ def test_it_makes_no_step_though_earlier_ones_left_momentum_and_its_turns_wait_f
         assert all(torch.equal(tensor, learner.bits()[0][name]) for name, tensor in before.items())
 
         played(run, 4, 1.0)
-        say(run, blamed[:1], at=time.time())
+        say(run, blamed[0], "user", -1.0, at=time.time())
         learner.work()
         assert run.account() == (12, 8, {UNPRAISED: 3, "held_out": 1}, {})
         assert [step["metrics"]["penalty_factor"] for step in steps(learner)] == [1.0, 1.0]
@@ -110,7 +99,8 @@ def test_what_teaches_nothing_has_no_part_in_the_shares(tmp_path: Path, base: Pa
     with run.learner() as learner:
         learner.loop.start()
         hinted = run.record(*(turn(run, session="loud") for _ in range(3)), turn(run, session="quiet"))
-        say(run, hinted, hint="say xyz")
+        for one in hinted:
+            say(run, one, "user", -1.0, "say xyz")
         played(run, 4, -1.0)
         learner.work()
         assert run.account() == (8, 4, {UNPRAISED: 4}, {})
@@ -125,7 +115,7 @@ def test_a_step_that_is_lost_sets_nothing_aside(
     with run.learner() as learner:
         learner.loop.start()
         hinted = run.record(turn(run))
-        say(run, hinted, hint="say xyz")
+        say(run, hinted[0], "user", -1.0, "say xyz")
         [blamed] = played(run, 1, -1.0)
         record = learner.log.record_step
 
@@ -148,7 +138,7 @@ def test_a_word_that_comes_while_a_turn_is_in_hand_is_heard(tmp_path: Path, base
         first = played(run, 3, -1.0)[0]
         learner.work()
         assert run.account() == (3, 0, {}, {"claimed": 3})
-        say(run, [first], at=time.time(), reward=1.0)
+        say(run, first, "user", 1.0, at=time.time())
         played(run, 1, -1.0)
         learner.work()
         assert run.account() == (4, 0, {UNPRAISED: 3}, {"claimed": 1})
@@ -161,7 +151,7 @@ def test_words_and_lessons_of_a_clock_that_was_set_back_do_not_keep_a_turn_comin
     with run.learner() as learner:
         learner.loop.start()
         [alone] = run.record(turn(run))
-        say(run, [alone], at=time.time() + 3600)
+        say(run, alone, "user", -1.0, at=time.time() + 3600)
         learner.work()
         assert run.account() == (1, 0, {UNPRAISED: 1}, {})
         assert len(learner.journal.of("step")) == 1

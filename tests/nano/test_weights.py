@@ -46,7 +46,6 @@ def test_an_error_with_a_name_never_seen_is_followed(run):
     assert run.share(lambda: run.refused(v.WITHHELD_WORDINGS, later=False)) >= 0.8
 
 
-@pytest.mark.heavy
 def test_an_episode_ends_with_a_short_reply(run):
     assert run.share(run.finished) >= 0.9
 
@@ -124,7 +123,6 @@ def test_a_note_has_one_style_and_the_styles_have_135_notes():
     assert len({tuple(style.values()) for style in found.values()}) == 81
 
 
-@pytest.mark.heavy
 def test_the_log_probability_of_a_continuation_does_not_depend_on_those_beside_it(run):
     ids = run.encoder.text("Show the file notes.txt.")
     ends = [run.encoder.text(text) for text in ("Show", "Show the file notes.txt.", "It is done.")]
@@ -133,7 +131,6 @@ def test_the_log_probability_of_a_continuation_does_not_depend_on_those_beside_i
     assert together == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.heavy
 def test_evaluation_draws_names_that_training_cannot_have_drawn(run):
     rng = random.Random(0)
     assert all(v.half_of(run.rule(rng.choice(v.OPERATIONS)).new) == "rules" for _ in range(50))

@@ -313,9 +313,8 @@ async def test_versions_are_listed_and_rolled_back(tmp_path: Path) -> None:
     )
 
     assert [row["state"] for row in versions_of(tmp_path)] == ["serving", "rejected"]
-    with pytest.raises(
-        UserError, match=r"cannot roll back to 7: version 7 does not exist.*`agentrl versions\b"
-    ):
+    listed = re.escape(f"`agentrl versions --run-dir {tmp_path}`")
+    with pytest.raises(UserError, match=rf"cannot roll back to 7: version 7 does not exist.*{listed}"):
         roll_back(tmp_path, 7, "x")
 
 
