@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from agentrl.config import Config, JudgeConfig
 from agentrl.errors import ConfigError, JudgeError
+from agentrl.loading import load_object
 from agentrl.signals.asker import Asker, CallableAsker, OpenAIAsker
 from agentrl.signals.counted import CountedJudge
 from agentrl.signals.judge import Judge, Judgement
@@ -21,7 +22,6 @@ from agentrl.signals.meter import Meter
 from agentrl.signals.rules import RuleJudge
 from agentrl.signals.threads import Beside
 from agentrl.types import JSON, NextState, SignalSource, Turn
-from envs.loading import load_object
 from server.judge_reach import can_be_sent, unsendable
 
 Answer = Judgement | Awaitable[Judgement]

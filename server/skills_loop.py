@@ -10,12 +10,12 @@ from typing import cast
 
 from agentrl.config import Config
 from agentrl.errors import ConfigError
+from agentrl.loading import load_object
 from agentrl.recipes.recipe import load_recipe
 from agentrl.signals.asker import OpenAIAsker
 from agentrl.signals.meter import Meter
 from agentrl.signals.threads import Beside
 from agentrl.types import JSON
-from envs.loading import load_object
 from server.judges import own_headers
 from skills.llm import LlmSummariser
 from skills.loop import SkillLoop

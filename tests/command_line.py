@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from server.cli import main
@@ -27,3 +29,10 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     if isinstance(code, str):  # which Python prints when it ends
         code, said = 1, f"{said}{code}\n"
     return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), said)
+
+
+def lessons(*arguments: str, cwd: Path) -> dict[str, Any]:
+    """What `agentrl lessons` says as JSON."""
+    done = run("lessons", *arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

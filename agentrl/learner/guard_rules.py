@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentrl.config import Config, CurriculumConfig, GuardsConfig
 from agentrl.errors import ConfigError
 from agentrl.recipes import axes
@@ -11,9 +13,22 @@ from agentrl.recipes.reviewed import PRESETS, unreviewed
 DEFAULT_PENALTY = 1.0
 """`guards.max_penalty` where rewards are advantages as they are and nobody set it."""
 
+_DETAILS: Final[dict[str, tuple[str, object, str]]] = {
+    "curriculum.min_weight": ("curriculum.tasks", "equal", "edge"),
+    "guards.watch_turns": ("guards.watch", "off", "report"),
+    "guards.max_surprise": ("guards.max_kl_base", 0.0, "0.5"),
+    "learn.show_share": ("learn.show_lessons", False, "true"),
+    "learn.max_shown": ("learn.show_lessons", False, "true"),
+    "learn.max_shown_tokens": ("learn.show_lessons", False, "true"),
+    "skills.min_cosine": ("skills.embeddings", None, "the folder of a model"),
+}
+"""Settings that say how another one works: that one, its value with which they change nothing, and one with which
+they do."""
+
 
 def refuse(config: Config, recipe: Recipe) -> None:
     """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for (law 9)."""
+    _refuse_idle(config)
     refuse_unreviewed(config, recipe)
     settings = config.guards
     if settings.min_sessions > 1 and not has_quarantine(settings, recipe):
@@ -45,6 +60,23 @@ def refuse(config: Config, recipe: Recipe) -> None:
             f"guards.max_session_share weighs single turns, but recipe {recipe.name!r} compares whole groups or pairs: "
             "leave it out"
         )
+
+
+def _refuse_idle(config: Config) -> None:
+    """Refuses a setting that was changed where it changes nothing. A bound that is off like its switch is no fault."""
+    usual = Config()
+    for name, (governor, idle, remedy) in _DETAILS.items():
+        value = _setting(config, name)
+        if value not in (_setting(usual, name), idle) and _setting(config, governor) == idle:
+            without = f"with {governor} = {idle}" if idle else f"without {governor}"
+            raise ConfigError(
+                f"{name} = {value} has no effect {without}: leave it out, or set {governor} = {remedy}"
+            )
+
+
+def _setting(config: Config, name: str) -> object:
+    section, _, field = name.partition(".")
+    return getattr(getattr(config, section), field)
 
 
 def refuse_unreviewed(config: Config, recipe: Recipe) -> None:

@@ -68,7 +68,7 @@ async def test_a_file_is_loaded_beside_packages_named_like_ours(folder: Path) ->
     env = load_environment("envs/mine.py:Sums")(most=3)
     observation = await env.reset(env.task("train", 2))
     assert observation.messages[0]["content"] == "2 + 40 = ?"
-    assert type(env).__module__.startswith("agentrl_environment_")
+    assert type(env).__module__.startswith("agentrl_file_")
     assert load_environment("envs/mine.py:Sums") is type(env)
     assert load_environment(f"{folder}/envs/mine.py:make")().name == "sums"
 

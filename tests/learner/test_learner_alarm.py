@@ -69,13 +69,10 @@ def test_an_alarm_pauses_learning_and_rolls_back_with_the_reason_shown(tmp_path:
         assert not is_paused(run.path)  # the turns before the alarm are not held against it again
 
 
-@pytest.mark.parametrize(("watch", "paused"), [("pause", True), ("report", False), ("off", False)])
+@pytest.mark.parametrize(("watch", "paused"), [("pause", True), ("report", False)])
 def test_what_an_alarm_does_is_the_runs_to_say(tmp_path: Path, base: Path, watch: str, paused: bool) -> None:
     run = guarded(Run(tmp_path / "run", base), watch_turns=16, watch=watch)
     with run.learner() as learner:
-        if watch == "off":
-            assert learner.guards._watch is None
-            return
         drifted(run, learner)
 
         assert states(run)[1] == "serving"
@@ -148,12 +145,17 @@ def test_the_control_arm_is_the_reference_where_there_is_one(tmp_path: Path, bas
         assert read_report(run.path)["watch"]["against"] == "control"
 
 
+def test_a_watch_that_is_off_watches_nothing(tmp_path: Path, base: Path) -> None:
+    with guarded(Run(tmp_path / "run", base), watch="off").learner() as learner:
+        assert learner.guards._watch is None
+
+
 @pytest.mark.parametrize(("bound", "serves"), [(9.0, 1), (1e-9, 0)])
 def test_a_version_that_is_bad_as_well_is_passed_over_and_the_report_says_why(
     tmp_path: Path, base: Path, bound: float, serves: int
 ) -> None:
     """Versions that passed a gate without a bound on what version 0 did well; who sees the alarm has one."""
-    run = guarded(Run(tmp_path / "run", base), watch_turns=16, watch="off", max_kl_base=0.0)
+    run = guarded(Run(tmp_path / "run", base), watch="off", max_kl_base=0.0)
     run.record(*(run.turn(name, "fine", turn_id=name) for name in held_out_names(4)), reward=1.0)
     with run.learner() as learner:
         answered(run, 16, version=0, asks=False)
@@ -161,7 +163,7 @@ def test_a_version_that_is_bad_as_well_is_passed_over_and_the_report_says_why(
         for number in (1, 2):
             run.hinted(4, version=number - 1)
             learner.work()
-    guarded(run, watch_turns=16, max_kl_base=bound, max_surprise=0.0)
+    guarded(run, watch="rollback", watch_turns=16, max_kl_base=bound, max_surprise=0.0)
     with run.learner() as learner:
         learner.loop.start()
         answered(run, 16, version=2, asks=True)

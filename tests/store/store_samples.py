@@ -13,6 +13,8 @@ from agentrl.types import (
     Completion,
     End,
     FinishReason,
+    Lesson,
+    LessonState,
     MatchedBy,
     NextState,
     PolicyVersion,
@@ -194,3 +196,27 @@ def rows(path: Path, sql: str) -> list[tuple]:
         return [tuple(row) for row in connection.execute(sql)]
     finally:
         connection.close()
+
+
+def lesson(id_: str = "L1", state: LessonState = LessonState.PROPOSED, **changes: object) -> Lesson:
+    values: dict[str, object] = {"id": id_, "text": f"text of {id_}", "state": state, "turn_ids": ()}
+    return Lesson(**(values | changes))
+
+
+async def hinted(log: SignalLog, turn_id: str, *hints: str, reward: float | None = None) -> None:
+    """An answered and judged turn with hints of its own."""
+    await record(log, make_turn(turn_id, session=f"session-{turn_id}"))
+    await answer(log, turn_id)
+    for hint in hints:
+        await log.record_signal(
+            Signal(turn_id=turn_id, source=SignalSource.RULE, hint=hint, reward=reward, created_at=1002.0)
+        )
+    await log.mark_judged(turn_id, "judged")
+
+
+def gated(
+    learning: LearningLog, number: int, *steps: int, state: VersionState = VersionState.SERVING
+) -> None:
+    """A version made of these steps that the gate took, or gave another state."""
+    publish(learning, number, *steps, parent=learning.serving().number)
+    learning.set_state("default", number, state, "because")

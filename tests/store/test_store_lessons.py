@@ -6,41 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_samples import answer, make_turn, record
+from store_samples import gated, hinted, lesson, make_turn, record
 
 from agentrl.errors import StoreError
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.signal_log import SignalLog
-from agentrl.store.version_log import Probe
 from agentrl.types import (
     Arm,
-    Lesson,
     LessonState,
-    PolicyVersion,
     Purpose,
     Signal,
     SignalSource,
-    VersionState,
 )
 
 APPROVED, PROPOSED = LessonState.APPROVED, LessonState.PROPOSED
 REJECTED, RETIRED = LessonState.REJECTED, LessonState.RETIRED
-
-
-def lesson(id_: str = "L1", state: LessonState = PROPOSED, **changes: object) -> Lesson:
-    values: dict[str, object] = {"id": id_, "text": f"text of {id_}", "state": state, "turn_ids": ()}
-    return Lesson(**(values | changes))
-
-
-async def hinted(log: SignalLog, turn_id: str, *hints: str, reward: float | None = None) -> None:
-    """An answered and judged turn with hints of its own."""
-    await record(log, make_turn(turn_id, session=f"session-{turn_id}"))
-    await answer(log, turn_id)
-    for hint in hints:
-        await log.record_signal(
-            Signal(turn_id=turn_id, source=SignalSource.RULE, hint=hint, reward=reward, created_at=1002.0)
-        )
-    await log.mark_judged(turn_id, "judged")
 
 
 def link(learning: LearningLog, **lesson_of_hint: str) -> None:
@@ -241,7 +221,7 @@ async def test_what_was_trained_stays_trained_when_its_lesson_retires(log, learn
     link(learning, use_zorp="L1")
     claim(learning)
     step = learning.record_step(["t1"], recipe="r", seed=0, metrics={}, version_parent=0)
-    publish(learning, 1, step)
+    gated(learning, 1, step)
 
     learning.decide(["L1"], RETIRED)
 
@@ -392,85 +372,6 @@ async def test_what_was_imported_and_waits_is_not_taught_though_a_user_says_the_
     assert claim(learning) == []
     learning.decide(["L1"], APPROVED)
     assert learning.fate("t1") == "pending:waiting"
-
-
-def publish(
-    learning: LearningLog, number: int, *steps: int, state: VersionState = VersionState.SERVING
-) -> None:
-    learning.publish(
-        PolicyVersion(
-            policy="default",
-            number=number,
-            parent=learning.serving().number,
-            state=VersionState.CANDIDATE,
-            path=f"versions/{number}",
-            step_ids=steps,
-        )
-    )
-    learning.set_state("default", number, state, "because")
-
-
-async def test_a_lesson_knows_the_served_versions_that_hold_it_and_those_that_broke_it(log, learning) -> None:
-    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "names": ["zorp"]})])
-    for number, passed, state in (
-        (1, False, VersionState.SERVING),
-        (2, True, VersionState.SERVING),
-        (3, False, VersionState.REJECTED),
-        (4, True, VersionState.SERVING),
-        (5, False, VersionState.SERVING),
-    ):
-        publish(learning, number, state=state)
-        learning.record_probe("default", number, Probe(name="lesson L1", passed=passed))
-    learning.record_probe("default", 4, Probe(name="held_out", passed=False))
-
-    [found] = learning.lessons()
-
-    assert (found.held_by, found.broken_by) == ((2, 4), (5,)), "1 came before it was learned, 3 never served"
-    assert learning.num_probed() == {"L1": 5}
-    learning.record_probe("default", 5, Probe(name="lesson L1", passed=True))
-    assert learning.lessons()[0].broken_by == (), "of one version the newest result stands"
-
-
-async def test_a_version_that_loses_what_was_never_to_be_learned_has_broken_it(log, learning) -> None:
-    learning.add_lessons([lesson("L1", APPROVED, probe={"turn_id": "t1", "names": []})])
-    results = ((1, None, 0.9), (2, False, 0.49), (3, None, 0.8), (4, False, 0.5), (5, False, 0.1))
-    for number, passed, score in results:
-        publish(learning, number, state=VersionState.SERVING)
-        probe = Probe(name="lesson L1", passed=passed, score=score, held_out=number > 4)
-        learning.record_probe("default", number, probe)
-
-    [found] = learning.lessons()
-
-    assert (found.held_by, found.without_effect, found.broken_by) == ((), (1, 3), (2, 5)), "4 lost too little"
-    [first], [last] = learning.probes("default", 1), learning.probes("default", 5)
-    assert (first.passed, first.score, first.held_out) == (None, 0.9, False)
-    assert (last.held_out, found.is_apart) == (True, True)
-
-
-async def test_the_versions_that_learned_a_lesson_are_those_that_serve_or_served(log, learning) -> None:
-    for name in ("t1", "t2", "t3"):
-        await hinted(log, name, "use zorp")
-    learning.configure(needs="hint", approve="auto")
-    learning.add_lessons([lesson(state=APPROVED)])
-    for number, name, metrics, state in (
-        (1, "t1", {"hints_from": {"t1": "t9"}}, VersionState.SERVING),
-        (2, "t2", {"hints_from": {"t2": ["t8", "t1"]}}, VersionState.SERVING),
-        (3, "t3", {"hints_from": {"t3": ["L1"]}}, VersionState.REJECTED),
-    ):
-        taken = [one.turn.id for one in learning.claim(limit=10, needs="hint", max_age_s=1e9)]
-        learning.release([one for one in taken if one != name])
-        parent = learning.serving().number
-        publish(
-            learning,
-            number,
-            learning.record_step([name], recipe="r", seed=0, metrics=metrics, version_parent=parent),
-            state=state,
-        )
-
-    assert learning.learned_from(["t1"]) == [1]
-    assert learning.learned_from(["t2"], ["t1"]) == [2]
-    assert learning.learned_from(["t1"], ["t1", "L1"]) == [1, 2], "3 never served"
-    assert learning.learned_from(["t7"], ["L9"]) == []
 
 
 async def test_explain_names_the_lessons_of_a_turn(log, learning) -> None:
