@@ -19,6 +19,7 @@ from server.inspect import has_learned, learning_log
 from server.judge_reach import unreachable
 from server.progress import all_lessons, of_lessons
 from server.run_files import ask_server, existing_run, settings_of
+from server.typed import serve_again
 
 PAUSED = f"learning is paused: {RESUME}"
 
@@ -31,7 +32,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
     silent = unreachable(settings.judge)
     judge = {} if silent is None else {"judge": silent}
     if not has_learned(run, settings.policy):
-        why = why_no_learner(live, is_enabled=settings.learn.enabled)
+        why = why_no_learner(live, settings.model, is_enabled=settings.learn.enabled)
         return {"finding": why} | judge | {"account": None}
     recipe = load_recipe(settings.learn.recipe, settings.learn.overrides)
     with learning_log(run) as log:
@@ -53,6 +54,7 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
         account,
         waiting,
         recipe,
+        model=settings.model,
         is_running=live is not None,
         is_paused=control.is_paused(run),
         learner=(live or {}).get("learner"),
@@ -77,12 +79,12 @@ def diagnose(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def why_no_learner(live: dict[str, Any] | None, *, is_enabled: bool) -> str:
+def why_no_learner(live: dict[str, Any] | None, model: str, *, is_enabled: bool) -> str:
     """Why no learner ever worked in a run's folder."""
     if not is_enabled:
         return "the run learns nothing by its settings: start it without --no-learn, or `agentrl learner` beside it"
     if live is None:
-        return "no server is running for this folder: start `agentrl serve`"
+        return f"no server is running for this folder: {serve_again(model)}"
     state = live.get("learner", {}).get("state")
     if state in ("starting", "running"):  # a process that runs and has begun nothing loads the model
         return "the learner is starting"
@@ -94,6 +96,7 @@ def first_unmet(
     waiting: Backlog,
     recipe: Recipe,
     *,
+    model: str,
     is_running: bool,
     is_paused: bool,
     learner: dict[str, Any] | None,
@@ -103,6 +106,7 @@ def first_unmet(
     turns that wait now, what most of them wait for.
 
     Args:
+        model: that the run serves.
         broken: which lessons are, as a sentence.
     """
     trained, num_waiting = account.trained, sum(account.pending.values())
@@ -111,7 +115,7 @@ def first_unmet(
     remedy = REMEDIES.get(why, "`agentrl explain` shows one of them")
     held_up = backlog_finding(waiting, recipe)
     checks = (
-        (not is_running, "no server is running for this folder: start `agentrl serve`"),
+        (not is_running, f"no server is running for this folder: {serve_again(model)}"),
         (is_paused, PAUSED),
         (
             state not in (None, "off", "running", "starting", "paused"),

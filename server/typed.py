@@ -28,6 +28,11 @@ def command(words: str, run_dir: Path, scope: str = _OWN_SCOPE) -> str:
     return f"`{' '.join(said)}`"
 
 
+def serve_again(model: str, run_dir: Path = _OWN_RUN) -> str:
+    """What to do where a run's server has ended."""
+    return f"start {command(f'serve {shlex.quote(model)}', run_dir)} again, with the --recipe and --set that it had"
+
+
 def of_run(said: Any, run_dir: Path) -> Any:
     """The same of every command that texts name in backquotes, in plain data of any depth."""
     if isinstance(said, dict):

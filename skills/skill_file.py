@@ -213,17 +213,22 @@ def parse(text: str, *, folder: str | None = None) -> SkillFile:
 def _parsed(text: str) -> SkillFile:
     match = _FRONT.match(text.replace("\r\n", "\n"))
     if match is None:
+        if text.lstrip("\ufeff").startswith("---"):
+            raise SkillError("its front matter does not end: close the fields with a line '---'")
         raise SkillError("it has no front matter: begin with a line '---', fields, and a line '---'")
     if len(match[1]) > MAX_FRONT:
         raise SkillError(f"the front matter has {len(match[1])} characters: keep it to {MAX_FRONT}")
     try:
         front = yaml.load(match[1], Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        context = getattr(error, "context", None) or ""
+        is_open = "flow" in context or "quoted" in context
+        mark = getattr(error, "context_mark" if is_open else "problem_mark", None)
         where = f" in line {mark.line + 2}" if mark is not None else ""
-        raise SkillError(
-            f"the front matter is not YAML{where}: put texts that hold ': ' or '#' in quotes"
-        ) from error
+        remedy = "put texts that hold ': ' or '#' in quotes"
+        if is_open:
+            remedy = "close the bracket or the quotation mark, or put the text in quotes"
+        raise SkillError(f"the front matter is not YAML{where}: {remedy}") from error
     if not isinstance(front, dict):
         raise SkillError("the front matter holds no fields: write 'name: ...' and 'description: ...'")
     for name in ("name", "description"):

@@ -81,7 +81,9 @@ def _items(file: Path) -> Iterator[Transcript | Comment]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as text in UTF-8: {error}") from error
+        raise UserError(
+            f"{file} cannot be read as text in UTF-8: {error}; save it as text, or name another"
+        ) from error
     if file.suffix in (".md", ".txt"):
         yield from _paragraphs(file, text)
         return
@@ -113,7 +115,10 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{where} is not JSON: {error}") from error
+            raise UserError(
+                f"{where} is not JSON: {error}; mend it, or give the file another ending: .json holds one value, "
+                ".jsonl one a line, .md and .txt hold rules as text"
+            ) from error
         if isinstance(value, dict) and isinstance(value.get("lessons"), list):
             value = value["lessons"]
         if isinstance(value, list) and not _is_conversation(value):

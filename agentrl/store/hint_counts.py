@@ -1,4 +1,5 @@
-"""How many hints passed their gates and which gates refused the others. Pure reads of log.db."""
+"""How many hints passed their gates, which gates refused the others, and how often users' words were none. Pure reads
+of log.db."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ _REFUSED = re.compile(r"(?:^|; )hint refused by (\w+): ")
 _COUNTS = """SELECT j.detail, count(*) AS num FROM judgements j JOIN turns t ON t.seq = j.turn
     WHERE t.policy = ? AND (j.detail GLOB 'hint refused by *' OR j.detail GLOB 'hint shortened by *'
         OR j.detail GLOB 'hint passed *') GROUP BY j.detail"""
+_UNREAD = """SELECT count(*) FROM judgements j JOIN turns t ON t.seq = j.turn
+    WHERE t.policy = ? AND j.detail = 'the user neither corrected nor approved'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,8 @@ class HintCounts:
     """Turns of which each was refused."""
     refused: dict[str, int] = field(default_factory=dict)
     """By gate how many hints it refused, also of turns of which another was accepted."""
+    num_unread: int = 0
+    """Turns that a user answered in words which the rules took for neither correction nor approval."""
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -41,7 +46,9 @@ class HintReader(LogReader):
     def counts(self) -> HintCounts:
         """Those of the whole log. Raises StoreError where it cannot be read."""
         try:
-            rows = self._open().execute(_COUNTS, (self._policy,)).fetchall()
+            connection = self._open()
+            rows = connection.execute(_COUNTS, (self._policy,)).fetchall()
+            [num_unread] = connection.execute(_UNREAD, (self._policy,)).fetchone()
         except sqlite3.Error as error:
             raise StoreError(f"the log cannot be read: {error}") from error
         refused: Counter[str] = Counter()
@@ -54,6 +61,7 @@ class HintReader(LogReader):
             num_accepted=num_accepted,
             num_refused=sum(row["num"] for row in rows) - num_accepted,
             refused=dict(refused.most_common()),
+            num_unread=num_unread,
         )
 
 

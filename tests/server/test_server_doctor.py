@@ -19,6 +19,7 @@ from server.doctor import clipped_finding, diagnose, first_unmet, refused_findin
 REPLIES = {"probe_turns": 0.0, "reply_surprise": 1.2}
 COMPARED = {"probe_turns": 4.0, "probe_change": 0.1}
 NOTHING = {"probe_turns": 3.0}
+RUNS = {"model": "nano", "is_running": True, "is_paused": False, "learner": None}
 
 
 def serve(log: LearningLog, number: int, metrics: Mapping[str, float]) -> None:
@@ -73,7 +74,14 @@ def test_lessons_that_hold_are_no_finding(tmp_path: Path) -> None:
 def test_nothing_is_not_said_to_be_wrong_where_lessons_are_broken() -> None:
     account = Account(accepted=10, trained=4, rejected={}, pending=PENDING, apart={})
     found = first_unmet(
-        account, {}, load_recipe("hint_opsd"), is_running=True, is_paused=False, learner=None, broken="2 are"
+        account,
+        {},
+        load_recipe("hint_opsd"),
+        model="nano",
+        is_running=True,
+        is_paused=False,
+        learner=None,
+        broken="2 are",
     )
 
     assert found == "4 turns were trained, but 2 are"
@@ -94,7 +102,7 @@ def test_what_most_turns_were_set_aside_for_is_explained_also_where_others_were_
     reason: str, remedy: str
 ) -> None:
     account = Account(accepted=10, trained=4, rejected={reason: 6}, pending=PENDING, apart={})
-    found = first_unmet(account, {}, load_recipe("hint_opsd"), is_running=True, is_paused=False, learner=None)
+    found = first_unmet(account, {}, load_recipe("hint_opsd"), **RUNS)
 
     assert found.startswith(
         f"nothing is wrong: 4 turns were trained; 6 were set aside as {reason!r}: {remedy}"

@@ -31,7 +31,12 @@ OPEN = {"next_state": 1}
 def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = None, **state: Any) -> str:
     """The finding of a run that has recorded ten turns and trained four of them."""
     known = {"accepted": 10, "trained": 4, "rejected": {}, "pending": PENDING, "apart": {}} | (counts or {})
-    running = {"is_running": True, "is_paused": False, "learner": {"state": "running"}} | state
+    running = {
+        "model": "nano",
+        "is_running": True,
+        "is_paused": False,
+        "learner": {"state": "running"},
+    } | state
     backlog = {reason: Waiting(num_turns=number, oldest_s=1.0) for reason, number in waiting.items()}
     return first_unmet(Account(**known), backlog, load_recipe(recipe), **running)
 
@@ -41,7 +46,7 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
     [
         ({}, {}, {}, "nothing is wrong: 4 turns were trained"),
         ({}, {"step": 5}, {}, "nothing is wrong: 4 turns were trained; 5 turns wait for the learner"),
-        ({}, {"step": 5}, {"is_running": False}, "start `agentrl serve`"),
+        ({}, {"step": 5}, {"is_running": False}, "start `agentrl serve nano` again"),
         ({}, {"step": 5}, {"is_paused": True}, "agentrl resume"),
         ({}, {"step": 5}, {"learner": {"state": "refused its settings"}}, "learner.log"),
         ({"accepted": 0, "trained": 0, "apart": {"eval": 3}}, {}, {}, "without /eval/"),
@@ -151,7 +156,7 @@ async def test_the_doctor_says_what_turns_in_hand_wait_for_whatever_most_turns_w
 
     diagnosis = diagnose(tmp_path)
 
-    assert "no server is running" in diagnosis["finding"]
+    assert diagnosis["finding"].startswith("no server is running for this folder: start `agentrl serve /")
     assert re.match(r"1 turns wait for 7 more or for (41|40|39) s: batch\.turns", diagnosis["in_hand"])
 
 
@@ -214,7 +219,7 @@ async def test_a_turn_is_explained_from_request_to_fate(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="agentrl explain last"):
         await explain_turn(tmp_path, "nothing")
     assert status_of(tmp_path)["server"] == "not running"
-    assert "start `agentrl serve`" in diagnose(tmp_path)["finding"]
+    assert re.search("start `agentrl serve /.*` again, with the --recipe and", diagnose(tmp_path)["finding"])
 
 
 async def test_the_last_turn_is_the_newest_that_may_be_learned_from(tmp_path: Path) -> None:

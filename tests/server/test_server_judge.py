@@ -331,5 +331,5 @@ async def test_the_served_model_is_scored_on_the_labelled_turns_over_the_servers
 async def test_a_server_that_does_not_run_cannot_be_scored(tmp_path: Path) -> None:
     async with serving(tmp_path, [], judge__backend="self"):
         pass
-    with pytest.raises(ConfigError, match="start `agentrl serve`"):
+    with pytest.raises(ConfigError, match=r"start `agentrl serve .* --run-dir .*` again"):
         await run_score("self", "dev", run_dir=tmp_path)

@@ -318,7 +318,7 @@ def test_looking_at_the_lessons_of_a_run_that_never_learned_spoils_no_other_comm
     assert lessons("list", cwd=here)["lessons"] == []
 
     assert "has never worked" in run("status", cwd=here).stdout
-    assert "start `agentrl serve`" in run("doctor", cwd=here).stdout
+    assert "start `agentrl serve nano` again" in run("doctor", cwd=here).stdout
 
 
 def test_progress_works_on_any_run(tmp_path: Path) -> None:

@@ -244,8 +244,13 @@ def test_progress_says_on_how_many_situations_that_were_never_trained_on_lessons
 
 
 def test_progress_says_which_share_of_the_hints_passed_and_what_refused_the_others() -> None:
-    def said(accepted: int, refused: dict[str, int], num_refused: int) -> list[str]:
-        counts = {"num_accepted": accepted, "num_refused": num_refused, "refused": refused}
+    def said(accepted: int, refused: dict[str, int], num_refused: int, unread: int = 0) -> list[str]:
+        counts = {
+            "num_accepted": accepted,
+            "num_refused": num_refused,
+            "refused": refused,
+            "num_unread": unread,
+        }
         total = accepted + num_refused
         hints = counts | {"acceptance_rate": accepted / total if total else None}
         return sentences({"hints": hints, "lessons": None, "learning": None})[1:-1]
@@ -255,6 +260,10 @@ def test_progress_says_which_share_of_the_hints_passed_and_what_refused_the_othe
     ]
     assert said(2, {}, 0) == ["hints: 2 of 2 turns with one passed its gates (100%)"]
     assert said(0, {}, 0) == []
+    [words] = said(0, {}, 0, unread=40)
+    assert words.startswith(
+        "words: 40 replies were followed by words of a user that were read as neither correction"
+    )
 
 
 def test_a_rule_rests_where_the_learner_lets_it_rest() -> None:

@@ -16,6 +16,7 @@ JUDGED = (
     ("judged", "hint shortened by injection: 1 clause; hint passed length, injection"),
     ("abstained", "the tools reported no failure"),
     ("abstained", "the user said: hint refused by leak: of mine"),
+    ("abstained", "the user neither corrected nor approved"),
     ("judged", ""),
 )
 
@@ -28,6 +29,8 @@ async def test_a_turn_counts_once_and_each_gate_with_all_that_it_refused(tmp_pat
             await log.mark_judged(f"t{number}", outcome, detail)
 
     found = hint_counts(tmp_path, "default")
-    assert found == HintCounts(num_accepted=4, num_refused=1, refused={"injection": 2, "length": 1})
+    refused = {"injection": 2, "length": 1}
+    assert found == HintCounts(num_accepted=4, num_refused=1, refused=refused, num_unread=1)
     assert found.acceptance_rate == pytest.approx(0.8)
+    assert hint_counts(tmp_path, "other") == HintCounts(num_accepted=0, num_refused=0)
     assert hint_counts(tmp_path, "other").acceptance_rate is None
