@@ -188,7 +188,8 @@ class GuardsConfig(Section):
     versions; 0 = no bound."""
     max_surprise: float = Field(default=3.0, ge=0)
     """Most nats an id by which version 0 may find a version's own replies to recent prompts less likely than its own,
-    asked where fewer than four held-out turns can be compared and `max_kl_base` keeps version 0; 0 = no bound."""
+    asked where fewer than four held-out turns can be compared and version 0 is kept, for `max_kl_base` or as
+    the recipe's teacher or reference; 0 = no bound."""
     watch: Literal["rollback", "pause", "report", "off"] = "rollback"
     """What happens when entropy, reply length or the rates of tool errors, questions and edits leave their bounds."""
     watch_turns: int = Field(default=64, ge=16)

@@ -17,7 +17,7 @@ from server.auth import judge_key
 from server.judge_figures import Verdict, at_agreement, calibrated, cost, summary
 from server.judge_reach import unreachable
 from server.judges import Bench, judge_of, make_bench, refuse_idle
-from server.run_files import ask_server, existing_run, server_url, settings_of
+from server.run_files import ask_server, server_url, settings_of
 from server.run_folder import read_secret
 from server.typed import serve_again
 
@@ -131,7 +131,7 @@ def own_door(run_dir: Path) -> tuple[str, str]:
     live = ask_server(run_dir, "/v1/status")
     secret = read_secret(run_dir)
     if live is None or secret is None:
-        model = settings_of(existing_run(run_dir)).model
+        model = settings_of(run_dir).model
         raise ConfigError(f"no server is running for {run_dir}: {serve_again(model, run_dir)}")
     return server_url(run_dir) + "/v1", judge_key(secret)
 

@@ -34,6 +34,7 @@ MAX_LISTED_TURNS: Final = 50
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.DOTALL | re.MULTILINE)
+_BEGINS = re.compile(r"\A\ufeff?---[ \t]*\n")
 _KNOWN = ("name", "description", "license", "compatibility", "metadata")
 
 _BROKEN = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -210,10 +211,26 @@ def parse(text: str, *, folder: str | None = None) -> SkillFile:
     return skill
 
 
+def _fault(error: yaml.YAMLError) -> tuple[str, str]:
+    """Where the front matter is wrong, and what to do. A bracket or quotation mark that nothing closes is noticed far
+    below it."""
+    context, problem = (getattr(error, name, None) or "" for name in ("context", "problem"))
+    mark, remedy = getattr(error, "problem_mark", None), "put texts that hold ': ' or '#' in quotes"
+    if "flow" in context or ("quoted" in context and "unexpected" in problem):
+        mark, remedy = (
+            error.context_mark,
+            "close the bracket or quotation mark there, or put the text in quotes",
+        )
+    elif "escape" in problem:
+        remedy = "put texts that hold a backslash in single quotes"
+    return ("" if mark is None else f" in line {mark.line + 2}"), remedy
+
+
 def _parsed(text: str) -> SkillFile:
-    match = _FRONT.match(text.replace("\r\n", "\n"))
+    text = text.replace("\r\n", "\n")
+    match = _FRONT.match(text)
     if match is None:
-        if text.lstrip("\ufeff").startswith("---"):
+        if _BEGINS.match(text):
             raise SkillError("its front matter does not end: close the fields with a line '---'")
         raise SkillError("it has no front matter: begin with a line '---', fields, and a line '---'")
     if len(match[1]) > MAX_FRONT:
@@ -221,13 +238,7 @@ def _parsed(text: str) -> SkillFile:
     try:
         front = yaml.load(match[1], Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        context = getattr(error, "context", None) or ""
-        is_open = "flow" in context or "quoted" in context
-        mark = getattr(error, "context_mark" if is_open else "problem_mark", None)
-        where = f" in line {mark.line + 2}" if mark is not None else ""
-        remedy = "put texts that hold ': ' or '#' in quotes"
-        if is_open:
-            remedy = "close the bracket or the quotation mark, or put the text in quotes"
+        where, remedy = _fault(error)
         raise SkillError(f"the front matter is not YAML{where}: {remedy}") from error
     if not isinstance(front, dict):
         raise SkillError("the front matter holds no fields: write 'name: ...' and 'description: ...'")

@@ -16,7 +16,6 @@ DEFAULT_PENALTY = 1.0
 _DETAILS: Final[dict[str, tuple[str, object, str]]] = {
     "curriculum.min_weight": ("curriculum.tasks", "equal", "edge"),
     "guards.watch_turns": ("guards.watch", "off", "report"),
-    "guards.max_surprise": ("guards.max_kl_base", 0.0, "0.5"),
     "learn.show_share": ("learn.show_lessons", False, "true"),
     "learn.max_shown": ("learn.show_lessons", False, "true"),
     "learn.max_shown_tokens": ("learn.show_lessons", False, "true"),
@@ -63,11 +62,11 @@ def refuse(config: Config, recipe: Recipe) -> None:
 
 
 def _refuse_idle(config: Config) -> None:
-    """Refuses a setting that was changed where it changes nothing. A bound that is off like its switch is no fault."""
+    """Refuses a setting that was changed where it changes nothing."""
     usual = Config()
     for name, (governor, idle, remedy) in _DETAILS.items():
         value = _setting(config, name)
-        if value not in (_setting(usual, name), idle) and _setting(config, governor) == idle:
+        if value != _setting(usual, name) and _setting(config, governor) == idle:
             without = f"with {governor} = {idle}" if idle else f"without {governor}"
             raise ConfigError(
                 f"{name} = {value} has no effect {without}: leave it out, or set {governor} = {remedy}"

@@ -80,10 +80,10 @@ def read_evidence(path: Path) -> Evidence:
 def _items(file: Path) -> Iterator[Transcript | Comment]:
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file} cannot be read as text in UTF-8: {error}; save it as text, or name another"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no text in UTF-8 ({error}): save it in UTF-8, or name another") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; name another") from error
     if file.suffix in (".md", ".txt"):
         yield from _paragraphs(file, text)
         return

@@ -17,7 +17,7 @@ _COUNTS = """SELECT j.detail, count(*) AS num FROM judgements j JOIN turns t ON 
     WHERE t.policy = ? AND (j.detail GLOB 'hint refused by *' OR j.detail GLOB 'hint shortened by *'
         OR j.detail GLOB 'hint passed *') GROUP BY j.detail"""
 _UNREAD = """SELECT count(*) FROM judgements j JOIN turns t ON t.seq = j.turn
-    WHERE t.policy = ? AND j.detail = 'the user neither corrected nor approved'"""
+    WHERE t.policy = ? AND j.outcome = 'abstained' AND j.detail GLOB 'the user neither corrected nor approved*'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

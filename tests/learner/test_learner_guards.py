@@ -418,7 +418,6 @@ def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(
     ("setting", "beside", "message"),
     [
         ("curriculum.min_weight=.5", "curriculum.tasks=edge", "0.5 has no effect with curriculum.tasks = equal"),
-        ("guards.max_surprise=2", "guards.max_kl_base=.5", "2.0 has no effect without guards.max_kl_base"),
         ("guards.watch_turns=32", "guards.watch=report", "32 has no effect with guards.watch = off"),
         ("learn.show_share=.2", "learn.show_lessons=true", "0.2 has no effect without learn.show_lessons"),
         ("learn.max_shown=2", "learn.show_lessons=true", "2 has no effect without learn.show_lessons"),
@@ -429,17 +428,13 @@ def test_guards_that_a_recipe_leaves_no_room_for_are_refused_with_the_remedy(
 def test_a_setting_whose_own_switch_is_off_is_refused_with_the_remedy(
     setting: str, beside: str, message: str
 ) -> None:
-    off = {"guards__max_kl_base": 0.0, "guards__watch": "off"}
     recipe = load_recipe("hint_opsd")
 
-    name, switch = setting.partition("=")[0], beside.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"^{name} = {message}: leave it out, or set {switch} = "):
-        refuse(load_config(None, [setting], **off), recipe)
+    (name, _, _), (switch, _, on) = setting.partition("="), beside.partition("=")
+    remedy = f"leave it out, or set {switch} = {'the folder of a model' if on == 'a' else on}"
+    with pytest.raises(ConfigError, match=f"^{name} = {message}: {remedy}$"):
+        refuse(load_config(None, [setting], guards__watch="off"), recipe)
     refuse(load_config(None, [setting, beside]), recipe)
-
-
-def test_a_bound_of_0_asks_for_none_and_needs_no_switch() -> None:
-    refuse(load_config(None, ["guards.max_surprise=0", "guards.max_kl_base=0"]), load_recipe("hint_opsd"))
 
 
 def test_sources_that_do_not_exist_cannot_be_trusted() -> None:

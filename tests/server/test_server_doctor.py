@@ -73,16 +73,7 @@ def test_lessons_that_hold_are_no_finding(tmp_path: Path) -> None:
 
 def test_nothing_is_not_said_to_be_wrong_where_lessons_are_broken() -> None:
     account = Account(accepted=10, trained=4, rejected={}, pending=PENDING, apart={})
-    found = first_unmet(
-        account,
-        {},
-        load_recipe("hint_opsd"),
-        model="nano",
-        is_running=True,
-        is_paused=False,
-        learner=None,
-        broken="2 are",
-    )
+    found = first_unmet(account, {}, load_recipe("hint_opsd"), **RUNS, broken="2 are")
 
     assert found == "4 turns were trained, but 2 are"
 

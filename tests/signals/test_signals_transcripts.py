@@ -161,7 +161,12 @@ def test_a_secret_that_one_message_gives_away_is_blanked_in_the_others_and_in_th
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.jsonl", '{"messages": [{"role": "user"}]}\nnot json\n', r"line 2 of .*a\.jsonl is not JSON"),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "user"}]}\nnot json\n',
+            r"line 2 of .*a\.jsonl is not JSON: .*; mend it, or give the file another ending: .* \.jsonl one a line",
+        ),
+        ("a.md", "- Never commit.\n".encode("utf-16"), r"a\.md is no text in UTF-8 .*: save it in UTF-8"),
         ("a.jsonl", '{"prompt": "x"}\n', r"line 1 of .* is neither a transcript nor a comment: write"),
         ("a.json", '[{"messages": 5}]', r"item 1 of .* is neither"),
         (
@@ -173,9 +178,9 @@ def test_a_secret_that_one_message_gives_away_is_blanked_in_the_others_and_in_th
     ],
 )
 def test_what_cannot_be_read_is_named_with_line_and_remedy(
-    tmp_path: Path, name: str, text: str, says: str
+    tmp_path: Path, name: str, text: str | bytes, says: str
 ) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(UserError, match=says):
         read_evidence(tmp_path / name)

@@ -66,12 +66,20 @@ def test_a_text_that_a_hand_changed_is_known_as_edited() -> None:
     [
         ("no front matter", "begin with a line '---'"),
         ("---\nname: a: b\n---\nx", "not YAML in line 2: put texts that hold ': ' or '#' in quotes"),
-        ("---\nname: a\ndescription: [b\nlicense: c\n---\nx", "not YAML in line 3: close the bracket"),
+        (
+            "---\nname: a\ndescription: [b\nlicense: c\n---\nx",
+            "not YAML in line 3: close the bracket or quotation",
+        ),
         (
             "---\nname: a\ndescription: 'b\n---\nx",
-            "not YAML in line 3: close the bracket or the quotation mark",
+            "not YAML in line 3: close the bracket or quotation mark there",
+        ),
+        (
+            '---\nname: a\ndescription: "b\\d"\n---\nx',
+            "not YAML in line 3: put texts that hold a backslash in",
         ),
         ("---\nname: a\ndescription: b\nx", "close the fields with a line '---'"),
+        ("----\nname: a\ndescription: b\n---\nx", "begin with a line '---'"),
         ("---\n- a\n---\nx", "write 'name: ...' and 'description: ...'"),
         ("---\nname: a\n---\nx", "add a line 'description: ...'"),
         ("---\nname: a\ndescription: b\nmetadata: c\n---\nx", "metadata is no map"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from store_samples import answer, make_turn, record
 
+from agentrl.signals.rules import judge_user_text
 from agentrl.store.hint_counts import HintCounts, hint_counts
 from agentrl.store.signal_log import SignalLog
 
@@ -16,7 +17,11 @@ JUDGED = (
     ("judged", "hint shortened by injection: 1 clause; hint passed length, injection"),
     ("abstained", "the tools reported no failure"),
     ("abstained", "the user said: hint refused by leak: of mine"),
-    ("abstained", "the user neither corrected nor approved"),
+    ("abstained", judge_user_text("And what about Lisbon?").evidence),
+    (
+        "abstained",
+        judge_user_text("And what about Lisbon?").evidence + "; not asked: the hour's calls are spent",
+    ),
     ("judged", ""),
 )
 
@@ -30,7 +35,7 @@ async def test_a_turn_counts_once_and_each_gate_with_all_that_it_refused(tmp_pat
 
     found = hint_counts(tmp_path, "default")
     refused = {"injection": 2, "length": 1}
-    assert found == HintCounts(num_accepted=4, num_refused=1, refused=refused, num_unread=1)
+    assert found == HintCounts(num_accepted=4, num_refused=1, refused=refused, num_unread=2)
     assert found.acceptance_rate == pytest.approx(0.8)
     assert hint_counts(tmp_path, "other") == HintCounts(num_accepted=0, num_refused=0)
     assert hint_counts(tmp_path, "other").acceptance_rate is None
