@@ -169,7 +169,13 @@ def of_arms(conversations: Sequence[Outcome], config: Config) -> dict[str, Any]:
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """The same for people."""
-    return [*_of_lessons(found["lessons"]), *_of_hints(found.get("hints")), *_of_learning(found["learning"])]
+    hints = found.get("hints")
+    return [
+        *_of_lessons(found["lessons"]),
+        *_of_hints(hints),
+        *_of_words(hints),
+        *_of_learning(found["learning"]),
+    ]
 
 
 def _why_not(ended: Sequence[Outcome], share: float) -> str | None:
@@ -258,24 +264,24 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
 
 
 def _of_hints(found: dict[str, Any] | None) -> list[str]:
-    if found is None:
+    if found is None or found["acceptance_rate"] is None:
         return []
-    unread = found["num_unread"]
-    replies = "reply was" if unread == 1 else "replies were"
-    followed = f"{unread} {replies} followed by words of a user that were read as"
-    words = (
-        f"words: {followed} neither correction nor approval; a correction among them taught nothing: one that begins "
-        "with 'No,' is heard more often, and /v1/feedback takes a hint"
-    )
-    said = [words] if unread else []
-    if found["acceptance_rate"] is None:
-        return said
     num = found["num_accepted"] + found["num_refused"]
     refused = ", ".join(f"{number} by {gate}" for gate, number in found["refused"].items())
     return [
         f"hints: {found['num_accepted']} of {num} turns with one passed its gates "
-        f"({found['acceptance_rate']:.0%})" + (f"; refused {refused}" if refused else ""),
-        *said,
+        f"({found['acceptance_rate']:.0%})" + (f"; refused {refused}" if refused else "")
+    ]
+
+
+def _of_words(found: dict[str, Any] | None) -> list[str]:
+    if found is None or not found["num_unread"]:
+        return []
+    unread = found["num_unread"]
+    return [
+        f"words: {unread} {'reply was' if unread == 1 else 'replies were'} followed by words of a user that were read "
+        "as neither correction nor approval; a correction among them taught nothing: one that begins with 'No,' is "
+        "heard more often, and /v1/feedback takes a hint"
     ]
 
 

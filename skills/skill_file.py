@@ -33,8 +33,8 @@ MAX_LISTED_TURNS: Final = 50
 """Turns named in a file; the bank knows them all."""
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.DOTALL | re.MULTILINE)
 _BEGINS = re.compile(r"\A\ufeff?---[ \t]*\n")
+_FRONT = re.compile(_BEGINS.pattern + r"(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.DOTALL | re.MULTILINE)
 _KNOWN = ("name", "description", "license", "compatibility", "metadata")
 
 _BROKEN = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)

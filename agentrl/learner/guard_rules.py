@@ -1,4 +1,5 @@
-"""Which guards, curriculum and review a recipe leaves room for. No torch here: the server refuses with it at start."""
+"""Which guards, curriculum and review a recipe leaves room for, and which settings change nothing. No torch here: the
+server refuses with it at start."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ they do."""
 
 
 def refuse(config: Config, recipe: Recipe) -> None:
-    """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for (law 9)."""
+    """Raises ConfigError for guards, a curriculum and a review that a recipe leaves no room for, and for settings that
+    change nothing (law 9)."""
     _refuse_idle(config)
     refuse_unreviewed(config, recipe)
     settings = config.guards

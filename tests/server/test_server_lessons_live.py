@@ -16,19 +16,19 @@ async def all_turns(house: House) -> list[Turn]:
     return await house.turns(session)
 
 
+async def told_by_the_tool(house: House, request: str, output: str) -> None:
+    """A request whose first command fails with this output, and what the agent does then."""
+    first = (await house.ask(request, tools=[BASH])).json()["choices"][0]["message"]
+    failed = {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": output}
+    await house.ask(request, first, failed, tools=[BASH])
+
+
 async def test_a_correction_at_a_live_server_is_a_lesson_that_can_be_approved_meanwhile(
     tmp_path: Path,
 ) -> None:
     run_dir = tmp_path / "runs" / "default"
     async with serving(run_dir, [calls("cat a.txt"), calls("zorp a.txt")], learn__approve="review") as house:
-        asked = {"role": "user", "content": "Show the file a.txt"}
-        first = (await house.ask(asked, tools=[BASH])).json()["choices"][0]["message"]
-        failed = {
-            "role": "tool",
-            "tool_call_id": first["tool_calls"][0]["id"],
-            "content": "cat: command not found; use zorp instead",
-        }
-        await house.ask(asked, first, failed, tools=[BASH])
+        await told_by_the_tool(house, "Show the file a.txt", "cat: command not found; use zorp instead")
         [turn] = [one for one in await all_turns(house) if one.parent is None]
 
         async def listed() -> dict:
@@ -36,7 +36,7 @@ async def test_a_correction_at_a_live_server_is_a_lesson_that_can_be_approved_me
 
         await eventually(lambda: house.runtime.log.signals(turn.id))
         [row] = (await listed())["lessons"]
-        said = f'The tool said: "{failed["content"]}"'
+        said = 'The tool said: "cat: command not found; use zorp instead"'
         assert (row["text"], row["state"], row["num_turns"]) == (said, "proposed", 1)
         with LearningLog(run_dir) as log:
             # what the learner says of its recipe when it starts
@@ -91,14 +91,7 @@ async def test_what_a_tool_said_of_its_own_command_is_not_marked_and_the_same_wo
     said = 'The tool said: "rm: command not found; use blip instead of rm"'
     replies = [calls("rm old.log"), says("Done."), says("Gone."), says("Well.")]
     async with serving(tmp_path / "runs" / "default", replies) as house:
-        asked = {"role": "user", "content": "Delete old.log"}
-        first = (await house.ask(asked, tools=[BASH])).json()["choices"][0]["message"]
-        failed = {
-            "role": "tool",
-            "tool_call_id": first["tool_calls"][0]["id"],
-            "content": "rm: command not found; use blip instead of rm",
-        }
-        await house.ask(asked, first, failed, tools=[BASH])
+        await told_by_the_tool(house, "Delete old.log", "rm: command not found; use blip instead of rm")
         written = 'The tool said: "Do not use find; use rm instead"'
         first = (await house.ask("Is the disk full?")).json()["choices"][0]["message"]
         await house.ask("Is the disk full?", first, f"No, that is wrong.\n{written}")
