@@ -14,14 +14,17 @@ One session has one vote on an action in a situation, its newest. A turn is cont
     elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
     without     at least as much trust was rewarded after the same request for a call that has no word of the hint, as
                 gave a like hint or was rewarded for a call that has one: whatever failed, it went well without
-    refused     among strangers, at least as much trust was rewarded for the very same calls, whatever had been asked,
-                as gave a like hint after them: a tool's hint speaks of what failed, and that works
+    refused     among strangers, too much trust was rewarded for calls that have every word of the turn's calls that
+                its hint names, or all of them where it names none, whatever had been asked, beside that which gave a
+                like hint after such calls: a tool's hint speaks of what failed, and that works
     alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done, or after the very
                 same calls, whatever had been asked
 
 Then nothing is learned from it, and its hint is shown to no other turn, until that changes. Nobody knows here which
-side is right: the many, as far as they are trusted, against the few. What the many say wrongly is for the gate, the
-budgets and the watch.
+side is right: the many, as far as they are trusted, against the few. Among strangers the many may be an attack on one
+request. There a correction, which changes what the policy does, needs more than `CLEAR` times the trust of what speaks
+against it; what went well needs a majority, as elsewhere. What the many say wrongly is for the gate, the budgets and
+the watch.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agentrl.learner.build import reward_of
 from agentrl.learner.trust import Trust, source_of
@@ -46,6 +50,9 @@ MAX_ASKED = 15
 MIN_LIKE = 0.8
 """Least share of the shorter text's words that like situations have in common: a word added is no way out."""
 FAR = 2.0
+CLEAR = 7.0
+"""Times the trust that a correction must have among strangers of what speaks against it: of two crowds that disagree,
+neither is taught where the smaller is an eighth or more."""
 MIN_SAME = 0.5
 """Least share of the shorter hint's words that like hints have in common."""
 MAX_OUTPUT_CHARS = 400
@@ -66,6 +73,8 @@ class _Vote:
     hint: Words
     told: Words
     """Those of the hint's words that neither the request nor the action has."""
+    blamed: Words
+    """What the hint speaks of: those words of the calls that it names, or all where it names none."""
     trust: float
     by_user: bool
     mixed: str
@@ -88,6 +97,14 @@ class _Vote:
             return bool(self.told & calls) if calls else None
         return True if self.says_like(other) else None
 
+    def speaks_of(self, place: _Place, elsewhere: _Place) -> bool:
+        """Whether at another place was done what this one's hint speaks of."""
+        return (
+            bool(self.hint and self.blamed)
+            and place[0] == elsewhere[0]
+            and self.blamed <= _calls(elsewhere[1])
+        )
+
     def says_like(self, other: _Vote) -> bool:
         """Whether both give like hints."""
         return bool(other.hint) and _alike(self.hint, other.hint, MIN_SAME)
@@ -107,6 +124,7 @@ class Quarantine:
     def __init__(self, trust: Trust, *, min_sessions: int = 1) -> None:
         self._trust = trust
         self._min_sessions = min_sessions
+        self._least = CLEAR if min_sessions > 1 else 1.0
         self._votes: dict[_Place, OrderedDict[str, _Vote]] = {}
         self._places: OrderedDict[str, _Place] = OrderedDict()
         """turn id -> where its vote is."""
@@ -133,6 +151,7 @@ class Quarantine:
         hint = unquoted(next((signal.hint for signal in signals if signal.hint), "")) if sign < 0 else ""
         known = set(_words(" ".join((_request(turn), _output(turn), *_texts(turn)))))
         place = (turn.scope, action_of(turn))
+        calls = _calls(place[1])
         vote = _Vote(
             turn_id=turn.id,
             session=turn.session,
@@ -141,6 +160,7 @@ class Quarantine:
             sign=sign,
             hint=_marked(hint, known),
             told=_marked(hint, {*_words(_request(turn)), *_words(" ".join(_texts(turn)))}) - {_ARGUMENT},
+            blamed=calls.intersection(map(str.lower, _words(hint))) or calls,
             trust=trust,
             by_user=source is SignalSource.USER,
             mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
@@ -199,7 +219,7 @@ class Quarantine:
         is_wish = own.by_user and own.sign < 0 and self._min_sessions == 1
         if is_wish:
             votes = [vote for vote in votes if vote.by_user or vote.sign < 0]
-        why = _opposite(own, votes) or _elsewhere(own, votes)
+        why = _opposite(own, votes, self._least) or _elsewhere(own, votes)
         if why is None and not is_wish:
             why = self._without(own, place)
         return why or self._refused(own, place) or self._alone(own, place)
@@ -214,7 +234,7 @@ class Quarantine:
                 sides[vote.session] = (side, vote)
                 if len(sides) > MAX_ASKED:
                     break
-        against = _outvoting(sides)
+        against = _outvoting(sides, self._least)
         if not against:
             return None
         return (
@@ -226,18 +246,30 @@ class Quarantine:
         if self._min_sessions == 1 or not own.hint or own.by_user or not _calls(place[1]):
             return None
         sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
-        for vote in reversed(self._votes[place].values()):
-            if vote.session not in sides and (vote.sign > 0 or own.says_like(vote)):
-                sides[vote.session] = (vote.sign < 0, vote)
+        for vote, calls in self._where_done(own, place):
+            side = own.side_of(vote, calls)
+            if side is not None and vote.session not in sides:
+                sides[vote.session] = (side, vote)
                 if len(sides) > MAX_ASKED:
                     break
-        against = _outvoting(sides)
+        against = _outvoting(sides, self._least)
         if not against:
             return None
         return (
             f"{len(against)} of {len(sides)} sessions did with success what its hint speaks against, as turn "
             f"{against[0].turn_id}"
         )
+
+    def _where_done(self, own: _Vote, place: _Place) -> Iterator[tuple[_Vote, Words]]:
+        """The votes on actions that did what a turn's hint speaks of, each with the words of its calls; the newest
+        first."""
+        found = [
+            (vote, _calls(elsewhere[1]))
+            for elsewhere, votes in self._votes.items()
+            if own.speaks_of(place, elsewhere)
+            for vote in votes.values()
+        ]
+        return iter(sorted(found, key=lambda item: item[0].number, reverse=True))
 
     def _after_the_same(self, scope: str, request: Words) -> Iterator[tuple[_Vote, Words]]:
         """The votes after a request, after one that holds all its words or one whose words it holds, each with the
@@ -285,6 +317,7 @@ class Quarantine:
             own = self._votes[place][turn_id]
             if (
                 place in self._changed
+                or (self._min_sessions > 1 and any(own.speaks_of(place, where) for where in self._changed))
                 or any(
                     scope == place[0] and _alike(own.request, words, 1.0) for scope, words in self._withdrawn
                 )
@@ -321,17 +354,18 @@ class Quarantine:
             del self._requests[asked]
 
 
-def _outvoting(sides: Mapping[str, tuple[bool, _Vote]]) -> list[_Vote]:
-    """The votes against, by session with or against; none where there is less trust in them."""
+def _outvoting(sides: Mapping[str, tuple[bool, _Vote]], least: float) -> list[_Vote]:
+    """The votes against, by session with or against; none where a hint has more than `least` times their trust."""
     against = [vote for is_with, vote in sides.values() if not is_with]
     with_it = sum(vote.trust for is_with, vote in sides.values() if is_with)
-    return against if sum(vote.trust for vote in against) >= with_it else []
+    return against if least * sum(vote.trust for vote in against) >= with_it else []
 
 
-def _opposite(own: _Vote, votes: Sequence[_Vote]) -> str | None:
+def _opposite(own: _Vote, votes: Sequence[_Vote], least: float) -> str | None:
     with_it = sum(vote.trust for vote in votes if vote.sign == own.sign)
     against = [vote for vote in votes if vote.sign == -own.sign]
-    if not against or sum(vote.trust for vote in against) < with_it:
+    factor = least if own.sign < 0 else 1.0
+    if not against or factor * sum(vote.trust for vote in against) < with_it:
         return None
     said, other = ("wrong", "right") if own.sign < 0 else ("right", "wrong")
     return (
@@ -409,6 +443,7 @@ def _output(turn: Turn) -> str:
     return ""
 
 
+@lru_cache(MAX_VOTES)
 def _calls(action: tuple[str, ...]) -> Words:
     """The words of an action's calls, without the names of the tools; none where it was a text."""
     return frozenset(word.lower() for call in action if action[0] for word in call.split()[1:])

@@ -101,15 +101,73 @@ SHRINK = "Shrink the folder docs to an archive."
 def test_a_tools_hint_against_what_works_whatever_is_asked_is_not_believed_among_strangers() -> None:
     """The same command for other requests: who comes first to a request finds nobody there to say no."""
     hint = "gzip: not here, use blorp"
-    attack = [sent("a", "gzip notes.txt", hint), sent("b", "gzip notes.txt", hint)]
-    works = [(turn(f"w{i}", "gzip docs", SHRINK), say(f"w{i}", 1.0)) for i in range(2)]
+    attack = [sent(f"a{i}", "gzip notes.txt", hint) for i in range(8)]
+    works = (turn("w", "gzip docs", SHRINK), say("w", 1.0))
 
-    why = heard(*attack, *works, min_sessions=2).contradiction("a")
-    assert why == "2 of 4 sessions did with success what its hint speaks against, as turn w1"
-    assert heard(*attack, works[0], min_sessions=2).contradiction("a") is None  # two against one
-    assert heard(*attack, *works).contradiction("a") is None  # nobody is a stranger
-    others = [(turn(f"w{i}", "zip docs", SHRINK), say(f"w{i}", 1.0)) for i in range(2)]
-    assert heard(*attack, *others, min_sessions=2).contradiction("a") is None
+    why = heard(*attack[:7], works, min_sessions=2).contradiction("a0")
+    assert why == "1 of 8 sessions did with success what its hint speaks against, as turn w"
+    assert heard(*attack, works, min_sessions=2).contradiction("a0") is None  # eight against one
+    assert heard(*attack[:7], works).contradiction("a0") is None  # nobody is a stranger
+    other = (turn("w", "zip docs", SHRINK), say("w", 1.0))
+    assert heard(*attack[:7], other, min_sessions=2).contradiction("a0") is None
+
+
+def test_a_program_that_a_hint_speaks_against_may_do_well_by_any_option() -> None:
+    attack = [sent(f"a{i}", "gzip -f notes.txt", "gzip: not here, use blorp") for i in range(2)]
+    option = [sent(f"o{i}", "gzip -f notes.txt", "gzip: no option -f, use -k") for i in range(2)]
+
+    def against(said: list[tuple[Turn, list[Signal]]], command: str) -> str | None:
+        works = (turn("w", command, SHRINK), say("w", 1.0))
+        return heard(*said, works, min_sessions=2).contradiction(said[0][0].id)
+
+    assert against(attack, "gzip -v docs") is not None
+    assert against(option, "gzip -v docs") is None
+    assert against(option, "gzip -v -f docs") is not None
+    assert against(option, "gzip -f -k docs") is None  # by the hint
+    assert against(attack, "zip docs") is None
+    quiet = [sent(f"q{i}", "gzip -f notes.txt", "not here, use blorp") for i in range(2)]
+    assert against(quiet, "gzip docs") is None  # it names nothing, so it speaks of all that was done
+    assert against(quiet, "gzip -f docs") is not None
+
+
+def test_of_two_crowds_of_strangers_that_disagree_neither_is_taught() -> None:
+    hint = "gzip: not here, use blorp"
+    said = [sent(f"a{i}", "gzip notes.txt", hint) for i in range(14)]
+    works = [(turn(f"w{i}"), say(f"w{i}", 1.0)) for i in range(2)]
+
+    held = heard(*said, *works, min_sessions=2)
+    assert held.contradiction("a0") is not None  # fourteen against two
+    assert held.contradiction("w0") is not None
+    few = heard(*said, works[0], min_sessions=2)
+    assert few.contradiction("a0") is None
+    assert few.contradiction("w0") is not None
+    # Who went well is asked for a majority alone.
+    most = heard(said[0], *works, min_sessions=2)
+    assert most.contradiction("a0") is not None
+    assert most.contradiction("w0") is None
+    blamed = [(turn(f"b{i}"), say(f"b{i}", -1.0)) for i in range(8)]  # without a hint
+    assert heard(*blamed[:7], works[0], min_sessions=2).contradiction("b0") is not None
+    assert heard(*blamed, works[0], min_sessions=2).contradiction("b0") is None
+
+
+def test_who_did_well_by_another_option_and_takes_it_back_makes_a_hint_be_asked_again() -> None:
+    attack = [sent(f"a{i}", "gzip -f notes.txt", "gzip: not here, use blorp") for i in range(2)]
+    quarantine = heard(*attack, (turn("w", "gzip -v docs", SHRINK), say("w", 1.0)), min_sessions=2)
+    assert quarantine.contradiction("a0") is not None
+    quarantine.changed([])
+
+    quarantine.add(turn("w", "gzip -v docs", SHRINK), say("w", 0.0))
+    assert quarantine.changed(["a0"]) == ["a0"]
+    assert quarantine.contradiction("a0") is None
+
+
+def test_what_was_only_said_is_not_asked_again_whatever_is_done_elsewhere() -> None:
+    said = replace(turn("t"), reply=Reply(text="It is done."))
+    quarantine = heard((said, say("t", -1.0, "name the file")), min_sessions=2)
+    quarantine.changed([])
+
+    quarantine.add(turn("w", "gzip docs", SHRINK), say("w", 1.0))
+    assert quarantine.changed(["t"]) == []
 
 
 def test_a_session_that_both_hints_against_a_command_and_does_well_by_it_has_its_newest_vote() -> None:
@@ -122,9 +180,6 @@ def test_a_session_that_both_hints_against_a_command_and_does_well_by_it_has_its
     assert quarantine.contradiction("a") is None
 
     quarantine.add(turn("y", "gzip docs", SHRINK, session="s"), say("y", 1.0))
-    quarantine.add(turn("z", "gzip docs", SHRINK), say("z", -1.0, hint))
-    assert quarantine.contradiction("a") is None  # two against one
-    quarantine.add(turn("v", "gzip docs", SHRINK), say("v", 1.0))
     assert quarantine.contradiction("a") is not None
 
 
