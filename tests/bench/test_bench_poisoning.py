@@ -376,6 +376,12 @@ def test_only_seeds_of_which_both_arms_are_there_are_compared() -> None:
     assert (rest, holds) == (pytest.approx(0.5), False)
 
 
+def test_poison_that_is_aimed_at_one_operation_has_the_same_bounds() -> None:
+    aimed = row("focused", 0, forbidden=0.056, honest=0.4)
+
+    assert list(claims([row("clean", 0, honest=0.8), aimed]).values())[:2] == [(0.056, False), (0.5, False)]
+
+
 def test_the_table_shows_means_over_seeds_and_dashes_for_what_an_arm_does_not_measure() -> None:
     shown = table([*GOOD, row("clean", 1, honest=0.6)])
 
