@@ -169,7 +169,8 @@ class GuardsConfig(Section):
     """Sessions that must have given like hints in like situations, or after the same command, before one is taught;
     until then it is in quarantine; of a skill only what as many said is shown. 1 = a hint is taught at once, and a
     user's correction also of what worked in other sessions. Raise it where strangers send turns: a correction then
-    counts for nothing where one in eight of the newest sessions did well by what it speaks against."""
+    counts for nothing where one in eight of the newest sessions did well by what it speaks against; a tool's whatever
+    these had asked, a user's after a like request."""
     approval_span: int = Field(default=20, ge=0)
     """A user's approval counts where one of so many ratings of the same API key, before it or behind it, was less than
     half as good, and of its session too where that gave as many before: who approves of everything says nothing.

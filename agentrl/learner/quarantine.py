@@ -14,9 +14,9 @@ One session has one vote on an action in a situation, its newest. A turn is cont
     elsewhere   another hint, saying something else, came from at least `FAR` times as much trust, and from two sessions
     without     at least as much trust was rewarded after the same request for a call that has no word of the hint, as
                 gave a like hint or was rewarded for a call that has one: whatever failed, it went well without
-    refused     among strangers, too much trust was rewarded for calls that have every word of the turn's calls that
-                its hint names, or all of them where it names none, whatever had been asked, beside that which gave a
-                like hint after such calls: a tool's hint speaks of what failed, and that works
+    refused     among strangers, too much trust was rewarded for the same calls but for options that the hint does not
+                name, whatever had been asked, beside that which gave a like hint after such calls: a tool's hint
+                speaks of what failed, and that works
     alone       fewer than `min_sessions` gave a like hint in the situation, whatever had been done, or after the very
                 same calls, whatever had been asked
 
@@ -29,17 +29,30 @@ the watch.
 
 from __future__ import annotations
 
-import re
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
+from agentrl.learner.actions import (
+    ARGUMENT,
+    Words,
+    action_of,
+    are_like,
+    call_texts,
+    call_words,
+    done_words,
+    marked,
+    named_options,
+    output_of,
+    request_of,
+    situation_of,
+    without_options,
+    words_of,
+)
 from agentrl.learner.build import reward_of
 from agentrl.learner.trust import Trust, source_of
-from agentrl.signals.commands import read_call
 from agentrl.teacher.contexts import PREFERENCE
-from agentrl.text.content import message_text
 from agentrl.text.quoting import unquoted
 from agentrl.types import Signal, SignalSource, Turn
 
@@ -47,20 +60,12 @@ MAX_VOTES = 4000
 """Turns of one scope that are remembered; the oldest leave."""
 MAX_ASKED = 15
 """The newest like turns that are asked, as many as a recall asks: a house that changed its rules is soon believed."""
-MIN_LIKE = 0.8
-"""Least share of the shorter text's words that like situations have in common: a word added is no way out."""
 FAR = 2.0
 CLEAR = 7.0
-"""Times the trust that a correction must have among strangers of what speaks against it: of two crowds that disagree,
-neither is taught where the smaller is an eighth or more."""
+"""Times the trust that a correction must have among strangers of those who did well by what it speaks against: where
+these are an eighth or more it is not taught."""
 MIN_SAME = 0.5
 """Least share of the shorter hint's words that like hints have in common."""
-MAX_OUTPUT_CHARS = 400
-
-_WORD = re.compile(r"[^\s,;:!?()\[\]{}\"'`]+")
-_ARGUMENT = "_"
-
-Words = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +78,8 @@ class _Vote:
     hint: Words
     told: Words
     """Those of the hint's words that neither the request nor the action has."""
-    blamed: Words
-    """What the hint speaks of: those words of the calls that it names, or all where it names none."""
+    options: Words
+    """The options that the hint names."""
     trust: float
     by_user: bool
     mixed: str
@@ -83,8 +88,8 @@ class _Vote:
     """Grows with time."""
 
     def is_like(self, other: _Vote) -> bool:
-        return _alike(self.request, other.request) and (
-            (not self.output and not other.output) or _alike(self.output, other.output)
+        return are_like(self.request, other.request) and (
+            (not self.output and not other.output) or are_like(self.output, other.output)
         )
 
     def side_of(self, other: _Vote, calls: Words) -> bool | None:
@@ -98,16 +103,15 @@ class _Vote:
         return True if self.says_like(other) else None
 
     def speaks_of(self, place: _Place, elsewhere: _Place) -> bool:
-        """Whether at another place was done what this one's hint speaks of."""
-        return (
-            bool(self.hint and self.blamed)
-            and place[0] == elsewhere[0]
-            and self.blamed <= _calls(elsewhere[1])
+        """Whether at another place was done what this one's hint speaks of: the same but for options that it does not
+        name."""
+        return place[0] == elsewhere[0] and without_options(place[1], self.options) == without_options(
+            elsewhere[1], self.options
         )
 
     def says_like(self, other: _Vote) -> bool:
         """Whether both give like hints."""
-        return bool(other.hint) and _alike(self.hint, other.hint, MIN_SAME)
+        return bool(other.hint) and are_like(self.hint, other.hint, MIN_SAME)
 
 
 _Place = tuple[str, tuple[str, ...]]
@@ -130,6 +134,8 @@ class Quarantine:
         """turn id -> where its vote is."""
         self._requests: dict[tuple[str, Words], OrderedDict[str, None]] = {}
         """(scope, request) -> its turns."""
+        self._alike: dict[int, set[_Place]] = {}
+        """Among strangers: the places of one scope where the same was done but for options."""
         self._num_added = 0
         self._found: dict[str, str | None] = {}
         """turn id -> what speaks against it, as far as asked since the votes changed last."""
@@ -149,18 +155,18 @@ class Quarantine:
             return
         request, output = situation_of(turn)
         hint = unquoted(next((signal.hint for signal in signals if signal.hint), "")) if sign < 0 else ""
-        known = set(_words(" ".join((_request(turn), _output(turn), *_texts(turn)))))
+        known = set(words_of(" ".join((request_of(turn), output_of(turn), *call_texts(turn)))))
         place = (turn.scope, action_of(turn))
-        calls = _calls(place[1])
         vote = _Vote(
             turn_id=turn.id,
             session=turn.session,
             request=request,
             output=output,
             sign=sign,
-            hint=_marked(hint, known),
-            told=_marked(hint, {*_words(_request(turn)), *_words(" ".join(_texts(turn)))}) - {_ARGUMENT},
-            blamed=calls.intersection(map(str.lower, _words(hint))) or calls,
+            hint=marked(hint, known),
+            told=marked(hint, {*words_of(request_of(turn)), *words_of(" ".join(call_texts(turn)))})
+            - {ARGUMENT, *(call.name.lower() for call in turn.reply.tool_calls)},
+            options=named_options(hint, place[1]) if self._min_sessions > 1 else frozenset(),
             trust=trust,
             by_user=source is SignalSource.USER,
             mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
@@ -173,6 +179,8 @@ class Quarantine:
         self._found.clear()
         self._requests.setdefault((turn.scope, request), OrderedDict())[turn.id] = None
         self._votes.setdefault(place, OrderedDict())[turn.id] = vote
+        if self._min_sessions > 1:
+            self._alike.setdefault(_plain_key(place), set()).add(place)
         self._places[turn.id] = self._newest[turn.id] = place
         self._changed.add(place)
         while len(self._places) > MAX_VOTES:
@@ -201,7 +209,7 @@ class Quarantine:
         hinted, vote = self._votes[place][hint_of], self._votes[other][turn_id]
         if hinted.by_user or not hinted.told:
             return True
-        return hinted.side_of(vote, _calls(other[1])) is not False
+        return hinted.side_of(vote, done_words(other[1])) is not False
 
     def _against(self, own: _Vote, place: _Place) -> str | None:
         if own.mixed:
@@ -225,7 +233,7 @@ class Quarantine:
         return why or self._refused(own, place) or self._alone(own, place)
 
     def _without(self, own: _Vote, place: _Place) -> str | None:
-        if not own.told or not _calls(place[1]):
+        if not own.told or not call_words(place[1]):
             return None
         sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
         for vote, calls in self._after_the_same(place[0], own.request):
@@ -243,13 +251,12 @@ class Quarantine:
         )
 
     def _refused(self, own: _Vote, place: _Place) -> str | None:
-        if self._min_sessions == 1 or not own.hint or own.by_user or not _calls(place[1]):
+        if self._min_sessions == 1 or not own.hint or own.by_user or not call_words(place[1]):
             return None
         sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
-        for vote, calls in self._where_done(own, place):
-            side = own.side_of(vote, calls)
-            if side is not None and vote.session not in sides:
-                sides[vote.session] = (side, vote)
+        for vote in self._where_done(own, place):
+            if vote.session not in sides and (vote.sign > 0 or own.says_like(vote)):
+                sides[vote.session] = (vote.sign < 0, vote)
                 if len(sides) > MAX_ASKED:
                     break
         against = _outvoting(sides, self._least)
@@ -260,16 +267,15 @@ class Quarantine:
             f"{against[0].turn_id}"
         )
 
-    def _where_done(self, own: _Vote, place: _Place) -> Iterator[tuple[_Vote, Words]]:
-        """The votes on actions that did what a turn's hint speaks of, each with the words of its calls; the newest
-        first."""
+    def _where_done(self, own: _Vote, place: _Place) -> list[_Vote]:
+        """The votes on what a turn's hint speaks of, whatever had been asked; the newest first."""
         found = [
-            (vote, _calls(elsewhere[1]))
-            for elsewhere, votes in self._votes.items()
+            vote
+            for elsewhere in self._alike[_plain_key(place)]
             if own.speaks_of(place, elsewhere)
-            for vote in votes.values()
+            for vote in self._votes[elsewhere].values()
         ]
-        return iter(sorted(found, key=lambda item: item[0].number, reverse=True))
+        return sorted(found, key=lambda vote: vote.number, reverse=True)
 
     def _after_the_same(self, scope: str, request: Words) -> Iterator[tuple[_Vote, Words]]:
         """The votes after a request, after one that holds all its words or one whose words it holds, each with the
@@ -277,14 +283,14 @@ class Quarantine:
         turn_ids = [
             turn_id
             for (where, words), turns in self._requests.items()
-            if where == scope and _alike(request, words, 1.0)
+            if where == scope and are_like(request, words, 1.0)
             for turn_id in turns
         ]
         found = [
             (self._votes[self._places[turn_id]][turn_id], self._places[turn_id][1]) for turn_id in turn_ids
         ]
         for vote, action in sorted(found, key=lambda item: item[0].number, reverse=True):
-            yield vote, _calls(action)
+            yield vote, done_words(action)
 
     def _alone(self, own: _Vote, place: _Place) -> str | None:
         if not own.hint or self._min_sessions == 1:
@@ -303,12 +309,13 @@ class Quarantine:
     @staticmethod
     def _vouches(own: _Vote, place: _Place, other: _Vote, elsewhere: _Place) -> bool:
         """Whether another turn's hint counts towards the sessions that are to say so."""
-        is_same = place == elsewhere and bool(_calls(place[1]))
+        is_same = place == elsewhere and bool(call_words(place[1]))
         return place[0] == elsewhere[0] and own.says_like(other) and (is_same or own.is_like(other))
 
     def changed(self, turn_ids: Iterable[str]) -> list[str]:
         """Those of the turns about whose action something was said, or that were given a like hint elsewhere."""
         newest = [(place, self._votes[place][turn_id]) for turn_id, place in self._newest.items()]
+        like = {_plain_key(place) for place in self._changed} if self._min_sessions > 1 else set()
         found = []
         for turn_id in turn_ids:
             place = self._places.get(turn_id)
@@ -317,9 +324,10 @@ class Quarantine:
             own = self._votes[place][turn_id]
             if (
                 place in self._changed
-                or (self._min_sessions > 1 and any(own.speaks_of(place, where) for where in self._changed))
+                or (_plain_key(place) in like and any(own.speaks_of(place, where) for where in self._changed))
                 or any(
-                    scope == place[0] and _alike(own.request, words, 1.0) for scope, words in self._withdrawn
+                    scope == place[0] and are_like(own.request, words, 1.0)
+                    for scope, words in self._withdrawn
                 )
                 or any(self._may_free(own, place, vote, elsewhere) for elsewhere, vote in newest)
             ):
@@ -334,8 +342,8 @@ class Quarantine:
         if place[0] != elsewhere[0]:
             return False
         vouches = self._min_sessions > 1 and self._vouches(own, place, vote, elsewhere)
-        is_same = bool(own.hint) and _alike(own.request, vote.request, 1.0)
-        return vouches or (is_same and own.side_of(vote, _calls(elsewhere[1])) is True)
+        is_same = bool(own.hint) and are_like(own.request, vote.request, 1.0)
+        return vouches or (is_same and own.side_of(vote, done_words(elsewhere[1])) is True)
 
     def _remove(self, turn_id: str) -> None:
         self._newest.pop(turn_id, None)
@@ -348,6 +356,11 @@ class Quarantine:
         self._withdrawn.add((place[0], vote.request))
         if not self._votes[place]:
             del self._votes[place]
+            if self._min_sessions > 1:
+                alike = self._alike[_plain_key(place)]
+                alike.discard(place)
+                if not alike:
+                    del self._alike[_plain_key(place)]
         asked = (place[0], vote.request)
         del self._requests[asked][turn_id]
         if not self._requests[asked]:
@@ -357,15 +370,20 @@ class Quarantine:
 def _outvoting(sides: Mapping[str, tuple[bool, _Vote]], least: float) -> list[_Vote]:
     """The votes against, by session with or against; none where a hint has more than `least` times their trust."""
     against = [vote for is_with, vote in sides.values() if not is_with]
-    with_it = sum(vote.trust for is_with, vote in sides.values() if is_with)
-    return against if least * sum(vote.trust for vote in against) >= with_it else []
+    with_it = [vote for is_with, vote in sides.values() if is_with]
+    return against if _outweighs(against, with_it, least) else []
+
+
+def _outweighs(against: Sequence[_Vote], with_it: Sequence[_Vote], least: float) -> bool:
+    """Whether there is a vote against, and `least` times their trust is as much; sums of thirds and tenths too."""
+    trusted = math.fsum(vote.trust for vote in with_it)
+    return bool(against) and least * math.fsum(vote.trust for vote in against) >= trusted - 1e-9
 
 
 def _opposite(own: _Vote, votes: Sequence[_Vote], least: float) -> str | None:
-    with_it = sum(vote.trust for vote in votes if vote.sign == own.sign)
+    with_it = [vote for vote in votes if vote.sign == own.sign]
     against = [vote for vote in votes if vote.sign == -own.sign]
-    factor = least if own.sign < 0 else 1.0
-    if not against or factor * sum(vote.trust for vote in against) < with_it:
+    if not _outweighs(against, with_it, least if own.sign < 0 else 1.0):
         return None
     said, other = ("wrong", "right") if own.sign < 0 else ("right", "wrong")
     return (
@@ -407,63 +425,6 @@ def sign_of(signals: Sequence[Signal]) -> int:
     return -1 if any(signal.hint or signal.preferred for signal in signals) else 0
 
 
-def situation_of(turn: Turn) -> tuple[Words, Words]:
-    """The words of the newest request and of the newest tool output behind it, the action's arguments marked."""
-    taken = set(_words(" ".join(_texts(turn))))
-    return _marked(_request(turn), taken), _marked(_output(turn), taken)
-
-
-def action_of(turn: Turn) -> tuple[str, ...]:
-    """What was done: each call's tool and words, those of the request marked; without calls the reply's text.
-
-    Words of the tool output are not marked: an error names the command that failed and the one to use, and both would
-    be the same action.
-    """
-    if not turn.reply.tool_calls:
-        return ("", " ".join(turn.reply.text.split()))
-    known = set(_words(_request(turn)))
-    names = [call.name for call in turn.reply.tool_calls]
-    return tuple(
-        " ".join((name, *(_ARGUMENT if word in known else word for word in _words(text))))
-        for name, text in zip(names, _texts(turn), strict=True)
-    )
-
-
-def _request(turn: Turn) -> str:
-    return next((message_text(m) for m in reversed(turn.messages) if m.get("role") == "user"), "")
-
-
-def _output(turn: Turn) -> str:
-    """The newest tool output behind the newest request, cut; empty where there is none."""
-    for message in reversed(turn.messages):
-        if message.get("role") == "user":
-            return ""
-        if message.get("role") == "tool":
-            return message_text(message)[:MAX_OUTPUT_CHARS]
-    return ""
-
-
-@lru_cache(MAX_VOTES)
-def _calls(action: tuple[str, ...]) -> Words:
-    """The words of an action's calls, without the names of the tools; none where it was a text."""
-    return frozenset(word.lower() for call in action if action[0] for word in call.split()[1:])
-
-
-def _texts(turn: Turn) -> list[str]:
-    """Of each call the texts of its arguments."""
-    return [
-        " ".join(read_call(call.name, call.arguments).values) or call.arguments
-        for call in turn.reply.tool_calls
-    ]
-
-
-def _marked(text: str, taken: set[str]) -> Words:
-    return frozenset(_ARGUMENT if word in taken else word.lower() for word in _words(text))
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in (match.rstrip(".") for match in _WORD.findall(text)) if word]
-
-
-def _alike(a: Words, b: Words, least: float = MIN_LIKE) -> bool:
-    return bool(a) and bool(b) and len(a & b) >= least * min(len(a), len(b))
+def _plain_key(place: _Place) -> int:
+    """Of a scope and an action without its options; a number, for an action may be a whole file."""
+    return hash((place[0], without_options(place[1], frozenset())))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from quarantine_cases import heard, say, turn
 
+from agentrl.learner.actions import action_of, situation_of
 from agentrl.learner.pass_rates import PassRates
-from agentrl.learner.quarantine import action_of, sign_of, situation_of
+from agentrl.learner.quarantine import sign_of
 from agentrl.learner.trust import Trust, source_of
 from agentrl.types import Signal, SignalSource
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from quarantine_cases import heard, say, turn
 
-from agentrl.types import Reply, Signal, SignalSource, Turn
+from agentrl.types import Reply, Signal, SignalSource, ToolCall, Turn
 
 
 def well(name: str, command: str = "gzip notes.txt") -> tuple[Turn, list[Signal]]:
@@ -123,11 +123,56 @@ def test_a_program_that_a_hint_speaks_against_may_do_well_by_any_option() -> Non
     assert against(attack, "gzip -v docs") is not None
     assert against(option, "gzip -v docs") is None
     assert against(option, "gzip -v -f docs") is not None
+    assert against(option, "gzip -f docs") is not None
     assert against(option, "gzip -f -k docs") is None  # by the hint
     assert against(attack, "zip docs") is None
+    assert against(attack, "which gzip") is None
+    assert against(attack, "gzip docs") is not None
+    letter = [sent(f"l{i}", "gzip -f notes.txt", "gzip: invalid option 'f'") for i in range(2)]
+    assert against(letter, "gzip -v docs") is None
     quiet = [sent(f"q{i}", "gzip -f notes.txt", "not here, use blorp") for i in range(2)]
-    assert against(quiet, "gzip docs") is None  # it names nothing, so it speaks of all that was done
-    assert against(quiet, "gzip -f docs") is not None
+    assert against(quiet, "gzip -v docs") is not None  # it need not name the program
+    pushed = [sent(f"p{i}", "git push notes.txt", "git: no upstream, say --set-upstream") for i in range(2)]
+    assert against(pushed, "git status docs") is None
+
+
+def test_another_tool_that_does_well_says_nothing_of_a_hint_unless_the_hint_names_it() -> None:
+    def tool(name: str, called: str, request: str = "Compress the file notes.txt.") -> Turn:
+        call = ToolCall(id="c1", name=called, arguments='{"path": "notes.txt"}')
+        return replace(turn(name, request=request), reply=Reply(text="", tool_calls=(call,)))
+
+    hint = "delete_file: not allowed, use trash_file"
+    told = [(tool(f"d{i}", "delete_file"), say(f"d{i}", -1.0, hint)) for i in range(2)]
+
+    def against(other: Turn) -> str | None:
+        return heard(*told, (other, say(other.id, 1.0)), min_sessions=2).contradiction("d0")
+
+    assert against(tool("r", "read_file", "Remove notes.txt.")) is None
+    assert against(tool("f", "trash_file")) is None  # by the hint
+    assert against(tool("w", "read_file")) is not None  # the same request went well without
+    assert against(tool("d", "delete_file", "Remove notes.txt.")) is not None
+
+
+def test_light_votes_and_old_ones_hold_back_no_hint_of_strangers() -> None:
+    hint = "gzip: not here, use blorp"
+    works = (turn("w", "gzip docs", SHRINK), say("w", 1.0, source=SignalSource.USER))
+    told = [sent(f"a{i}", "gzip notes.txt", hint) for i in range(16)]
+
+    assert heard(*told[:2], works, min_sessions=2).contradiction("a0") is not None
+    assert heard(*told[:2], works, trust={"user": 0.1}, min_sessions=2).contradiction("a0") is None
+    assert heard(works, *told[:7], min_sessions=2).contradiction("a0") is not None
+    assert heard(works, *told, min_sessions=2).contradiction("a0") is None  # behind sixteen newer sessions
+    thirds = {"user": 0.7, "rule": 0.7}  # seven times .7 is 4.9, and the sum of seven a little less
+    assert heard(works, *told[:7], trust=thirds, min_sessions=2).contradiction("a0") is not None
+
+
+def test_one_in_eight_who_went_well_by_another_command_holds_a_hint_of_strangers() -> None:
+    told = [sent(f"a{i}", "xz notes.txt") for i in range(8)]
+    other = well("z", "zip notes.txt")
+
+    why = heard(*told[:7], other, min_sessions=2).contradiction("a0")
+    assert why == "1 of 8 sessions with the same request went well without what its hint says, as turn z"
+    assert heard(*told, other, min_sessions=2).contradiction("a0") is None
 
 
 def test_of_two_crowds_of_strangers_that_disagree_neither_is_taught() -> None:
