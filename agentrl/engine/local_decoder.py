@@ -117,7 +117,6 @@ class LeanDecoder:
         self.shape = shape
         self.turns = turns
         self.dtype = dtype
-        packed = device.type == "cpu" and can_pack()
 
         def take(name: str) -> Tensor:
             return tensors[name].to(device=device, dtype=dtype)
@@ -129,7 +128,7 @@ class LeanDecoder:
                 bias = torch.cat([take(f"{name}.bias") for name in names])
             if order is not None:
                 weight, bias = weight[order], None if bias is None else bias[order]
-            return linear(weight, bias, packed=packed)
+            return linear(weight, bias)
 
         pairs = torch.arange(shape.head_dim).view(2, -1).t().flatten()
         turned = (shape.num_heads + shape.num_kv_heads) * shape.head_dim
@@ -163,7 +162,7 @@ class LeanDecoder:
         self.layers = [layer(index) for index in range(shape.num_layers)]
         self.norm = norm("model.norm.weight")
         head = tensors["model.embed_tokens.weight" if shape.tied else "lm_head.weight"]
-        self.head = linear(head.to(device=device, dtype=torch.float32), None, packed=packed)
+        self.head = linear(head.to(device=device, dtype=torch.float32), None)
 
     def logits(self, step: Step) -> Tensor:
         """[W, V] fp32 for the W wanted ids of the step; writes the step's keys and values."""
@@ -192,9 +191,9 @@ class LeanDecoder:
         return self.head(F.rms_norm(hidden, hidden_size, self.norm, eps))[: step.num_wanted]
 
 
-def linear(weight: Tensor, bias: Tensor | None, *, packed: bool) -> Linear:
+def linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """x -> x W^T + b, with W [out, in] packed for oneDNN where that is possible."""
-    if not packed:
+    if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return lambda x: F.linear(x, weight, bias)
     # The second argument is the batch size that the packing is tuned for; any batch size may be used with it.
     ready = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 16)
@@ -204,10 +203,12 @@ def linear(weight: Tensor, bias: Tensor | None, *, packed: bool) -> Linear:
     return lambda x: apply(x, ready, bias, "none", [], "")
 
 
-def can_pack() -> bool:
-    """Whether this build of torch has the oneDNN operators that its own compiler uses for linear layers."""
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has the oneDNN operators that its own compiler uses for linear layers, and the
+    processor those of a type: without AVX-512 there are none of bf16."""
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from agentrl.config import EngineConfig
 from agentrl.engine.kv import KVShape, Rows
 from agentrl.engine.local_attention import Piece, Step
-from agentrl.engine.local_decoder import LeanDecoder
+from agentrl.engine.local_decoder import LeanDecoder, can_pack, linear
 from agentrl.engine.local_model import Decoder, Model, open_model
 from agentrl.engine.local_modules import ModuleDecoder
 from agentrl.errors import ConfigError, ModelError
@@ -299,3 +299,21 @@ def test_a_device_that_is_not_there_is_named(qwen: Path) -> None:
 def test_max_len_is_clamped_to_the_model(qwen: Path) -> None:
     assert open_model(qwen, settings(max_len=100_000)).max_len == SIZE["max_position_embeddings"]
     assert open_model(qwen, settings()).vocab_size == VOCAB
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_linear_layer_works_in_each_type_on_this_processor(dtype: torch.dtype) -> None:
+    weight = torch.arange(-6.0, 6.0).view(3, 4).to(dtype)
+    layer = linear(weight, torch.tensor([1.0, 0.0, -1.0]).to(dtype))
+
+    assert layer(torch.ones(2, 4).to(dtype)).tolist() == [[-17.0, -2.0, 13.0]] * 2
+
+
+def test_bf16_is_not_packed_where_the_processor_has_no_operators_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_packed = can_pack(torch.float32)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+
+    assert not can_pack(torch.bfloat16)
+    assert can_pack(torch.float32) == is_packed
