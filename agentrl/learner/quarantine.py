@@ -377,7 +377,7 @@ def _outvoting(sides: Mapping[str, tuple[bool, _Vote]], least: float) -> list[_V
 def _outweighs(against: Sequence[_Vote], with_it: Sequence[_Vote], least: float) -> bool:
     """Whether there is a vote against, and `least` times their trust is as much; sums of thirds and tenths too."""
     trusted = math.fsum(vote.trust for vote in with_it)
-    return bool(against) and least * math.fsum(vote.trust for vote in against) >= trusted - 1e-9
+    return bool(against) and least * math.fsum(vote.trust for vote in against) >= trusted
 
 
 def _opposite(own: _Vote, votes: Sequence[_Vote], least: float) -> str | None:

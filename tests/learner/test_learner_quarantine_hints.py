@@ -161,7 +161,9 @@ def test_light_votes_and_old_ones_hold_back_no_hint_of_strangers() -> None:
     assert heard(*told[:2], works, min_sessions=2).contradiction("a0") is not None
     assert heard(*told[:2], works, trust={"user": 0.1}, min_sessions=2).contradiction("a0") is None
     assert heard(works, *told[:7], min_sessions=2).contradiction("a0") is not None
-    assert heard(works, *told, min_sessions=2).contradiction("a0") is None  # behind sixteen newer sessions
+    three = [(turn(f"v{i}", "gzip docs", SHRINK), say(f"v{i}", 1.0)) for i in range(3)]
+    assert heard(*three, *told[:12], min_sessions=2).contradiction("a0") is not None
+    assert heard(*three, *told, min_sessions=2).contradiction("a0") is None  # behind sixteen newer sessions
     thirds = {"user": 0.7, "rule": 0.7}  # seven times .7 is 4.9, and the sum of seven a little less
     assert heard(works, *told[:7], trust=thirds, min_sessions=2).contradiction("a0") is not None
 
