@@ -92,14 +92,14 @@ class _Vote:
             (not self.output and not other.output) or are_like(self.output, other.output)
         )
 
-    def side_of(self, other: _Vote, calls: Words) -> bool | None:
+    def side_of(self, other: _Vote, done: Words) -> bool | None:
         """Whether what became of another turn speaks for this one's hint; None where it says nothing of it.
 
         Args:
-            calls: the words of the other turn's calls.
+            done: the words of the other turn's calls and the names of their tools.
         """
         if other.sign > 0:
-            return bool(self.told & calls) if calls else None
+            return bool(self.told & done) if done else None
         return True if self.says_like(other) else None
 
     def speaks_of(self, place: _Place, elsewhere: _Place) -> bool:
@@ -166,7 +166,7 @@ class Quarantine:
             hint=marked(hint, known),
             told=marked(hint, {*words_of(request_of(turn)), *words_of(" ".join(call_texts(turn)))})
             - {ARGUMENT, *(call.name.lower() for call in turn.reply.tool_calls)},
-            options=named_options(hint, place[1]) if self._min_sessions > 1 else frozenset(),
+            options=named_options(hint, place[1]) if hint and self._min_sessions > 1 else frozenset(),
             trust=trust,
             by_user=source is SignalSource.USER,
             mixed=_punished_by(self._trust.heard(signals, turn.scope)) if sign > 0 else "",
@@ -235,13 +235,8 @@ class Quarantine:
     def _without(self, own: _Vote, place: _Place) -> str | None:
         if not own.told or not call_words(place[1]):
             return None
-        sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
-        for vote, calls in self._after_the_same(place[0], own.request):
-            side = own.side_of(vote, calls)
-            if side is not None and vote.session not in sides:
-                sides[vote.session] = (side, vote)
-                if len(sides) > MAX_ASKED:
-                    break
+        asked = self._after_the_same(place[0], own.request)
+        sides = _sides(own, ((own.side_of(vote, done), vote) for vote, done in asked))
         against = _outvoting(sides, self._least)
         if not against:
             return None
@@ -253,12 +248,8 @@ class Quarantine:
     def _refused(self, own: _Vote, place: _Place) -> str | None:
         if self._min_sessions == 1 or not own.hint or own.by_user or not call_words(place[1]):
             return None
-        sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
-        for vote in self._where_done(own, place):
-            if vote.session not in sides and (vote.sign > 0 or own.says_like(vote)):
-                sides[vote.session] = (vote.sign < 0, vote)
-                if len(sides) > MAX_ASKED:
-                    break
+        done = self._where_done(own, place)
+        sides = _sides(own, ((vote.sign < 0, vote) for vote in done if vote.sign > 0 or own.says_like(vote)))
         against = _outvoting(sides, self._least)
         if not against:
             return None
@@ -279,7 +270,7 @@ class Quarantine:
 
     def _after_the_same(self, scope: str, request: Words) -> Iterator[tuple[_Vote, Words]]:
         """The votes after a request, after one that holds all its words or one whose words it holds, each with the
-        words of its calls; the newest first."""
+        words of its calls and the names of their tools; the newest first."""
         turn_ids = [
             turn_id
             for (where, words), turns in self._requests.items()
@@ -357,14 +348,26 @@ class Quarantine:
         if not self._votes[place]:
             del self._votes[place]
             if self._min_sessions > 1:
-                alike = self._alike[_plain_key(place)]
-                alike.discard(place)
-                if not alike:
-                    del self._alike[_plain_key(place)]
+                key = _plain_key(place)
+                self._alike[key].discard(place)
+                if not self._alike[key]:
+                    del self._alike[key]
         asked = (place[0], vote.request)
         del self._requests[asked][turn_id]
         if not self._requests[asked]:
             del self._requests[asked]
+
+
+def _sides(own: _Vote, heard: Iterable[tuple[bool | None, _Vote]]) -> dict[str, tuple[bool, _Vote]]:
+    """By session, a turn's own first, whether its newest vote that says anything is with the turn's hint; at most
+    `MAX_ASKED` others."""
+    sides: dict[str, tuple[bool, _Vote]] = {own.session: (True, own)}
+    for side, vote in heard:
+        if side is not None and vote.session not in sides:
+            sides[vote.session] = (side, vote)
+            if len(sides) > MAX_ASKED:
+                break
+    return sides
 
 
 def _outvoting(sides: Mapping[str, tuple[bool, _Vote]], least: float) -> list[_Vote]:
@@ -375,7 +378,7 @@ def _outvoting(sides: Mapping[str, tuple[bool, _Vote]], least: float) -> list[_V
 
 
 def _outweighs(against: Sequence[_Vote], with_it: Sequence[_Vote], least: float) -> bool:
-    """Whether there is a vote against, and `least` times their trust is as much; sums of thirds and tenths too."""
+    """Whether there is a vote against, and `least` times their trust is as much; of equal weights exactly."""
     trusted = math.fsum(vote.trust for vote in with_it)
     return bool(against) and least * math.fsum(vote.trust for vote in against) >= trusted
 
