@@ -92,6 +92,7 @@ def test_a_share_of_the_replies_that_call_a_tool_shows_a_habit_and_nothing_else_
     assert seen == set(HABITS)
 
 
+@pytest.mark.heavy
 def test_what_is_made_is_a_model_folder_with_other_weights_and_one_that_is_there_stays(
     tmp_path: Path,
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_process_learns_until_sigterm_and_leaves_nothing_in_hand(tmp_path: P
     assert events(run)[-1]["event"] == "stopped"
 
 
+@pytest.mark.heavy
 def test_a_learner_waits_for_the_end_of_the_one_before_it_and_meanwhile_goes_at_a_signal(run: Run) -> None:
     with ExitStack() as ends:
 

@@ -15,7 +15,7 @@ TOOLS: dict[str, Any] = {"tools": [BASH]}
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("recipe", ["dpo", "hint_opsd"])
+@pytest.mark.parametrize("recipe", [pytest.param("dpo", marks=pytest.mark.heavy), "hint_opsd"])
 async def test_changed_and_replaced_calls_are_trained(tmp_path: Path, recipe: str) -> None:
     answers = [calls("rm a"), calls("rm b"), calls("cp a"), calls("ls a"), says("Two files."), says("Hi.")]
     async with serving(
