@@ -12,8 +12,8 @@ from agentrl.types import JSON
 from server.clocks import clock
 
 SET_ASIDE = {
-    "contradicted": "their signals contradict those of other sessions in the same situation; learner.log says which; "
-    "they are freed when more sessions agree with them",
+    "contradicted": "other sessions in the same situation speak against what was said of them, or fewer than "
+    "guards.min_sessions say so yet; learner.log says which; they are freed when more sessions agree with them",
     "untrusted": "their only signals come from sources with guards.trust 0",
     "empty_approval": "their user approves of everything",
 }

@@ -51,7 +51,12 @@ def means(lesson: Lesson, why_kept: str | None) -> str:
     if lesson.state is LessonState.PROPOSED:
         return "it waits for somebody to read it; nothing is taught of it until then"
     if why_kept is not None:
-        return f"it is kept for export and not taught: {why_kept}"
+        kept = (
+            "kept for export and not taught"
+            if lesson.origin == "import"
+            else "held back, not taught or exported"
+        )
+        return f"it is {kept}: {why_kept}"
     if is_rule(lesson):
         return "it is taught with every request of its scope, for it names none; it rests while a version holds it"
     return "it is taught with requests like the one that it came from"

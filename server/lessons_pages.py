@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from agentrl.signals.evidence import FORMATS, read_evidence
 from agentrl.signals.lessons import gather, name_of_skill, of_skill, state_of
 from agentrl.signals.standing import standing
 from agentrl.signals.transcripts import Taken, lessons_from
+from agentrl.store.account import Reason
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
@@ -36,6 +37,7 @@ from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
 
 EXPORTED_SKILL = "lessons-learned"
+HELD_BACK = "other sessions speak against it, or fewer than guards.min_sessions say so yet"
 Format = Literal["agents-md", "skill-md", "json"]
 
 _STEP = re.compile(r"^\s*\d+[.)]\s+")
@@ -62,15 +64,15 @@ def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any
     _require_scope(run_dir, scope)
     wanted = None if state is None else LessonState(state)
     found = [lesson for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
-    marks = marked(run_dir, found)
-    rows = [_row(lesson, marks) for lesson in sorted(found, key=_num_turns, reverse=True)]
+    marks, held_back = marked(run_dir, found), _held_back(run_dir, found)
+    rows = [_row(lesson, marks, held_back) for lesson in sorted(found, key=_num_turns, reverse=True)]
     return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
 
 
 def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     """One lesson whole. Raises UserError where there is none."""
     lesson = _find(run_dir, scope, lessons_of(run_dir, scope), name)
-    marks = marked(run_dir, [lesson])
+    marks, held_back = marked(run_dir, [lesson]), _held_back(run_dir, [lesson])
     config = settings_of(run_dir)
     policy = config.policy
     with LearningLog(run_dir) as log:
@@ -86,8 +88,8 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
             for probe in log.probes(policy, version.number)
             if probe.name == PROBE + lesson.id
         ]
-    return _row(lesson, marks) | {
-        "means": means(lesson, _why_kept(config, lesson)),
+    return _row(lesson, marks, held_back) | {
+        "means": means(lesson, HELD_BACK if lesson.id in held_back else _why_kept(config, lesson)),
         "next": next_step(lesson, run_dir, marks.get(lesson.id)),
         "reason": lesson.reason,
         "source": lesson.source,
@@ -239,7 +241,7 @@ async def take(run_dir: Path, scope: str, path: Path, *, paragraphs: bool = Fals
     kept = [why for lesson in taken.lessons if (why := _why_kept(config, lesson)) is not None]
     return {
         "read": read,
-        "imported": [_row(lesson, marks) for lesson in taken.lessons],
+        "imported": [_row(lesson, marks, frozenset()) for lesson in taken.lessons],
         "num_known": taken.num_known,
         "num_proposed": sum(lesson.state is LessonState.PROPOSED for lesson in taken.lessons),
         "num_suspicious": len(marks),
@@ -276,13 +278,16 @@ def _why_kept(config: Config, lesson: Lesson) -> str | None:
 
 def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     """The approved lessons as text for other agents, written to `out` or returned: those that most turns brought first,
-    and what a single turn brought apart from them, for one turn may be a misunderstanding. Of an AGENTS.md that is
+    and what a single turn brought apart from them, for one turn may be a misunderstanding. What the guards hold back is
+    left out. Of an AGENTS.md that is
     there already the part between the marks is replaced (`server.agents_md`).
 
     Raises:
         UserError: a skill of no lessons, or a place that cannot be written or is taken.
     """
-    found = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
+    approved = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
+    held_back = _held_back(run_dir, approved)
+    found = [lesson for lesson in approved if lesson.id not in held_back]
     lessons = sorted(found, key=_num_turns, reverse=True)
     if form == "skill-md" and not lessons:
         listed_by = command("lessons list", run_dir, scope)
@@ -336,8 +341,19 @@ def _find(run_dir: Path, scope: str, lessons: Sequence[Lesson], name: str) -> Le
     raise UserError(f"there is no lesson {name!r}: {command('lessons list', run_dir, scope)} shows them")
 
 
-def _row(lesson: Lesson, marks: Mapping[str, str]) -> dict[str, Any]:
-    stands, version = standing(lesson)
+def _held_back(run_dir: Path, lessons: Sequence[Lesson]) -> frozenset[str]:
+    """The ids of lessons that the learner's guards keep from every teacher: all of their turns are set aside."""
+    with LearningLog(run_dir) as log:
+        set_aside = log.doubted(Reason.CONTRADICTED)
+    return frozenset(
+        lesson.id
+        for lesson in lessons
+        if lesson.origin == "hint" and lesson.turn_ids and set_aside.issuperset(lesson.turn_ids)
+    )
+
+
+def _row(lesson: Lesson, marks: Mapping[str, str], held_back: Collection[str]) -> dict[str, Any]:
+    stands, version = ("held back", None) if lesson.id in held_back else standing(lesson)
     return {
         "id": lesson.id,
         "state": lesson.state.value,

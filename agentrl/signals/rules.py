@@ -56,7 +56,8 @@ class RuleJudge:
         tools = [message_text(message) for message in state.messages if message.get("role") == "tool"]
         users = [message_text(message) for message in state.messages if message.get("role") == "user"]
         if tools and turn.reply.tool_calls:
-            return judge_call(turn, tools)
+            shown = judge_call(turn, tools)
+            return _broken_in(turn, users[-1]) or shown if users and not shown.settled else shown
         if users:
             return judge_answer(turn, users[0])
         return Judgement(evidence="nothing to judge by (no tool or user message)", settled=True)
@@ -106,6 +107,17 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     if proof is not None:
         return Judgement(reward=1.0, evidence=f"{proof}: {outputs[-1]}"[:MAX_EVIDENCE_CHARS])
     return Judgement(evidence="the tools reported no failure")
+
+
+def _broken_in(turn: Turn, text: str) -> Judgement | None:
+    """The words of a user who spoke before the agent read what its tools had answered: a correction counts before what
+    they show. Anything else that is sent along with outputs (a client's reminder in tags, the next request) says
+    nothing of them.
+    """
+    if text.lstrip().startswith("<"):
+        return None
+    said = judge_user_text(text, reply=turn.reply.text, asked=(_said(turn) or [""])[-1])
+    return None if said.hint is None else said
 
 
 def judge_failure(output: str) -> Judgement:

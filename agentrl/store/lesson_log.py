@@ -96,10 +96,11 @@ class LessonLog(VersionLog):
         with self._reading() as connection:
             return lesson_rows.gathered(connection, hints)
 
-    def doubted(self) -> frozenset[str]:
-        """The turns of lessons whose hints are not to be believed: in quarantine, or set aside with a version."""
+    def doubted(self, *reasons: Reason) -> frozenset[str]:
+        """The turns of lessons that were set aside for one of the reasons; without any, those whose hints are not to be
+        believed: in quarantine, or set aside with a version."""
         with self._open() as connection:
-            return lesson_rows.doubted(connection)
+            return lesson_rows.doubted(connection, reasons or lesson_rows.DOUBTS)
 
     def changes(self) -> tuple[int, int]:
         """Numbers that differ once another connection, of whatever process, has written learning.db or log.db."""

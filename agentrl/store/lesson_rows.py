@@ -14,6 +14,8 @@ from agentrl.types import Lesson, LessonState, NextState, Signal, SignalSource, 
 
 PROBE = "lesson "
 """Before a lesson's id, the name of its probe in the table of probes."""
+DOUBTS = (Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK)
+"""Why turns are set aside whose hints are not to be believed: because of what they say, or with a version undone."""
 BROKEN = 0.5
 """A version that keeps less of a lesson than this has broken it. It takes more to be held: between both a lesson stands
 as it stood, or every other version would break some and the next one mend them."""
@@ -165,12 +167,12 @@ def gathered(connection: sqlite3.Connection, hints: Mapping[int, str]) -> frozen
     return frozenset(row["signal"] for row in rows)
 
 
-def doubted(connection: sqlite3.Connection) -> frozenset[str]:
-    """The turns of lessons that were set aside because of what they say, or with a version that was undone."""
+def doubted(connection: sqlite3.Connection, reasons: Sequence[Reason]) -> frozenset[str]:
+    """The turns of lessons that were set aside for one of the reasons."""
     rows = connection.execute(
         "SELECT DISTINCT h.turn_id FROM lesson_hints h JOIN rejections r ON r.turn_id = h.turn_id "
-        "WHERE r.reason IN (?, ?, ?)",
-        (Reason.CONTRADICTED, Reason.GATE, Reason.ROLLED_BACK),
+        "WHERE r.reason IN (SELECT value FROM json_each(?))",
+        (codec.to_json(list(reasons)),),
     )
     return frozenset(row["turn_id"] for row in rows)
 
