@@ -28,16 +28,29 @@ SOURCE = "next_answer"
 
 def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
     """By turn id the next turn of each claim with a hint of its own, where there is one that had read the hint, may be
-    trained and was not itself corrected."""
+    trained and was not itself corrected. Of a call that a user spoke of once its request was closed, the call that he
+    was answered with."""
     told = {
         claim.turn.id: (claim.turn, hint) for claim in claims if (hint := hint_of(claim.signals)) is not None
     }
-    found = log.next_turns(list(told))
-    return {
+    found = {
         turn_id: turn
-        for turn_id, turn in found.items()
-        if not is_held_out(turn.id) and has_read(turn, *told[turn_id])
+        for turn_id, turn in log.next_turns(list(told)).items()
+        if has_read(turn, *told[turn_id])
     }
+    for turn_id, (turn, hint) in told.items():
+        if turn_id not in found and turn.reply.tool_calls:
+            for later in log.later_turns(turn_id):
+                if is_reopened(later, turn) and has_read(later, turn, hint):
+                    found[turn_id] = later
+                    break
+    return {turn_id: turn for turn_id, turn in found.items() if not is_held_out(turn.id)}
+
+
+def is_reopened(turn: Turn, told: Turn) -> bool:
+    """Whether a turn with a call answers the first words of a user since another turn, and these right away."""
+    since = [message.get("role") for message in turn.messages[len(told.messages) :]]
+    return bool(turn.reply.tool_calls) and since.count("user") == 1 and since[-1] == "user"
 
 
 def has_read(turn: Turn, told: Turn, hint: str) -> bool:

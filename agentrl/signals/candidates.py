@@ -12,8 +12,10 @@ turn was judged, so that the learner asks for it (`agentrl.learner.hints`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal
 
 from agentrl.signals.hints import directive
@@ -28,6 +30,14 @@ MAX_ACTION_CHARS: Final = 120
 MAX_LATER: Final = 8
 """Calls of a request among which the way out of a failure is looked for. Further on, what worked was mostly another
 step of the task; and each costs a look into the log."""
+
+_NAME = r"-{0,2}\w(?:[\w./+-]*\w)?"
+_WORD = re.compile(_NAME)
+_WRONG = re.compile(
+    rf"""(?ix) \b(?: instead\ of | in\ place\ of | rather\ than | not
+        | (?:do\ not|don't|never|stop)\ (?:use|using|run|running|call|calling) )
+    \s+ (?:the\s+)? [`"']? (?P<name>{_NAME})"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +126,24 @@ def ways_out(turn: Turn) -> list[WayOut]:
             is_told = any(directive(text_of(text)) for text in outputs)
             found.append(WayOut(num_back=num_back, wrong=calls, candidate=candidate, is_told=is_told))
     return found
+
+
+def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
+    """How many turns before a closing reply the calls were made that a hint speaks against, and these: the newest since
+    the request that have a word which the hint names as wrong ("instead of cat", "not cat") and the reply has not.
+    None where it speaks of none, or of a reply with calls of its own.
+    """
+    wrong = {found["name"].lower() for found in _WRONG.finditer(hint)} - _words(turn.reply.text)
+    if turn.reply.tool_calls or not wrong:
+        return None
+    for num_back, (calls, _) in enumerate(islice(_calls_before(turn), MAX_LATER), 1):
+        if any(wrong & {call.name.lower(), *_words(action(call))} for call in calls):
+            return num_back, calls
+    return None
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
 
 
 def _calls_before(turn: Turn) -> Iterator[tuple[list[ToolCall], list[str]]]:

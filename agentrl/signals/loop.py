@@ -2,7 +2,8 @@
 
     log.unjudged() -> judge.judge(turn, next state) -> gates -> log.mark_judged(signals)
           ^                  |                           ├ a refused hint is left out; the reward stays
-          |                  |                           └ what passed beside the hint is offered, a signal of its own
+          |                  |                           ├ what passed beside the hint is offered, a signal of its own
+          |                  |                           └ words that speak of an earlier call are that turn's hint
           |                  └ JudgeError or time-out: mark_judged(outcome="failed"); the log hands the turn
           └── log.answered()              out again until max_attempts, then counts it as failed for good
 
@@ -22,11 +23,20 @@ from dataclasses import replace
 from typing import Protocol
 
 from agentrl.errors import JudgeError
-from agentrl.signals.candidates import Candidate, WayOut, action, candidates, from_judge, ways_out, worked
+from agentrl.signals.candidates import (
+    Candidate,
+    WayOut,
+    action,
+    candidates,
+    from_judge,
+    spoken_of,
+    ways_out,
+    worked,
+)
 from agentrl.signals.gates import Case, Passage, Refused, admit, as_hint, asked, case_of
 from agentrl.signals.judge import Judge, Judgement
 from agentrl.text.observations import as_heard, made_calls
-from agentrl.types import NextState, Purpose, Signal, SignalSource, Turn
+from agentrl.types import NextState, Purpose, Signal, SignalSource, ToolCall, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +157,11 @@ class SignalLoop:
         self._failed.pop(turn.id, None)
         is_shown = judgement.reward is not None and judgement.reward > 0
         ways = await self._ways_out(turn, is_shown=is_shown) if is_shown or worked(state) else []
+        meant = await self._spoken_of(turn, state, judgement)
+        if meant is not None:
+            ways = [replace(self._signal(turn, judgement), turn_id=meant, reward=None, preferred=None), *ways]
+            judgement, others = replace(judgement, hint=None), []
+            refusal = f"{refusal}; the hint stands at turn {meant}, of whose call it speaks"
         if judgement.reward is None and judgement.hint is None:
             detail = refusal or judgement.evidence[:MAX_DETAIL]
             await self._log.mark_judged(turn.id, "abstained", detail, ways)
@@ -194,9 +209,21 @@ class SignalLoop:
             if before is None:
                 break
             at = before
-            if num_back in ways and at.purpose is Purpose.TRAIN and _made(at, ways[num_back]):
+            if num_back in ways and at.purpose is Purpose.TRAIN and _made(at, ways[num_back].wrong):
                 found += self._way_out(at, ways[num_back], turn)
         return found
+
+    async def _spoken_of(self, turn: Turn, state: NextState, judgement: Judgement) -> str | None:
+        """The id of the turn whose call a user speaks of who corrects the reply that closed a request. Shown with that
+        reply the hint would teach nothing: the reply is as it should be."""
+        found = None if judgement.hint is None or state.end is not None else spoken_of(turn, judgement.hint)
+        if found is None:
+            return None
+        num_back, calls = found
+        at: Turn | None = turn
+        for _ in range(num_back):
+            at = None if at is None or at.parent is None else await self._log.turn(at.parent)
+        return at.id if at is not None and at.purpose is Purpose.TRAIN and _made(at, calls) else None
 
     def _way_out(self, turn: Turn, way: WayOut, success: Turn) -> list[Signal]:
         case = case_of(turn)
@@ -263,9 +290,9 @@ def _offered(turn: Turn, candidate: Candidate, case: Case, evidence: str = "") -
     )
 
 
-def _made(turn: Turn, way: WayOut) -> bool:
-    """Whether it was this turn that made the failed call: a history may have been rewritten."""
-    return [action(call) for call in made_calls(turn.reply)] == [action(call) for call in way.wrong]
+def _made(turn: Turn, calls: Sequence[ToolCall]) -> bool:
+    """Whether it was this turn that made the calls: a history may have been rewritten."""
+    return [action(call) for call in made_calls(turn.reply)] == [action(call) for call in calls]
 
 
 def checked(judgement: Judgement) -> Judgement:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Final, Literal
 
 from agentrl.errors import StoreError
 from agentrl.store import balance, records
@@ -215,22 +215,38 @@ _FOLLOWED = f"""NOT EXISTS (SELECT 1 FROM rejections r WHERE r.turn_id = t.id
         AND r.reason IN ({", ".join("?" * len(_NOT_FOLLOWED))}))"""  # noqa: S608
 """Of a turn t; its parameters are `_NOT_FOLLOWED`."""
 
-_NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON t.scope = p.scope AND t.session = p.session AND t.parent = p.id
-    WHERE p.id = ? AND t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
+_GOES_ON = "t.scope = p.scope AND t.session = p.session AND t.parent = p.id"
+_USABLE = f"""t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm = 'learning' AND t.kind = 'main'
     AND t.policy = p.policy AND t.error IS NULL AND t.num_sampled > 0 AND t.finish_reason IN ('stop', 'tool_calls')
     AND t.block_spans IS NULL AND t.redacted_spans IS NULL
     -- what goes on from somebody else's words answers those
     AND NOT EXISTS (SELECT 1 FROM next_states n WHERE n.turn = p.seq AND n.ending = 'edited')
     AND NOT EXISTS (SELECT 1 FROM signals s WHERE s.turn = t.seq
         AND (s.reward < 0 OR s.hint <> '' OR s.preferred <> ''))
-    AND {_FOLLOWED}
+    AND {_FOLLOWED}"""  # noqa: S608
+"""Of a turn t behind a turn p; its parameters are `_NOT_FOLLOWED`."""
+_NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON {_GOES_ON} WHERE p.id = ? AND {_USABLE}
     ORDER BY t.received_at DESC, t.seq DESC LIMIT 1"""  # noqa: S608
+MAX_LATER: Final = 8
+_LATER = f"""WITH RECURSIVE behind (id, depth) AS (
+        SELECT ?, 0
+        UNION ALL SELECT t.id, b.depth + 1 FROM behind b JOIN turns p ON p.id = b.id JOIN turns t ON {_GOES_ON}
+            WHERE b.depth <= {MAX_LATER} LIMIT 64)
+    SELECT t.id FROM behind b JOIN turns t ON t.id = b.id JOIN turns p ON p.id = t.parent
+    WHERE b.depth > 1 AND {_USABLE}
+    ORDER BY b.depth, t.received_at DESC, t.seq DESC LIMIT {MAX_LATER}"""  # noqa: S608
 
 
 def answered_next(connection: sqlite3.Connection, turn_id: str) -> Turn | None:
     """See `LearningLog.next_turns`."""
     row = connection.execute(_NEXT, (turn_id, *_NOT_FOLLOWED)).fetchone()
     return None if row is None else records.read_turn(connection, row["id"])
+
+
+def answered_later(connection: sqlite3.Connection, turn_id: str) -> list[Turn]:
+    """See `LearningLog.later_turns`."""
+    rows = connection.execute(_LATER, (turn_id, *_NOT_FOLLOWED)).fetchall()
+    return [turn for row in rows if (turn := records.read_turn(connection, row["id"])) is not None]
 
 
 _BEGAN = f"""WITH RECURSIVE before (id, parent) AS (

@@ -183,6 +183,11 @@ class LearningLog(LessonLog):
             found = {turn_id: claims.answered_next(connection, turn_id) for turn_id in turn_ids}
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
 
+    def later_turns(self, turn_id: str) -> list[Turn]:
+        """Such answers that its conversation got behind the next one, the nearest first; at most `claims.MAX_LATER`."""
+        with self._reading() as connection:
+            return claims.answered_later(connection, turn_id)
+
     def corrected_beginnings(self, turn_ids: Sequence[str]) -> dict[str, Turn]:
         """By turn id the turn that its conversation began with, where that one brought a hint, is among these turns or
         in a step that counts, and was not set aside or redacted."""

@@ -1,6 +1,7 @@
 """The answer that a conversation got once a turn had been told what to do instead is learned on that turn's prompt."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,68 @@ def test_a_turn_that_nobody_told_anything_has_none(tmp_path: Path, base: Path) -
         conversation(run, hint=hint)
         with run.learner() as learner:
             assert list(next_answers(learner.log, learner.log.records(["first"]))) == known
+
+
+CAT, VEXOL = (
+    (ToolCall(id="c1", name="bash", arguments=json.dumps({"command": f"{name} a.txt"})),)
+    for name in ("cat", "vexol")
+)
+
+
+def closed(
+    run: Run,
+    said: str = TOLD,
+    calls: tuple[ToolCall, ...] = VEXOL,
+    between: tuple[str, ...] = (),
+    **changes: Any,
+) -> tuple[Turn, Turn]:
+    """A call, the reply that closed its request, what the user said to that, and what he was answered.
+
+    Args:
+        between: what he had said in the meantime, each answered with "Yes.".
+    """
+    called = run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one")
+    called = replace(called, reply=Reply(text="cat a.txt", tool_calls=CAT))
+    messages = (*called.messages, {"role": "assistant", "content": ""}, {"role": "tool", "content": "milk"})
+    turns = [
+        run.turn("Show a.txt", "Done.", turn_id="closing", session="one", parent="first", messages=messages)
+    ]
+    for number, text in enumerate((*between, said)):
+        messages = (*messages, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": text})
+        fields = {"turn_id": f"later{number}", "session": "one", "parent": turns[-1].id, "messages": messages}
+        turns.append(run.turn("Show a.txt", "vexol a.txt", **(fields | changes)))
+    turns[-1] = replace(turns[-1], reply=Reply(text="vexol a.txt", tool_calls=calls))
+    [first] = run.record(called, hint=TOLD)
+    run.record(*turns)
+    run.reward("closing", -1.0)
+    return first, turns[-1]
+
+
+def test_of_a_call_that_was_spoken_of_behind_the_closing_reply_the_call_that_came_then_is_learned(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    first, later = closed(run)
+
+    assert learned(run) == [
+        ("sampled", first.prompt_ids + first.completion.token_ids),
+        ("next_answer", first.prompt_ids + later.completion.token_ids),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calls": ()},
+        {"said": "Use blip."},
+        {"between": ("And b.txt?",)},
+        {"parent": None},
+        {"redacted_spans": (RedactedSpan(path="reply.text", start=0, end=2, rule="key"),)},
+    ],
+    ids=["words", "told another", "another request", "of no conversation", "with a secret"],
+)
+def test_other_later_answers_are_left_out(tmp_path: Path, base: Path, changes: dict[str, Any]) -> None:
+    run = Run(tmp_path / "run", base)
+    closed(run, **changes)
+
+    assert [source for source, _ in learned(run)] == ["sampled"]
