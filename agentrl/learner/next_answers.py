@@ -41,16 +41,24 @@ def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
     for turn_id, (turn, hint) in told.items():
         if turn_id not in found and turn.reply.tool_calls:
             for later in log.later_turns(turn_id):
-                if is_reopened(later, turn) and has_read(later, turn, hint):
+                if is_reopened(later, turn, hint):
                     found[turn_id] = later
                     break
     return {turn_id: turn for turn_id, turn in found.items() if not is_held_out(turn.id)}
 
 
-def is_reopened(turn: Turn, told: Turn) -> bool:
-    """Whether a turn with a call answers the first words of a user since another turn, and these right away."""
-    since = [message.get("role") for message in turn.messages[len(told.messages) :]]
-    return bool(turn.reply.tool_calls) and since.count("user") == 1 and since[-1] == "user"
+def is_reopened(turn: Turn, told: Turn, hint: str) -> bool:
+    """Whether a turn with a call answers the words of a hint right away, the first that a user said since another turn:
+    what he says next, or a name in it, is another request."""
+    since = turn.messages[len(told.messages) :]
+    users = [message for message in since if message.get("role") == "user"]
+    words = _plain(unquoted(hint))
+    return (
+        bool(turn.reply.tool_calls and words)
+        and len(users) == 1
+        and since[-1] is users[0]
+        and words in _plain(message_text(users[0]))
+    )
 
 
 def has_read(turn: Turn, told: Turn, hint: str) -> bool:

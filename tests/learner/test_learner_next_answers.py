@@ -252,6 +252,7 @@ def closed(
     said: str = TOLD,
     calls: tuple[ToolCall, ...] = VEXOL,
     between: tuple[str, ...] = (),
+    output: str = "milk",
     **changes: Any,
 ) -> tuple[Turn, Turn]:
     """A call, the reply that closed its request, what the user said to that, and what he was answered.
@@ -261,7 +262,7 @@ def closed(
     """
     called = run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one")
     called = replace(called, reply=Reply(text="cat a.txt", tool_calls=CAT))
-    messages = (*called.messages, {"role": "assistant", "content": ""}, {"role": "tool", "content": "milk"})
+    messages = (*called.messages, {"role": "assistant", "content": ""}, {"role": "tool", "content": output})
     turns = [
         run.turn("Show a.txt", "Done.", turn_id="closing", session="one", parent="first", messages=messages)
     ]
@@ -294,10 +295,20 @@ def test_of_a_call_that_was_spoken_of_behind_the_closing_reply_the_call_that_cam
         {"calls": ()},
         {"said": "Use blip."},
         {"between": ("And b.txt?",)},
+        {"said": "And now vexol b.txt, please."},
+        {"said": "And b.txt?", "output": TOLD},
         {"parent": None},
         {"redacted_spans": (RedactedSpan(path="reply.text", start=0, end=2, rule="key"),)},
     ],
-    ids=["words", "told another", "another request", "of no conversation", "with a secret"],
+    ids=[
+        "words",
+        "told another",
+        "not the first words",
+        "its name in another request",
+        "told by the tool",
+        "of no conversation",
+        "with a secret",
+    ],
 )
 def test_other_later_answers_are_left_out(tmp_path: Path, base: Path, changes: dict[str, Any]) -> None:
     run = Run(tmp_path / "run", base)
