@@ -20,13 +20,13 @@ from agentrl.signals.evidence import FORMATS, read_evidence
 from agentrl.signals.lessons import gather, name_of_skill, of_skill, state_of
 from agentrl.signals.standing import standing
 from agentrl.signals.transcripts import Taken, lessons_from
-from agentrl.store.account import Reason
 from agentrl.store.learning_log import LearningLog
 from agentrl.store.lesson_rows import PROBE
 from agentrl.store.log_reader import LogReader
 from agentrl.text.own_patterns import own_redactor
 from agentrl.types import Lesson, LessonState, PolicyVersion, VersionState
 from server.agents_md import write_part
+from server.guard_pages import SET_ASIDE
 from server.lesson_marks import marked
 from server.lesson_told import asked_where, in_lines, means, next_step
 from server.run_files import settings_of
@@ -37,7 +37,7 @@ from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
 
 EXPORTED_SKILL = "lessons-learned"
-HELD_BACK = "other sessions speak against it, or fewer than guards.min_sessions say so yet"
+HELD_BACK = "the guards set its turns aside; `agentrl doctor` says why"
 Format = Literal["agents-md", "skill-md", "json"]
 
 _STEP = re.compile(r"^\s*\d+[.)]\s+")
@@ -279,8 +279,7 @@ def _why_kept(config: Config, lesson: Lesson) -> str | None:
 def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
     """The approved lessons as text for other agents, written to `out` or returned: those that most turns brought first,
     and what a single turn brought apart from them, for one turn may be a misunderstanding. What the guards hold back is
-    left out. Of an AGENTS.md that is
-    there already the part between the marks is replaced (`server.agents_md`).
+    left out. Of an AGENTS.md that is there already the part between the marks is replaced (`server.agents_md`).
 
     Raises:
         UserError: a skill of no lessons, or a place that cannot be written or is taken.
@@ -342,13 +341,16 @@ def _find(run_dir: Path, scope: str, lessons: Sequence[Lesson], name: str) -> Le
 
 
 def _held_back(run_dir: Path, lessons: Sequence[Lesson]) -> frozenset[str]:
-    """The ids of lessons that the learner's guards keep from every teacher: all of their turns are set aside."""
+    """The ids of approved lessons that the guards keep from every teacher: all of their turns are set aside."""
     with LearningLog(run_dir) as log:
-        set_aside = log.doubted(Reason.CONTRADICTED)
+        set_aside = log.doubted(*SET_ASIDE)
     return frozenset(
         lesson.id
         for lesson in lessons
-        if lesson.origin == "hint" and lesson.turn_ids and set_aside.issuperset(lesson.turn_ids)
+        if lesson.state is LessonState.APPROVED
+        and lesson.origin == "hint"
+        and lesson.turn_ids
+        and set_aside.issuperset(lesson.turn_ids)
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentrl.learner.held_out import is_held_out
+from agentrl.signals.candidates import action
 from agentrl.signals.lessons import names_of, stands_in
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import hint_of
@@ -48,17 +49,16 @@ def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
 
 
 def is_reopened(turn: Turn, told: Turn, hint: str) -> bool:
-    """Whether a turn with a call answers the words of a hint right away, the first that a user said since another turn:
-    what he says next, or a name in it, is another request."""
+    """Whether a turn answers a hint right away, the first words of a user since another turn and his only ones, by a
+    call of what the hint names: what he says besides is another request."""
     since = turn.messages[len(told.messages) :]
     users = [message for message in since if message.get("role") == "user"]
-    words = _plain(unquoted(hint))
-    return (
-        bool(turn.reply.tool_calls and words)
-        and len(users) == 1
-        and since[-1] is users[0]
-        and words in _plain(message_text(users[0]))
-    )
+    if len(users) != 1 or since[-1] is not users[0]:
+        return False
+    if _plain(message_text(users[0])) != _plain(unquoted(hint)):
+        return False
+    used = {word for call in turn.reply.tool_calls for word in (call.name, *action(call).split()[:1])}
+    return not used.isdisjoint(names_of(hint, told))
 
 
 def has_read(turn: Turn, told: Turn, hint: str) -> bool:

@@ -34,10 +34,11 @@ step of the task; and each costs a look into the log."""
 _NAME = r"-{0,2}\w(?:[\w./+-]*\w)?"
 _WORD = re.compile(_NAME)
 _WRONG = re.compile(
-    rf"""(?ix) \b(?: instead\ of | in\ place\ of | rather\ than | not
-        | (?:do\ not|don't|never|stop)\ (?:use|using|run|running|call|calling) )
-    \s+ (?:the\s+)? [`"']? (?P<name>{_NAME})"""
+    rf"""(?ix) \b(?: (?:instead\ of|in\ place\ of|rather\ than) (?:\ (?:using|running|calling))? | not
+        | (?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling) )
+    \s+ (?:the\s+)? [`"'‘“*]* (?P<name>{_NAME})"""
 )
+_COMMAND = re.compile(r"[|;&\n(]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +131,26 @@ def ways_out(turn: Turn) -> list[WayOut]:
 
 def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
     """How many turns before a closing reply the calls were made that a hint speaks against, and these: the newest since
-    the request that have a word which the hint names as wrong ("instead of cat", "not cat") and the reply has not.
-    None where it speaks of none, or of a reply with calls of its own.
+    the request of which the hint names the tool, a program or an option as wrong ("instead of cat", "not --long"), and
+    the reply does not. None where it speaks of none, or of a reply with calls of its own.
     """
     wrong = {found["name"].lower() for found in _WRONG.finditer(hint)} - _words(turn.reply.text)
     if turn.reply.tool_calls or not wrong:
         return None
     for num_back, (calls, _) in enumerate(islice(_calls_before(turn), MAX_LATER), 1):
-        if any(wrong & {call.name.lower(), *_words(action(call))} for call in calls):
+        if any(not wrong.isdisjoint(_used(call)) for call in calls):
             return num_back, calls
     return None
+
+
+def _used(call: ToolCall) -> set[str]:
+    """A call's tool, and of a command its programs and options: its other words are what it was used on."""
+    command = action(call)
+    found = {call.name}
+    if not command.startswith(f"{call.name} {{"):
+        parts = (part.split() for part in _COMMAND.split(command))
+        found |= {word for words in parts for at, word in enumerate(words) if at == 0 or word.startswith("-")}
+    return {word.lower() for word in found}
 
 
 def _words(text: str) -> set[str]:

@@ -159,9 +159,13 @@ class SignalLoop:
         ways = await self._ways_out(turn, is_shown=is_shown) if is_shown or worked(state) else []
         meant = await self._spoken_of(turn, state, judgement)
         if meant is not None:
-            ways = [replace(self._signal(turn, judgement), turn_id=meant, reward=None, preferred=None), *ways]
-            judgement, others = replace(judgement, hint=None), []
-            refusal = f"{refusal}; the hint stands at turn {meant}, of whose call it speaks"
+            refusal = f"{refusal}; said of the call of turn {meant}"
+            judgement = replace(judgement, evidence=f"behind turn {turn.id}: {judgement.evidence}")
+            # -1 whatever else was said of it: a call that its tool has confirmed is called wrong now
+            spoken = replace(self._signal(turn, judgement), turn_id=meant, reward=-1.0)
+            moved = [spoken, *(replace(other, turn_id=meant) for other in others), *ways]
+            await self._log.mark_judged(turn.id, "judged", refusal, moved)
+            return
         if judgement.reward is None and judgement.hint is None:
             detail = refusal or judgement.evidence[:MAX_DETAIL]
             await self._log.mark_judged(turn.id, "abstained", detail, ways)
@@ -215,7 +219,8 @@ class SignalLoop:
 
     async def _spoken_of(self, turn: Turn, state: NextState, judgement: Judgement) -> str | None:
         """The id of the turn whose call a user speaks of who corrects the reply that closed a request. Shown with that
-        reply the hint would teach nothing: the reply is as it should be."""
+        reply the hint would teach nothing: the reply is as it should be. A turn that was trained before has it for
+        others like it."""
         found = None if judgement.hint is None or state.end is not None else spoken_of(turn, judgement.hint)
         if found is None:
             return None
@@ -223,7 +228,9 @@ class SignalLoop:
         at: Turn | None = turn
         for _ in range(num_back):
             at = None if at is None or at.parent is None else await self._log.turn(at.parent)
-        return at.id if at is not None and at.purpose is Purpose.TRAIN and _made(at, calls) else None
+        if at is None or (at.session, at.purpose, at.arm) != (turn.session, Purpose.TRAIN, turn.arm):
+            return None
+        return at.id if _made(at, calls) else None
 
     def _way_out(self, turn: Turn, way: WayOut, success: Turn) -> list[Signal]:
         case = case_of(turn)

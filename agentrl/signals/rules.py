@@ -8,7 +8,8 @@ whatever its output says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import dropwhile, pairwise, takewhile
 
 from agentrl.signals.candidates import calls_of, instead
 from agentrl.signals.commands import (
@@ -57,7 +58,7 @@ class RuleJudge:
         users = [message_text(message) for message in state.messages if message.get("role") == "user"]
         if tools and turn.reply.tool_calls:
             shown = judge_call(turn, tools)
-            return _broken_in(turn, users[-1]) or shown if users and not shown.settled else shown
+            return _broken_in(turn, users, shown) if users and not shown.settled else shown
         if users:
             return judge_answer(turn, users[0])
         return Judgement(evidence="nothing to judge by (no tool or user message)", settled=True)
@@ -109,15 +110,21 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
     return Judgement(evidence="the tools reported no failure")
 
 
-def _broken_in(turn: Turn, text: str) -> Judgement | None:
-    """The words of a user who spoke before the agent read what its tools had answered: a correction counts before what
-    they show. Anything else that is sent along with outputs (a client's reminder in tags, the next request) says
-    nothing of them.
-    """
-    if text.lstrip().startswith("<"):
-        return None
+def _broken_in(turn: Turn, users: Sequence[str], shown: Judgement) -> Judgement:
+    """What the tools show, and before it the words of a user who broke in before the agent read that: a correction.
+    Anything else that is sent along with outputs (praise, the next request, a client's reminder in tags) says nothing
+    of them."""
+    text = next((words for words in map(_own_words, users) if words), "")
     said = judge_user_text(text, reply=turn.reply.text, asked=(_said(turn) or [""])[-1])
-    return None if said.hint is None else said
+    if said.reward is None or said.reward > 0:
+        return shown
+    return said if said.hint is not None else replace(said, hint=shown.hint)
+
+
+def _own_words(text: str) -> str:
+    """A message without what clients put in: notes in brackets at the beginning, and all from the first tag on."""
+    lines = dropwhile(lambda line: not line.strip() or line.startswith("["), text.splitlines())
+    return "\n".join(takewhile(lambda line: not line.lstrip().startswith("<"), lines)).strip()
 
 
 def judge_failure(output: str) -> Judgement:

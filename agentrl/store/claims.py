@@ -228,6 +228,7 @@ _USABLE = f"""t.received_at >= p.received_at AND t.purpose = 'train' AND t.arm =
 _NEXT = f"""SELECT t.id FROM turns p JOIN turns t ON {_GOES_ON} WHERE p.id = ? AND {_USABLE}
     ORDER BY t.received_at DESC, t.seq DESC LIMIT 1"""  # noqa: S608
 MAX_LATER: Final = 8
+"""Steps behind a turn's next answer at which further ones are looked for, and how many."""
 _LATER = f"""WITH RECURSIVE behind (id, depth) AS (
         SELECT ?, 0
         UNION ALL SELECT t.id, b.depth + 1 FROM behind b JOIN turns p ON p.id = b.id JOIN turns t ON {_GOES_ON}

@@ -184,7 +184,8 @@ class LearningLog(LessonLog):
         return {turn_id: turn for turn_id, turn in found.items() if turn is not None}
 
     def later_turns(self, turn_id: str) -> list[Turn]:
-        """Such answers that its conversation got behind the next one, the nearest first; at most `claims.MAX_LATER`."""
+        """Such answers that its conversation got behind the next one, the nearest first; at most `claims.MAX_LATER`.
+        None of a turn behind which more than 64 turns branch off before them."""
         with self._reading() as connection:
             return claims.answered_later(connection, turn_id)
 

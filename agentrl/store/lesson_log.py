@@ -96,7 +96,7 @@ class LessonLog(VersionLog):
         with self._reading() as connection:
             return lesson_rows.gathered(connection, hints)
 
-    def doubted(self, *reasons: Reason) -> frozenset[str]:
+    def doubted(self, *reasons: str) -> frozenset[str]:
         """The turns of lessons that were set aside for one of the reasons; without any, those whose hints are not to be
         believed: in quarantine, or set aside with a version."""
         with self._open() as connection:

@@ -167,7 +167,7 @@ def gathered(connection: sqlite3.Connection, hints: Mapping[int, str]) -> frozen
     return frozenset(row["signal"] for row in rows)
 
 
-def doubted(connection: sqlite3.Connection, reasons: Sequence[Reason]) -> frozenset[str]:
+def doubted(connection: sqlite3.Connection, reasons: Sequence[str]) -> frozenset[str]:
     """The turns of lessons that were set aside for one of the reasons."""
     rows = connection.execute(
         "SELECT DISTINCT h.turn_id FROM lesson_hints h JOIN rejections r ON r.turn_id = h.turn_id "

@@ -241,9 +241,9 @@ def test_a_turn_that_nobody_told_anything_has_none(tmp_path: Path, base: Path) -
             assert list(next_answers(learner.log, learner.log.records(["first"]))) == known
 
 
-CAT, VEXOL = (
+CAT, VEXOL, WHICH = (
     (ToolCall(id="c1", name="bash", arguments=json.dumps({"command": f"{name} a.txt"})),)
-    for name in ("cat", "vexol")
+    for name in ("cat", "vexol", "which vexol")
 )
 
 
@@ -293,6 +293,9 @@ def test_of_a_call_that_was_spoken_of_behind_the_closing_reply_the_call_that_cam
     "changes",
     [
         {"calls": ()},
+        {"calls": CAT},
+        {"calls": WHICH},
+        {"said": f"{TOLD} And now show b.txt."},
         {"said": "Use blip."},
         {"between": ("And b.txt?",)},
         {"said": "And now vexol b.txt, please."},
@@ -302,6 +305,9 @@ def test_of_a_call_that_was_spoken_of_behind_the_closing_reply_the_call_that_cam
     ],
     ids=[
         "words",
+        "the same again",
+        "another call",
+        "a request besides",
         "told another",
         "not the first words",
         "its name in another request",

@@ -90,8 +90,7 @@ async def test_a_lesson_whose_every_turn_the_guards_set_aside_is_held_back_and_n
         assert told() == (
             "approved",
             "held back",
-            "it is held back, not taught or exported: other sessions speak against it, or fewer than "
-            "guards.min_sessions say so yet",
+            "it is held back, not taught or exported: the guards set its turns aside; `agentrl doctor` says why",
             False,
         )
         log.readmit([turn.id], Reason.CONTRADICTED)

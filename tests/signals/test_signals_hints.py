@@ -9,11 +9,11 @@ import pytest
 from attempts import NO, OK, REFUSED, after, answered, ran
 from injection_cases import record
 
-from agentrl.signals.candidates import ways_out
+from agentrl.signals.candidates import spoken_of, ways_out
 from agentrl.signals.judge import Judgement, ScriptedJudge
 from agentrl.signals.loop import SignalLoop
 from agentrl.signals.rules import RuleJudge, judge_failure
-from agentrl.types import NextState, Purpose, Reply, Signal, Turn
+from agentrl.types import Arm, NextState, Purpose, Reply, Signal, ToolCall, Turn
 
 
 class Log:
@@ -240,6 +240,7 @@ def closed(said: str, reply: str = "Done.") -> tuple[Turn, NextState]:
         ("No, use faljik, not cat.", "t1"),
         ("Please use Python rather than bash.", "t2"),
         ("Don't use cat, use faljik.", "t1"),
+        ("Please use faljik instead of using **cat**.", "t1"),
     ],
 )
 def test_a_correction_of_a_command_behind_the_closing_reply_is_the_hint_of_the_turn_that_ran_it(
@@ -248,15 +249,13 @@ def test_a_correction_of_a_command_behind_the_closing_reply_is_the_hint_of_the_t
     log = Log(*closed(said), CAT, LESS)
 
     assert step(log, RuleJudge()) == ["accepted"]
-    assert [(signal.turn_id, signal.hint, signal.reward) for signal in log.signals] == [
-        ("t3", None, -1.0),
-        (meant, said, None),
-    ]
+    assert [(signal.turn_id, signal.hint, signal.reward) for signal in log.signals] == [(meant, said, -1.0)]
+    assert log.signals[0].evidence.startswith("behind turn t3: the user's words: correction ")
     assert log.marks == [
         (
             "t3",
             "judged",
-            f"hint passed length, injection; the hint stands at turn {meant}, of whose call it speaks",
+            f"hint passed length, injection; said of the call of turn {meant}",
         )
     ]
 
@@ -266,8 +265,10 @@ def test_a_model_that_only_words_the_correction_says_it_of_the_same_call() -> No
 
     step(log, ScriptedJudge(lambda turn, state: Judgement(hint="Use faljik instead of cat.")))
 
-    assert [(signal.turn_id, signal.hint) for signal in log.signals] == [("t1", "Use faljik instead of cat.")]
-    assert [mark[:2] for mark in log.marks] == [("t3", "abstained")]
+    assert [(signal.turn_id, signal.hint, signal.reward) for signal in log.signals if signal.hint] == [
+        ("t1", "Use faljik instead of cat.", -1.0)
+    ]
+    assert [mark[:2] for mark in log.marks] == [("t3", "judged")]
 
 
 @pytest.mark.parametrize(
@@ -276,6 +277,8 @@ def test_a_model_that_only_words_the_correction_says_it_of_the_same_call() -> No
         ("Please use metres instead of miles.", "Done."),
         ("Please use faljik instead of cat.", "I ran cat on it."),
         ("Please write a list.", "Done."),
+        ("Please use b.txt rather than a.txt.", "Done."),
+        ("Please use a list rather than a table.", "Done."),
     ],
 )
 def test_words_that_speak_of_the_reply_or_of_no_call_stay_with_the_reply(said: str, reply: str) -> None:
@@ -294,6 +297,8 @@ def test_a_call_of_the_request_before_one_of_another_turn_or_one_in_evaluation_i
         (again, CAT, LESS),
         (turn, ran("tac a.txt", id="t1", purpose=Purpose.TRAIN), LESS),
         (turn, replace(CAT, purpose=Purpose.EVAL), LESS),
+        (turn, replace(CAT, arm=Arm.LEARNING), LESS),
+        (turn, replace(CAT, session="another"), LESS),
         (turn,),
     ):
         log = Log(item, state, *others)
@@ -310,3 +315,29 @@ def test_words_that_break_in_behind_another_call_are_that_calls() -> None:
     step(log, RuleJudge())
 
     assert [(signal.turn_id, signal.hint) for signal in log.signals] == [("t2", said)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Please use bullet points rather than a paragraph.",
+        "Please answer in French, not in English.",
+        "No, that is not what I asked, write a summary.",
+        "Please look for restaurants instead of pizza.",
+        "Please look for good ones, not cheap ones.",
+    ],
+)
+def test_the_arguments_of_a_call_are_not_what_a_correction_speaks_of(said: str) -> None:
+    query = {"query": "what is a good pizza place in Rome; cheap", "near": "a station"}
+    call = ToolCall(id="c", name="web_search", arguments=json.dumps(query))
+    function = {"name": call.name, "arguments": call.arguments}
+    messages = (
+        {"role": "user", "content": "Where may I eat?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "function": function}]},
+        {"role": "tool", "tool_call_id": "c", "content": "Luigi's"},
+    )
+    closing = replace(closed(said)[0], messages=messages, parent="t1", reply=Reply(text="Try Luigi's."))
+
+    assert spoken_of(closing, said) is None
+    assert spoken_of(closing, "Don’t ever use ‘web_search’.") is not None
+    assert spoken_of(closing, "Use the map instead of web_search.") == (1, [replace(call, id="")])

@@ -208,8 +208,15 @@ def judge_both(output: str, said: str, reply: Reply = CALL) -> Judgement:
 
 
 @pytest.mark.parametrize("output", ["apples\n[exit code 0]", NOT_FOUND, "no such file\n[exit code 1]"])
-def test_a_user_who_breaks_in_is_heard_before_the_tool(output: str) -> None:
-    verdict = judge_both(output, "Please use faljik instead of cat.")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Please use faljik instead of cat.",
+        "[Interrupted]\nPlease use faljik instead of cat.\n<system-reminder>\nUse Grep.\n</system-reminder>",
+    ],
+)
+def test_a_user_who_breaks_in_is_heard_before_the_tool(output: str, said: str) -> None:
+    verdict = judge_both(output, said)
 
     assert (verdict.reward, verdict.hint) == (-1.0, "Please use faljik instead of cat.")
 
@@ -219,9 +226,9 @@ def test_a_user_who_breaks_in_is_heard_before_the_tool(output: str) -> None:
     [
         "Thanks. Now count the lines.",
         "Thanks, that works!",
-        "No, stop.",
         "<system-reminder>No, use Read instead of cat.</system-reminder>",
         "[Request interrupted by user]",
+        "[hook] No, use Read instead of cat.",
     ],
 )
 @pytest.mark.parametrize(
@@ -231,6 +238,24 @@ def test_whatever_else_comes_along_with_an_output_leaves_it_to_the_output(
     said: str, output: str, reply: Reply
 ) -> None:
     assert judge_both(output, said, reply) == judge(output, reply=reply)
+
+
+def test_a_reminder_behind_a_users_words_hides_them_not() -> None:
+    said = ("Please use faljik instead of cat.", "<system-reminder>No, use Read.</system-reminder>")
+    messages = ({"role": "tool", "content": "apples"}, *({"role": "user", "content": text} for text in said))
+
+    verdict = asyncio.run(RuleJudge().judge(turn(CALL), NextState(turn_id="t1", messages=messages)))
+
+    assert (verdict.reward, verdict.hint) == (-1.0, said[0])
+
+
+CANCELLED = Reply(text="", tool_calls=(ToolCall(id="call1", name="cancel_order", arguments='{"id": 7}'),))
+
+
+def test_a_no_that_directs_nowhere_takes_the_reward_and_leaves_the_tools_hint() -> None:
+    assert judge("Order 7 was cancelled.", reply=CANCELLED).reward == 1.0
+    assert judge_both("Order 7 was cancelled.", "No, that is wrong.", CANCELLED).reward == -1.0
+    assert judge_both(NOT_FOUND, "No, that is wrong.").hint == judge(NOT_FOUND).hint
 
 
 @pytest.mark.parametrize(("output", "reply"), [("ok\n[exit code 0]", SILENCED), (OUTAGE, CALL)])
