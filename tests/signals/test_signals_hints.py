@@ -328,7 +328,7 @@ def test_words_that_break_in_behind_another_call_are_that_calls() -> None:
     ],
 )
 def test_the_arguments_of_a_call_are_not_what_a_correction_speaks_of(said: str) -> None:
-    query = {"query": "what is a good pizza place in Rome; cheap", "near": "a station"}
+    query = {"query": "what is a good pizza place in Rome; cheap food", "near": "a station"}
     call = ToolCall(id="c", name="web_search", arguments=json.dumps(query))
     function = {"name": call.name, "arguments": call.arguments}
     messages = (
