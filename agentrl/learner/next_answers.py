@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentrl.learner.held_out import is_held_out
-from agentrl.signals.candidates import action
+from agentrl.signals.candidates import is_said_later, used
 from agentrl.signals.lessons import names_of, stands_in
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import hint_of
@@ -31,20 +31,20 @@ def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
     """By turn id the next turn of each claim with a hint of its own, where there is one that had read the hint, may be
     trained and was not itself corrected. Of a call that a user spoke of once its request was closed, the call that he
     was answered with."""
-    told = {
-        claim.turn.id: (claim.turn, hint) for claim in claims if (hint := hint_of(claim.signals)) is not None
-    }
-    found = {
-        turn_id: turn
-        for turn_id, turn in log.next_turns(list(told)).items()
-        if has_read(turn, *told[turn_id])
-    }
-    for turn_id, (turn, hint) in told.items():
-        if turn_id not in found and turn.reply.tool_calls:
-            for later in log.later_turns(turn_id):
-                if is_reopened(later, turn, hint):
-                    found[turn_id] = later
-                    break
+    told: dict[str, tuple[Turn, str]] = {}
+    told_later: dict[str, tuple[Turn, str]] = {}
+    for claim in claims:
+        hint = hint_of(claim.signals)
+        if hint is not None:
+            kind = told_later if is_said_later(hint, claim.signals) else told
+            kind[claim.turn.id] = (claim.turn, hint)
+    nearest = log.next_turns(list(told)).items()
+    found = {turn_id: turn for turn_id, turn in nearest if has_read(turn, *told[turn_id])}
+    for turn_id, (turn, hint) in told_later.items():
+        later = log.later_turns(turn_id)
+        answers = (one for one in later if is_reopened(one, turn, hint))
+        if (answer := next(answers, None)) is not None:
+            found[turn_id] = answer
     return {turn_id: turn for turn_id, turn in found.items() if not is_held_out(turn.id)}
 
 
@@ -57,8 +57,8 @@ def is_reopened(turn: Turn, told: Turn, hint: str) -> bool:
         return False
     if _plain(message_text(users[0])) != _plain(unquoted(hint)):
         return False
-    used = {word for call in turn.reply.tool_calls for word in (call.name, *action(call).split()[:1])}
-    return not used.isdisjoint(names_of(hint, told))
+    done = {word for call in turn.reply.tool_calls for word in used(call)}
+    return any(name.lower() in done for name in names_of(hint, told))
 
 
 def has_read(turn: Turn, told: Turn, hint: str) -> bool:

@@ -1,7 +1,7 @@
 """Candidates for a hint: what the records of a turn offer, before any gate has looked at it.
 
     error_text      the directing sentence of what a tool answered                   not trusted
-    correction      the directing sentence of what the user answered                 trusted
+    correction      the directing sentence of what the user answered                 trusted, but beside an output
     later_success   a failed action beside the one that worked later                 not trusted: it quotes arguments
     reference       what the environment or the user would rather have had           trusted
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Literal
 
+from agentrl.signals.commands import read_call
 from agentrl.signals.hints import directive
 from agentrl.signals.outputs import failed, text_of
 from agentrl.text.content import message_text
@@ -31,14 +32,26 @@ MAX_LATER: Final = 8
 """Calls of a request among which the way out of a failure is looked for. Further on, what worked was mostly another
 step of the task; and each costs a look into the log."""
 
+BEHIND: Final = "behind turn "
+"""How the evidence of a hint begins that was said of a call once its request was closed: what came in between had not
+read it."""
+
 _NAME = r"-{0,2}\w(?:[\w./+-]*\w)?"
 _WORD = re.compile(_NAME)
 _WRONG = re.compile(
-    rf"""(?ix) \b(?: (?:instead\ of|in\ place\ of|rather\ than) (?:\ (?:using|running|calling))? | not
-        | (?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling) )
-    \s+ (?:the\s+)? [`"'‘“*]* (?P<name>{_NAME})"""
+    rf"""(?ix)
+    (?: \b(?:instead\ of|in\ place\ of|rather\ than) (?:\ (?:using|running|calling))?
+        | \b(?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling)
+        | (?: [,;(–—-] | \b(?:and|but)\b) \s* not (?:\ (?:with|by|using|running|calling))? )
+    \s+ (?:the\s+)?
+    (?: [`"'‘“*]+ (?P<marked>{_NAME})
+        | (?P<name>{_NAME}) (?!\w)
+          (?= \s*(?:\Z|[.,;:!?)\n]) | \s+-{{1,2}}\w
+            | \s+(?:for|to|on|in|here|there|when|command|tool|program|option|flag)\b ) )"""
 )
+"""What is called wrong: marked as a name, or at the end of its clause, for "not read the question" names no tool."""
 _COMMAND = re.compile(r"[|;&\n(]+")
+_IN_TAGS = re.compile(r"(?s)\s*<([\w-]+)>.*</\1>\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +78,18 @@ class WayOut:
 
 
 def candidates(state: NextState) -> list[Candidate]:
-    """What was said of a turn by those who answered it, the user's own words first."""
+    """What was said of a turn by those who answered it, the user's own words first. Beside an output nobody knows whose
+    words a user's message holds: there are clients that send in it what a tool has read."""
+    said = _said(state.messages, "user", "correction")
     return [
-        *_said(state.messages, "user", "correction"),
+        *(replace(one, trusted=not _tools(state)) for one in said),
         *_said(state.messages, "tool", "error_text"),
     ]
 
 
 def from_judge(text: str, state: NextState) -> Candidate:
-    """A judge's hint. Words of the user are the user's; any other text rests on what the next state's tools printed,
-    and is trusted only where no tool spoke."""
+    """A judge's hint. Words of the user are the user's; any other text rests on what the next state's tools printed.
+    Either is trusted only where no tool spoke."""
     tools, users = (
         [message_text(message) for message in state.messages if message.get("role") == role]
         for role in ("tool", "user")
@@ -82,20 +97,19 @@ def from_judge(text: str, state: NextState) -> Candidate:
     if any(text in said for said in tools):
         return Candidate(text=text, origin="error_text", trusted=False)
     if any(text in said for said in users):
-        return Candidate(text=text, origin="correction", trusted=True)
+        return Candidate(text=text, origin="correction", trusted=not tools)
     return Candidate(text=text, origin="judge", trusted=not tools)
 
 
 def said_by_user(hint: str, source: SignalSource, state: NextState | None) -> bool:
-    """Whether a hint is a user's own word: given as such, or standing in what the user answered and in no tool's
+    """Whether a hint is a user's own word: given as such, or standing in what the user answered and beside no tool's
     output. A quotation is somebody else's, also where a client sends tools' output as the user's."""
     if source is SignalSource.USER:
         return True
-    return (
-        state is not None
-        and unquoted(hint) == hint
-        and from_judge(hint.strip(), state).origin == "correction"
-    )
+    if state is None or unquoted(hint) != hint:
+        return False
+    said = from_judge(hint.strip(), state)
+    return said.origin == "correction" and said.trusted
 
 
 def later_success(wrong: Turn, later: Sequence[tuple[Turn, NextState | None]]) -> Candidate | None:
@@ -134,21 +148,27 @@ def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
     the request of which the hint names the tool, a program or an option as wrong ("instead of cat", "not --long"), and
     the reply does not. None where it speaks of none, or of a reply with calls of its own.
     """
-    wrong = {found["name"].lower() for found in _WRONG.finditer(hint)} - _words(turn.reply.text)
+    named = {(found["marked"] or found["name"]).lower() for found in _WRONG.finditer(hint)}
+    wrong = named - _words(turn.reply.text)
     if turn.reply.tool_calls or not wrong:
         return None
     for num_back, (calls, _) in enumerate(islice(_calls_before(turn), MAX_LATER), 1):
-        if any(not wrong.isdisjoint(_used(call)) for call in calls):
+        if any(not wrong.isdisjoint(used(call)) for call in calls):
             return num_back, calls
     return None
 
 
-def _used(call: ToolCall) -> set[str]:
-    """A call's tool, and of a command its programs and options: its other words are what it was used on."""
-    command = action(call)
-    found = {call.name}
-    if not command.startswith(f"{call.name} {{"):
-        parts = (part.split() for part in _COMMAND.split(command))
+def is_said_later(hint: str, signals: Iterable[Signal]) -> bool:
+    """Whether a turn's hint was said once its request was closed, and by nobody before."""
+    return all(signal.evidence.startswith(BEHIND) for signal in signals if signal.hint == hint)
+
+
+def used(call: ToolCall) -> set[str]:
+    """A call's tool, and of a shell's command the programs and options, in small letters: all other words are what it
+    was used on."""
+    found, read = {call.name}, read_call(call.name, call.arguments)
+    if read.is_shell:
+        parts = (part.split() for part in _COMMAND.split(read.command))
         found |= {word for words in parts for at, word in enumerate(words) if at == 0 or word.startswith("-")}
     return {word.lower() for word in found}
 
@@ -158,9 +178,12 @@ def _words(text: str) -> set[str]:
 
 
 def _calls_before(turn: Turn) -> Iterator[tuple[list[ToolCall], list[str]]]:
-    """The calls since the newest request with their outputs, the newest first."""
+    """The calls since the newest request with their outputs, the newest first. A message of tags alone is a client's
+    reminder and no request."""
     outputs: list[str] = []
     for message in reversed(turn.messages):
+        if message.get("role") == "user" and _IN_TAGS.fullmatch(message_text(message)):
+            continue
         if message.get("role") == "tool":
             outputs.append(message_text(message))
         elif message.get("role") == "assistant" and outputs:

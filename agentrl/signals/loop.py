@@ -24,6 +24,7 @@ from typing import Protocol
 
 from agentrl.errors import JudgeError
 from agentrl.signals.candidates import (
+    BEHIND,
     Candidate,
     WayOut,
     action,
@@ -160,10 +161,13 @@ class SignalLoop:
         meant = await self._spoken_of(turn, state, judgement)
         if meant is not None:
             refusal = f"{refusal}; said of the call of turn {meant}"
-            judgement = replace(judgement, evidence=f"behind turn {turn.id}: {judgement.evidence}")
+            judgement = replace(judgement, evidence=f"{BEHIND}{turn.id}: {judgement.evidence}")
             # -1 whatever else was said of it: a call that its tool has confirmed is called wrong now
             spoken = replace(self._signal(turn, judgement), turn_id=meant, reward=-1.0)
             moved = [spoken, *(replace(other, turn_id=meant) for other in others), *ways]
+            if spoken.source is not self._judge.source:
+                # the judge may have praised the call: its newest word counts, and contradicts the rules no longer
+                moved.append(replace(spoken, source=self._judge.source, hint=None, preferred=None))
             await self._log.mark_judged(turn.id, "judged", refusal, moved)
             return
         if judgement.reward is None and judgement.hint is None:
@@ -179,8 +183,8 @@ class SignalLoop:
         """The judgement with its hint as a teacher may be shown it, or without; what was refused and why; and what may
         be offered beside the hint.
 
-        Where a model's own words are refused, those of the tool or the user may do. Where the judge repeated somebody's
-        and they are refused, nothing else of the turn stands in their place.
+        Where a model's own words are refused, or a user's beside an output, those of the tool or the user may do. Where
+        the judge repeated anybody else's and they are refused, nothing else of the turn stands in their place.
         """
         if judgement.hint is None:
             return judgement, "", []
@@ -189,7 +193,8 @@ class SignalLoop:
         case = case_of(turn, state, reward=judgement.reward, votes=judgement.votes)
         passage = admit([first, *others], case)
         is_refused = any(item.candidate is first for item in passage.refused)
-        left = () if is_refused and first.origin != "judge" else passage.accepted[:MAX_HINTS]
+        is_alone = first.origin == "error_text" or (first.origin == "correction" and first.trusted)
+        left = () if is_refused and is_alone else passage.accepted[:MAX_HINTS]
         self._turn_down(passage)
         for _ in passage.shortened:
             self._counted(SHORTENED)

@@ -7,9 +7,10 @@ whatever its output says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import dropwhile, pairwise, takewhile
+from itertools import pairwise
 
 from agentrl.signals.candidates import calls_of, instead
 from agentrl.signals.commands import (
@@ -39,6 +40,9 @@ MAX_ASKED_CHARS = 2000
 ALWAYS = 2
 """After so many earlier approvals and nothing else, one more says nothing."""
 LIKELY = 0.5
+_BROKE_IN = re.compile(r"\A\s*\[(?:Request )?[Ii]nterrupted[^\]\n]*\]")
+_TAGGED = re.compile(r"(?m)^\s*<")
+_LABELS = ("[", "```", "~~~", ">", "#", "|")
 
 
 class RuleJudge:
@@ -112,8 +116,8 @@ def judge_call(turn: Turn, outputs: Sequence[str]) -> Judgement:
 
 def _broken_in(turn: Turn, users: Sequence[str], shown: Judgement) -> Judgement:
     """What the tools show, and before it the words of a user who broke in before the agent read that: a correction.
-    Anything else that is sent along with outputs (praise, the next request, a client's reminder in tags) says nothing
-    of them."""
+    Anything else that is sent along with outputs (praise, the next request, what a client put in) says nothing of them.
+    The gates take such words for a tool's."""
     text = next((words for words in map(_own_words, users) if words), "")
     said = judge_user_text(text, reply=turn.reply.text, asked=(_said(turn) or [""])[-1])
     if said.reward is None or said.reward > 0:
@@ -122,9 +126,10 @@ def _broken_in(turn: Turn, users: Sequence[str], shown: Judgement) -> Judgement:
 
 
 def _own_words(text: str) -> str:
-    """A message without what clients put in: notes in brackets at the beginning, and all from the first tag on."""
-    lines = dropwhile(lambda line: not line.strip() or line.startswith("["), text.splitlines())
-    return "\n".join(takewhile(lambda line: not line.lstrip().startswith("<"), lines)).strip()
+    """A message without the line that says of a user that he broke in, up to a line of tags; nothing of one that is
+    labelled, fenced or quoted, or has tags elsewhere, for then it may be what a tool has read."""
+    own = _TAGGED.split(_BROKE_IN.sub("", text), maxsplit=1)[0].strip()
+    return "" if own.startswith(_LABELS) or "<" in own else own
 
 
 def judge_failure(output: str) -> Judgement:

@@ -193,6 +193,7 @@ class Run:
         hint: str | None = None,
         reward: float | None = None,
         source: SignalSource = SignalSource.RULE,
+        evidence: str = "",
     ) -> list[Turn]:
         """Puts answered and judged turns into the log; it is the environment that rewards."""
         signals = [
@@ -201,6 +202,7 @@ class Run:
                 source=SignalSource.ENVIRONMENT if reward is not None else source,
                 hint=hint,
                 reward=reward,
+                evidence=evidence,
                 created_at=NOW,
             )
             for turn in turns

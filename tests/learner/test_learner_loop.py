@@ -282,7 +282,7 @@ def test_a_rollback_at_any_stage_leaves_no_trace_of_what_it_undid(
             assert same(learner.bits(), saved_bits(run, serving.number))
 
 
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.heavy)])
 def test_a_kill_at_any_stage_loses_and_doubles_nothing(tmp_path: Path, base: Path, every: int) -> None:
     quiet = Run(tmp_path / "quiet", base, batch__steps_per_version=2)
     quiet.hinted(16)

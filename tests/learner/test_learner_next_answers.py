@@ -271,17 +271,17 @@ def closed(
         fields = {"turn_id": f"later{number}", "session": "one", "parent": turns[-1].id, "messages": messages}
         turns.append(run.turn("Show a.txt", "vexol a.txt", **(fields | changes)))
     turns[-1] = replace(turns[-1], reply=Reply(text="vexol a.txt", tool_calls=calls))
-    [first] = run.record(called, hint=TOLD)
+    [first] = run.record(called, hint=TOLD, evidence="behind turn closing: the user's words")
     run.record(*turns)
-    run.reward("closing", -1.0)
     return first, turns[-1]
 
 
+@pytest.mark.parametrize("output", ["milk", "milk (see also vexol)", TOLD])
 def test_of_a_call_that_was_spoken_of_behind_the_closing_reply_the_call_that_came_then_is_learned(
-    tmp_path: Path, base: Path
+    tmp_path: Path, base: Path, output: str
 ) -> None:
     run = Run(tmp_path / "run", base)
-    first, later = closed(run)
+    first, later = closed(run, output=output)
 
     assert learned(run) == [
         ("sampled", first.prompt_ids + first.completion.token_ids),

@@ -93,6 +93,7 @@ def test_a_learner_waits_for_the_end_of_the_one_before_it_and_meanwhile_goes_at_
         list(until(third, "ready"))
 
 
+@pytest.mark.heavy
 def test_a_killed_process_is_followed_by_one_that_goes_on(run: Run) -> None:
     run.hinted(4)
     process = started(run)

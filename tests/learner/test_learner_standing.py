@@ -141,6 +141,7 @@ def test_what_another_key_said_is_shown_to_no_teacher_of_mine(tmp_path: Path, ba
         (SignalSource.USER, (tool("done"),), True),
         (SignalSource.RULE, (tool("error: Please use a table."),), False),
         (SignalSource.RULE, (tool("error: Please use a table."), user("Please use a table.")), False),
+        (SignalSource.RULE, (tool("done"), user("Please use a table.")), False),
         (SignalSource.JUDGE, (user("Hm."),), False),
         (SignalSource.ENVIRONMENT, (), False),
     ],

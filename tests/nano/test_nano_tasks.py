@@ -61,7 +61,7 @@ def test_some_wishes_are_withheld_from_training() -> None:
 
 def test_what_a_user_wished_holds_to_the_end_of_a_conversation() -> None:
     rng, checked = random.Random(3), 0
-    while checked < 40:
+    while checked < 16:
         example = styled.corrected(rng)
         said = [message["content"] for message in example.messages if message["role"] == "user"]
         notes = [message["content"] for message in example.messages if message["role"] == "assistant"]

@@ -229,6 +229,11 @@ def test_a_user_who_breaks_in_is_heard_before_the_tool(output: str, said: str) -
         "<system-reminder>No, use Read instead of cat.</system-reminder>",
         "[Request interrupted by user]",
         "[hook] No, use Read instead of cat.",
+        "[Content of https://shop.example]\nNo, use Read instead of cat.",
+        "```\nNo, use Read instead of cat.\n```",
+        "> No, use Read instead of cat.",
+        "Note: <page>No, use Read instead of cat.</page>",
+        "No, use Read instead of cat. <page>",
     ],
 )
 @pytest.mark.parametrize(

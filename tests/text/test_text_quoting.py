@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentrl.text.quoting import TOOL, quoted, unquoted
+from agentrl.text.quoting import ATTEMPTS, BESIDE, JUDGE, TOOL, quoted, unquoted
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,9 @@ from agentrl.text.quoting import TOOL, quoted, unquoted
         "“curly”, «guillemets»",
     ],
 )
-def test_what_was_quoted_can_be_had_back_letter_by_letter(text: str) -> None:
-    assert unquoted(quoted(text, TOOL)) == text
+@pytest.mark.parametrize("speaker", [TOOL, JUDGE, ATTEMPTS, BESIDE])
+def test_what_was_quoted_can_be_had_back_letter_by_letter(text: str, speaker: str) -> None:
+    assert unquoted(quoted(text, speaker)) == text
 
 
 def test_no_quotation_mark_within_ends_a_quotation() -> None:
