@@ -177,6 +177,12 @@ def rollout(
             err=True,
         )
         raise typer.Exit(1)
+    if 2 * summary["num_failed_episodes"] > summary["num_episodes"]:
+        failed, number = summary["num_failed_episodes"], summary["num_episodes"]
+        typer.echo(
+            f"agentrl: {failed} of {number} episodes could not be played: `errors` above says why", err=True
+        )
+        raise typer.Exit(1)
     if summary["interrupted"]:
         typer.echo(
             f"agentrl: interrupted after {summary['num_episodes']} of {num_episodes} episodes", err=True

@@ -113,7 +113,7 @@ def first_unmet(
     why, number = max(account.rejected.items(), key=lambda item: item[1], default=("", 0))
     state = (learner or {}).get("state")
     remedy = REMEDIES.get(why, "`agentrl explain` shows one of them")
-    held_up = backlog_finding(waiting, recipe)
+    held_up, stuck = backlog_finding(waiting, recipe), bool(STUCK.intersection(waiting))
     checks = (
         (not is_running, f"no server is running for this folder: {serve_again(model)}"),
         (is_paused, PAUSED),
@@ -132,11 +132,11 @@ def first_unmet(
             "no turn has a next state yet: the agent must go on with the conversation, or send /v1/feedback",
         ),
         (
-            trained == 0 and number > num_waiting - account.pending["open"],
+            trained == 0 and not stuck and number > num_waiting - account.pending["open"],
             f"{number} turns were set aside as {why!r} by recipe {recipe.name!r}: {remedy}",
         ),
         (trained == 0, held_up or "no turn was trained yet, and none waits"),
-        (bool(STUCK.intersection(waiting)), f"{trained} turns were trained; {held_up}"),
+        (stuck, f"{trained} turns were trained; {held_up}"),
         (bool(broken), f"{trained} turns were trained, but {broken}"),
     )
     most = f"; {number} were set aside as {why!r}: {remedy}" if number > trained else ""

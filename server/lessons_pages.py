@@ -37,7 +37,7 @@ from skills.skill_file import FILE_NAME, SkillFile, SkillState
 from skills.source import first_turn
 
 EXPORTED_SKILL = "lessons-learned"
-HELD_BACK = "the guards set its turns aside; `agentrl doctor` says why"
+HELD_BACK = "the guards set all of its turns aside; `agentrl doctor` says why"
 Format = Literal["agents-md", "skill-md", "json"]
 
 _STEP = re.compile(r"^\s*\d+[.)]\s+")
@@ -64,7 +64,7 @@ def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any
     _require_scope(run_dir, scope)
     wanted = None if state is None else LessonState(state)
     found = [lesson for lesson in lessons_of(run_dir, scope) if wanted in (None, lesson.state)]
-    marks, held_back = marked(run_dir, found), _held_back(run_dir, found)
+    marks, held_back = marked(run_dir, found), held_back_of(run_dir, found)
     rows = [_row(lesson, marks, held_back) for lesson in sorted(found, key=_num_turns, reverse=True)]
     return {"lessons": rows, "approve": settings_of(run_dir).learn.approve}
 
@@ -72,7 +72,7 @@ def listed(run_dir: Path, scope: str, state: str | None = None) -> dict[str, Any
 def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
     """One lesson whole. Raises UserError where there is none."""
     lesson = _find(run_dir, scope, lessons_of(run_dir, scope), name)
-    marks, held_back = marked(run_dir, [lesson]), _held_back(run_dir, [lesson])
+    marks, held_back = marked(run_dir, [lesson]), held_back_of(run_dir, [lesson])
     config = settings_of(run_dir)
     policy = config.policy
     with LearningLog(run_dir) as log:
@@ -285,7 +285,7 @@ def export(run_dir: Path, scope: str, form: Format, out: Path | None) -> str:
         UserError: a skill of no lessons, or a place that cannot be written or is taken.
     """
     approved = [lesson for lesson in lessons_of(run_dir, scope) if lesson.state is LessonState.APPROVED]
-    held_back = _held_back(run_dir, approved)
+    held_back = held_back_of(run_dir, approved)
     found = [lesson for lesson in approved if lesson.id not in held_back]
     lessons = sorted(found, key=_num_turns, reverse=True)
     if form == "skill-md" and not lessons:
@@ -340,7 +340,7 @@ def _find(run_dir: Path, scope: str, lessons: Sequence[Lesson], name: str) -> Le
     raise UserError(f"there is no lesson {name!r}: {command('lessons list', run_dir, scope)} shows them")
 
 
-def _held_back(run_dir: Path, lessons: Sequence[Lesson]) -> frozenset[str]:
+def held_back_of(run_dir: Path, lessons: Sequence[Lesson]) -> frozenset[str]:
     """The ids of approved lessons that the guards keep from every teacher: all of their turns are set aside."""
     with LearningLog(run_dir) as log:
         set_aside = log.doubted(*SET_ASIDE)

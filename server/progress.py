@@ -23,7 +23,7 @@ from agentrl.store.outcomes import Outcome, outcomes
 from agentrl.teacher.recall import is_rule
 from agentrl.types import Arm, Lesson, LessonState
 from server.anytime import ALPHA, Differences, differences, interval
-from server.lessons_pages import of_skills
+from server.lessons_pages import HELD_BACK, held_back_of, of_skills
 from server.run_files import existing_run, settings_of
 from server.run_folder import read_secret
 from server.shown import may_show
@@ -44,7 +44,8 @@ def progress_of(run_dir: Path) -> dict[str, Any]:
         with LearningLog(path) as log:
             gather(log, config.policy, config.learn.approve)
             lessons = all_lessons(log, path, config.policy)
-            found["lessons"] = of_lessons(lessons, log.num_probed(config.policy))
+            asked = log.num_probed(config.policy)
+            found["lessons"] = of_lessons(lessons, asked, held_back_of(path, lessons))
     if (path / LOG_NAME).is_file():
         hints = hint_counts(path, config.policy)
         found["hints"] = asdict(hints) | {"acceptance_rate": hints.acceptance_rate}
@@ -62,16 +63,21 @@ def all_lessons(log: LearningLog, run_dir: Path, policy: str) -> list[Lesson]:
     return lessons + log.with_results(skills, policy)
 
 
-def of_lessons(lessons: Sequence[Lesson], asked: Collection[str]) -> dict[str, Any]:
+def of_lessons(
+    lessons: Sequence[Lesson], asked: Collection[str], held_back: Collection[str] = ()
+) -> dict[str, Any]:
     """How many of the approved lessons hold, and which do not; each of them is counted once.
 
     Args:
         asked: those that a version has been asked for.
+        held_back: those that the guards keep from every teacher.
     """
     approved = [lesson for lesson in lessons if lesson.state is LessonState.APPROVED]
     stands = {lesson.id: standing(lesson) for lesson in approved}
     for lesson in approved:
-        if stands[lesson.id][0] == "not yet" and lesson.id not in asked:
+        if lesson.id in held_back:
+            stands[lesson.id] = "held back", None
+        elif stands[lesson.id][0] == "not yet" and lesson.id not in asked:
             stands[lesson.id] = "not asked", None
 
     def named(how: str) -> list[dict[str, Any]]:
@@ -99,6 +105,7 @@ def of_lessons(lessons: Sequence[Lesson], asked: Collection[str]) -> dict[str, A
         "broken": named("broken"),
         "not_yet": named("not yet"),
         "not_asked": named("not asked"),
+        "held_back": named("held back"),
         "num_resting": sum(is_rule(lesson) and rests(lesson) for lesson in approved),
         "states": {state.value: sum(lesson.state is state for lesson in lessons) for state in LessonState},
     }
@@ -230,6 +237,7 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
         *_part(len(found["broken"]), f"broken by version {', '.join(map(str, versions))}"),
         *_part(len(found["not_yet"]), "not yet"),
         *_part(len(found["not_asked"]), "not asked yet"),
+        *_part(len(found["held_back"]), "held back"),
         *_part(found["num_without_effect"], "without effect"),
         *_part(found["num_without_probe"], "that nothing can ask for"),
     ]
@@ -248,6 +256,8 @@ def _of_lessons(found: dict[str, Any] | None) -> list[str]:
             "  not asked yet: a version is asked for a few lessons, those asked least first, and for rules every few "
             "versions once there are requests to ask them by"
         )
+    if found["held_back"]:
+        lines.append(f"  held back: {HELD_BACK}")
     if found["num_without_effect"]:
         lines.append(
             "  without effect: where they are asked for, version 0 does without them what it does once it has read them"

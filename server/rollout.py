@@ -137,6 +137,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     return {
         "num_episodes": len(episodes),
         "num_turns": sum(episode.num_turns for episode in episodes),
+        "num_failed_episodes": sum(bool(episode.error) for episode in episodes),
         "num_failed_requests": sum(episode.num_failed_requests for episode in episodes),
         "success": rate(episodes, is_success) if any(e.reward is not None for e in episodes) else None,
         "first_try": {

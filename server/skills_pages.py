@@ -47,8 +47,11 @@ def shown(run_dir: Path, scope: str, name: str) -> dict[str, Any]:
 
 
 def export(run_dir: Path, scope: str, folder: Path, names: list[str]) -> str:
-    paths = library_of(run_dir, scope).give(folder, names)
-    return f"{len(paths)} skills in {folder}: {', '.join(path.name for path in paths) or 'none is active'}"
+    library = library_of(run_dir, scope)
+    paths = library.give(folder, names)
+    said = [f"{len(paths)} skills in {folder}: {', '.join(path.name for path in paths) or 'none is active'}"]
+    left_out = {} if names else library.faults
+    return "\n".join((*said, *(f"  {name} was left out: {why}" for name, why in left_out.items())))
 
 
 def take(run_dir: Path, scope: str, folder: Path) -> str:

@@ -71,6 +71,12 @@ def found(recipe: str, waiting: dict[str, int], counts: dict[str, Any] | None = 
             "they were right, which is held only beside turns that teach something; bare rewards teach under recipes "
             "such as openclaw_rl",
         ),
+        (
+            {"trained": 0, "rejected": {"no context": 9}, "pending": {**NONE_WAITS, "waiting": 1}},
+            {"approval": 1},
+            {},
+            "1 turns wait for the approval of hints",
+        ),
         ({"trained": 0, "rejected": {"gate": 9}, "pending": NONE_WAITS}, OPEN, {}, "lower optim.lr"),
         (
             {"trained": 0, "rejected": {"greedy sample": 9}, "pending": NONE_WAITS},

@@ -11,6 +11,7 @@ from agentrl.store.account import Reason
 from agentrl.store.learning_log import LearningLog
 from agentrl.types import Turn
 from server.lessons_pages import export, listed, shown
+from server.progress import progress_of
 
 
 async def all_turns(house: House) -> list[Turn]:
@@ -91,10 +92,12 @@ async def test_a_lesson_whose_every_turn_the_guards_set_aside_is_held_back_and_n
         assert told() == (
             "approved",
             "held back",
-            "it is held back, not taught or exported: the guards set its turns aside; `agentrl doctor` says why",
+            "it is held back, not taught or exported: the guards set all of its turns aside; `agentrl doctor` says why",
             False,
         )
+        assert progress_of(run_dir)["lessons"]["held_back"][0]["text"] == lesson
         log.readmit([turn.id], Reason.CONTRADICTED)
+        assert progress_of(run_dir)["lessons"]["held_back"] == []
         assert told()[1:] == ("not yet", "it is taught with requests like the one that it came from", True)
         log.reject([turn.id], "gate")
         assert told()[3], "a version that was refused says nothing of one lesson"

@@ -302,20 +302,21 @@ def test_progress_says_how_many_lessons_hold_and_which_are_broken_by_which_versi
         lesson("L9", (), ()),
         lesson("R1", (), (), origin="import", probe=None),
         lesson("R2", (1,), (), origin="import"),
+        lesson("H1", (), ()),
     ]
+    asked = ("L1", "L2", "L3", "L7", "L8", "R2")
 
-    lines = sentences(
-        {"lessons": of_lessons(lessons, ("L1", "L2", "L3", "L7", "L8", "R2")), "learning": None}
-    )
+    lines = sentences({"lessons": of_lessons(lessons, asked, held_back=("H1",)), "learning": None})
 
     assert lines == [
-        "holds 2 of 9 lessons (none of them at turns that are never trained); 2 broken by version 58, 1 not yet, "
-        "2 not asked yet, 1 without effect, 1 that nothing can ask for",
+        "holds 2 of 10 lessons (none of them at turns that are never trained); 2 broken by version 58, 1 not yet, "
+        "2 not asked yet, 1 held back, 1 without effect, 1 that nothing can ask for",
         "  broken by 58 or one since 1, which held it: L2 text of L2",
         "  broken by 58: L8 text of L8",
         "  not yet: L3 text of L3",
         "  not asked yet: a version is asked for a few lessons, those asked least first, and for rules every few "
         "versions once there are requests to ask them by",
+        "  held back: the guards set all of its turns aside; `agentrl doctor` says why",
         "  without effect: where they are asked for, version 0 does without them what it does once it has read them",
         "  that nothing can ask for: they came with no request",
         "  1 are rules that rest: taught again once a version breaks them",

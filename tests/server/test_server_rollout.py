@@ -1,10 +1,15 @@
 """Rollouts against a server: what their summary says."""
 
+import json
 import os
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+from command_line import run
 from server_house import House, says, serving
 
 from agentrl.types import Sampling
@@ -49,3 +54,47 @@ async def test_a_rollout_that_was_interrupted_says_so_and_one_that_was_told_to_e
         assert found["interrupted"] is is_interrupted
         assert found["num_episodes"] < 500
         assert found["success"] is not None
+
+
+@pytest.mark.parametrize(("num_answered", "code"), [(4, 1), (6, 0)])
+def test_a_rollout_of_which_most_could_not_be_played_ends_as_a_failure(
+    num_answered: int, code: int, tmp_path: Path
+) -> None:
+    """Ten episodes of one turn, against a server that breaks among them."""
+    asked = iter(range(1000))
+
+    class Breaks(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = 200 if not self.path.endswith("/completions") or next(asked) < num_answered else 400
+            message = {"role": "assistant", "content": "The task is finished."}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            body = {
+                "id": "c",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "nano",
+                "choices": [choice],
+            }
+            said = json.dumps(body if status == 200 else {"error": {"message": "broken"}}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaks) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/v1"
+            options = ("--num-episodes", "10", "--num-agents", "1", "--json")
+            done = run("rollout", "--base-url", url, *options, cwd=tmp_path)
+        finally:
+            server.shutdown()
+
+    assert done.returncode == code
+    assert json.loads(done.stdout)["num_failed_episodes"] == 10 - num_answered
+    assert ("6 of 10 episodes could not be played" in done.stderr) is (code == 1)

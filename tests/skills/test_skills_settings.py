@@ -11,10 +11,10 @@ from skills_episodes import record, recovered
 from agentrl.config import Config, SkillsConfig, write_config
 from agentrl.errors import ConfigError
 from server.skills_loop import asking, skill_loop, summariser
-from server.skills_pages import listed, take
+from server.skills_pages import export, listed, take
 from skills import figures
 from skills.bank import SkillBank
-from skills.library import SkillLibrary
+from skills.library import Draft, Origin, SkillLibrary
 
 ANSWER = {"name": "Show files", "description": "When a file is shown.", "golden_workflow": ["run zorp FILE"]}
 
@@ -101,3 +101,20 @@ def test_what_is_imported_waits_for_an_approval_where_skills_do(
 def test_what_writes_no_skills_is_refused_with_the_remedy(name: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy.replace("(", r"\(").replace(")", r"\)")):
         summariser(name)
+
+
+def test_an_export_names_the_skill_that_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_config(Config(), tmp_path / "run" / "config.json")
+    library = SkillLibrary(tmp_path / "run" / "skills")
+    origin = Origin(turn_ids=("t1",), version=3, score=1.0)
+    library.learn(Draft(name="use-blip", description="To show files.", body="## How\n1. run blip FILE"), origin)
+    library.learn(Draft(name="use-zorp", description="To count words.", body="## How\n1. call zorp -w NAME"), origin)
+    (library.path / "use-zorp" / "SKILL.md").write_text("not yaml: [")
+
+    said = export(tmp_path / "run", "default", tmp_path / "out", [])
+
+    first, second = said.splitlines()
+    assert first == f"1 skills in {tmp_path / 'out'}: use-blip"
+    assert second.startswith("  use-zorp was left out: ")
+    assert "SKILL.md" in second
