@@ -108,8 +108,12 @@ def test_an_export_names_the_skill_that_it_cannot_read(tmp_path: Path) -> None:
     write_config(Config(), tmp_path / "run" / "config.json")
     library = SkillLibrary(tmp_path / "run" / "skills")
     origin = Origin(turn_ids=("t1",), version=3, score=1.0)
-    library.learn(Draft(name="use-blip", description="To show files.", body="## How\n1. run blip FILE"), origin)
-    library.learn(Draft(name="use-zorp", description="To count words.", body="## How\n1. call zorp -w NAME"), origin)
+    library.learn(
+        Draft(name="use-blip", description="To show files.", body="## How\n1. run blip FILE"), origin
+    )
+    library.learn(
+        Draft(name="use-zorp", description="To count words.", body="## How\n1. call zorp -w NAME"), origin
+    )
     (library.path / "use-zorp" / "SKILL.md").write_text("not yaml: [")
 
     said = export(tmp_path / "run", "default", tmp_path / "out", [])
