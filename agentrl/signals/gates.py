@@ -23,14 +23,14 @@ from agentrl.signals.outputs import MAX_READ_CHARS
 from agentrl.text.action_words import action_words
 from agentrl.text.content import message_text
 from agentrl.text.injection import conceals, feigns, hides, shown, understood
-from agentrl.text.quoting import ATTEMPTS, BESIDE, JUDGE, TOOL, quoted
+from agentrl.text.quoting import ATTEMPTS, JUDGE, SOMEBODY, TOOL, quoted
 from agentrl.types import NextState, Turn
 
 MIN_ANSWER_CHARS = 4
 """A shorter answer ("7", "yes") stands in texts by chance."""
 MAX_REASON = 300
 """Characters of why something was left out."""
-_SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "later_success": ATTEMPTS, "correction": BESIDE}
+_SPEAKERS: dict[Origin, str] = {"judge": JUDGE, "later_success": ATTEMPTS, "correction": SOMEBODY}
 """Whose words an untrusted candidate is, where it is not what a tool printed."""
 
 

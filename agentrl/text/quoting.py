@@ -7,12 +7,12 @@ import re
 TOOL = "The tool said"
 JUDGE = "The judge said"
 ATTEMPTS = "The attempts showed"
-BESIDE = "Beside the output stood"
+SOMEBODY = "Somebody said"
 
 _MARKS = re.compile(r'["“”„‟«»＂\\]')
 """What a reader may take for the end of a quotation."""
 _ESCAPED = re.compile(rf"\\({_MARKS.pattern})")
-_QUOTED = re.compile(rf'^(?:{TOOL}|{JUDGE}|{ATTEMPTS}|{BESIDE}): "(?P<text>.*)"$', re.DOTALL)
+_QUOTED = re.compile(rf'^(?:{TOOL}|{JUDGE}|{ATTEMPTS}|{SOMEBODY}): "(?P<text>.*)"$', re.DOTALL)
 
 
 def quoted(text: str, speaker: str) -> str:

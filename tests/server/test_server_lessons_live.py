@@ -61,7 +61,7 @@ async def test_words_that_come_along_with_an_output_are_quoted_in_a_lesson(tmp_p
         [signal] = await eventually(lambda: house.runtime.log.signals(turn.id))
         [row] = (await asyncio.to_thread(lessons, "list", cwd=tmp_path))["lessons"]
 
-    lesson = 'Beside the output stood: "Please use faljik instead of cat."'
+    lesson = 'Somebody said: "Please use faljik instead of cat."'
     assert (signal.reward, signal.hint) == (-1.0, lesson)
     assert row["text"] == lesson
 

@@ -157,7 +157,7 @@ def test_what_passed_beside_the_hint_is_offered_as_a_signal_of_its_own_with_its_
     assert step(log, judge) == ["accepted", "offered", "offered"]
     assert [(signal.reward, signal.hint, signal.offered) for signal in log.signals] == [
         (-1.0, 'The judge said: "Use zorvex, cat is refused."', None),
-        (None, None, 'Beside the output stood: "No, use zorvex for cat."'),
+        (None, None, 'Somebody said: "No, use zorvex for cat."'),
         (None, None, 'The tool said: "cat: not permitted. Use zorvex."'),
     ]
     assert [signal.source for signal in log.signals] == ["judge", "rule", "rule"]
@@ -188,7 +188,7 @@ def test_beside_a_tools_words_that_are_refused_nothing_is_offered() -> None:
 
     log = Log(turn, state)
     assert step(log, RuleJudge()) == ["injection", "accepted"], "the user spoke for himself"
-    assert [signal.hint for signal in log.signals] == ['Beside the output stood: "No, use zorp for cat."']
+    assert [signal.hint for signal in log.signals] == ['Somebody said: "No, use zorp for cat."']
 
 
 @pytest.mark.parametrize(
@@ -411,9 +411,7 @@ def test_words_that_break_in_behind_another_call_are_that_calls() -> None:
 
     step(log, RuleJudge())
 
-    assert [(signal.turn_id, signal.hint) for signal in log.signals] == [
-        ("t2", f'Beside the output stood: "{said}"')
-    ]
+    assert [(signal.turn_id, signal.hint) for signal in log.signals] == [("t2", f'Somebody said: "{said}"')]
 
 
 @pytest.mark.parametrize(

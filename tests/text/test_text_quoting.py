@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentrl.text.quoting import ATTEMPTS, BESIDE, JUDGE, TOOL, quoted, unquoted
+from agentrl.text.quoting import ATTEMPTS, JUDGE, SOMEBODY, TOOL, quoted, unquoted
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from agentrl.text.quoting import ATTEMPTS, BESIDE, JUDGE, TOOL, quoted, unquoted
         "“curly”, «guillemets»",
     ],
 )
-@pytest.mark.parametrize("speaker", [TOOL, JUDGE, ATTEMPTS, BESIDE])
+@pytest.mark.parametrize("speaker", [TOOL, JUDGE, ATTEMPTS, SOMEBODY])
 def test_what_was_quoted_can_be_had_back_letter_by_letter(text: str, speaker: str) -> None:
     assert unquoted(quoted(text, speaker)) == text
 
