@@ -31,6 +31,7 @@ from agentrl.learner.views import Around, Views
 from agentrl.recipes import axes, credit, routes
 from agentrl.recipes.eligibility import refusal
 from agentrl.recipes.recipe import Recipe
+from agentrl.signals.candidates import is_behind
 from agentrl.store.account import Reason
 from agentrl.store.taught import Measured
 from agentrl.teacher.contexts import PREFERENCE, SkillSource
@@ -420,12 +421,15 @@ def _step_reward(claim: Claim, outcome: float, process: float) -> float | None:
 
 
 def reward_of(signals: Iterable[Signal]) -> float | None:
-    """The reward of the most trusted source that gave one, the newest of that source; None = not judged (law 6)."""
+    """The reward of the most trusted source that gave one, the newest of that source; None = not judged (law 6).
+
+    Whoever read in a user's later words that a call was wrong is believed before what a judge had made of its outputs.
+    """
     known = [signal for signal in signals if signal.reward is not None]
     for source in PREFERENCE:
-        own = [signal for signal in known if signal.source == source]
+        own = [one for one in known if (SignalSource.JUDGE if is_behind(one) else one.source) == source]
         if own:
-            return max(own, key=lambda signal: signal.created_at).reward
+            return max(own, key=lambda one: (is_behind(one), one.created_at)).reward
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from agentrl.recipes import axes
 from agentrl.recipes.recipe import Recipe
-from agentrl.signals.candidates import MAX_LATER, Candidate, later_success, references
+from agentrl.signals.candidates import MAX_LATER, Candidate, is_said_later, later_success, references
 from agentrl.signals.gates import Case, admit, as_hint, leak
 from agentrl.store.taught import Measured
 from agentrl.teacher.contexts import PREFERENCE, Record, hint_of, preferred_of
@@ -196,12 +196,15 @@ def with_hints(signals: Sequence[Signal], hints: Sequence[str]) -> tuple[Signal,
 
 def corrected_ids(claims: Sequence[Claim], writer: Writer) -> Mapping[str, tuple[int, ...]]:
     """By turn id the ids of the action that would have been right, where somebody knows it: the sampled ids of a later
-    turn that worked, else the text that a signal would have preferred, ended as a reply is ended."""
+    turn that worked, else the text that a signal would have preferred, ended as a reply is ended. Where a call was
+    called wrong once its request was closed, what worked until then is not known to be right."""
     by_parent = {claim.turn.parent: claim for claim in claims if claim.turn.parent is not None}
     found = {}
     for claim in claims:
         text = preferred_of(claim.signals)
-        right = _first_success(claim, by_parent)
+        hint = hint_of(claim.signals)
+        is_late = hint is not None and is_said_later(hint, claim.signals)
+        right = None if is_late else _first_success(claim, by_parent)
         if right is not None:
             found[claim.turn.id] = right.completion.token_ids
         elif text is not None and (ids := writer.answer(claim.turn, text)) is not None:

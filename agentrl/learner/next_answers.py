@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentrl.learner.held_out import is_held_out
-from agentrl.signals.candidates import is_said_later, used
+from agentrl.signals.candidates import is_reminder, is_said_later, used
 from agentrl.signals.lessons import names_of, stands_in
 from agentrl.store.learning_log import LearningLog
 from agentrl.teacher.contexts import hint_of
@@ -51,7 +51,7 @@ def next_answers(log: LearningLog, claims: Sequence[Claim]) -> dict[str, Turn]:
 def is_reopened(turn: Turn, told: Turn, hint: str) -> bool:
     """Whether a turn answers a hint right away, the first words of a user since another turn and his only ones, by a
     call of what the hint names: what he says besides is another request."""
-    since = turn.messages[len(told.messages) :]
+    since = [message for message in turn.messages[len(told.messages) :] if not is_reminder(message)]
     users = [message for message in since if message.get("role") == "user"]
     if len(users) != 1 or since[-1] is not users[0]:
         return False

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Literal
 
-from agentrl.signals.commands import read_call
+from agentrl.signals.commands import MAX_COMMAND_CHARS, read_call
 from agentrl.signals.hints import directive
 from agentrl.signals.outputs import failed, text_of
 from agentrl.text.content import message_text
@@ -38,20 +38,30 @@ read it."""
 
 _NAME = r"-{0,2}\w(?:[\w./+-]*\w)?"
 _WORD = re.compile(_NAME)
+_MARK = r"""[`"'‘“*]"""
 _WRONG = re.compile(
     rf"""(?ix)
-    (?: \b(?:instead\ of|in\ place\ of|rather\ than) (?:\ (?:using|running|calling))?
-        | \b(?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling)
-        | (?: [,;(–—-] | \b(?:and|but)\b) \s* not (?:\ (?:with|by|using|running|calling))? )
+    (?: \b(?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling)
+        | \b(?:instead\ of|in\ place\ of|rather\ than)\ (?:using|running|calling) )
+    \s+ (?:the\s+)? {_MARK}* (?P<used>{_NAME})
+    | (?: \b(?:instead\ of|in\ place\ of|rather\ than) | (?:[,;(–—-]|\band|\bbut)\s*not(?:\ (?:with|by))?
+        | \b(?:use|run|call|try)\s+\S+\s+not )
     \s+ (?:the\s+)?
-    (?: [`"'‘“*]+ (?P<marked>{_NAME})
+    (?: {_MARK}+ (?P<marked>{_NAME})
         | (?P<name>{_NAME}) (?!\w)
-          (?= \s*(?:\Z|[.,;:!?)\n]) | \s+-{{1,2}}\w
-            | \s+(?:for|to|on|in|here|there|when|command|tool|program|option|flag)\b ) )"""
+          (?= \s*(?:\Z|[.,;:!?()\n]) | \s+-{{1,2}}\w
+            | \s+(?:for|here|there|when|because|since|unless|please|again|any\s?more|next|from\ now
+                |command|tool|program|option|flag)\b ) )"""
 )
-"""What is called wrong: marked as a name, or at the end of its clause, for "not read the question" names no tool."""
-_COMMAND = re.compile(r"[|;&\n(]+")
-_IN_TAGS = re.compile(r"(?s)\s*<([\w-]+)>.*</\1>\s*")
+"""What is called wrong: what is used or marked as a name, or stands at the end of its clause, for "rather than write so
+much" names no tool."""
+_COMMANDS = ("command", "cmd", "commands", "keystrokes")
+"""Arguments that are run."""
+_TEXTS = re.compile(r"(?s)<<.*|'[^']*'|\"[^\"]*\"")
+_STEP = re.compile(r"[|;&\n(]+")
+_REMINDER = re.compile(
+    r"(?s)(?:\s*<(system-reminder|environment_details|environment_context)>(?:(?!</?\1>).)*</\1>)+\s*"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +88,12 @@ class WayOut:
 
 
 def candidates(state: NextState) -> list[Candidate]:
-    """What was said of a turn by those who answered it, the user's own words first. Beside an output nobody knows whose
-    words a user's message holds: there are clients that send in it what a tool has read."""
+    """What was said of a turn by those who answered it. Beside an output nobody knows whose words a user's message has,
+    for there are clients that send in it what a tool has read: the output's own come first."""
     said = _said(state.messages, "user", "correction")
-    return [
-        *(replace(one, trusted=not _tools(state)) for one in said),
-        *_said(state.messages, "tool", "error_text"),
-    ]
+    if not _tools(state):
+        return said
+    return [*_said(state.messages, "tool", "error_text"), *(replace(one, trusted=False) for one in said)]
 
 
 def from_judge(text: str, state: NextState) -> Candidate:
@@ -148,7 +157,7 @@ def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
     the request of which the hint names the tool, a program or an option as wrong ("instead of cat", "not --long"), and
     the reply does not. None where it speaks of none, or of a reply with calls of its own.
     """
-    named = {(found["marked"] or found["name"]).lower() for found in _WRONG.finditer(hint)}
+    named = {(found["used"] or found["marked"] or found["name"]).lower() for found in _WRONG.finditer(hint)}
     wrong = named - _words(turn.reply.text)
     if turn.reply.tool_calls or not wrong:
         return None
@@ -158,18 +167,32 @@ def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
     return None
 
 
+def is_behind(signal: Signal) -> bool:
+    """Whether a signal was moved to a call from the reply that closed its request."""
+    return signal.evidence.startswith(BEHIND)
+
+
 def is_said_later(hint: str, signals: Iterable[Signal]) -> bool:
     """Whether a turn's hint was said once its request was closed, and by nobody before."""
-    return all(signal.evidence.startswith(BEHIND) for signal in signals if signal.hint == hint)
+    said = [signal for signal in signals if (signal.hint or "").strip() == hint.strip()]
+    return bool(said) and all(map(is_behind, said))
+
+
+def is_reminder(message: JSON) -> bool:
+    """Whether a message holds what a client put in, in its tags, and nothing that anybody said."""
+    return message.get("role") == "user" and _REMINDER.fullmatch(message_text(message)) is not None
 
 
 def used(call: ToolCall) -> set[str]:
-    """A call's tool, and of a shell's command the programs and options, in small letters: all other words are what it
-    was used on."""
+    """A call's tool, and of a command the programs and options, in small letters: its other words, texts in quotation
+    marks and what is fed to it are what it was used on."""
     found, read = {call.name}, read_call(call.name, call.arguments)
-    if read.is_shell:
-        parts = (part.split() for part in _COMMAND.split(read.command))
-        found |= {word for words in parts for at, word in enumerate(words) if at == 0 or word.startswith("-")}
+    for name, text in zip(read.names, read.values, strict=True):
+        if name in _COMMANDS:
+            steps = (step.split() for step in _STEP.split(_TEXTS.sub(" ", text[:MAX_COMMAND_CHARS])))
+            found |= {
+                word for step in steps for at, word in enumerate(step) if at == 0 or word.startswith("-")
+            }
     return {word.lower() for word in found}
 
 
@@ -178,11 +201,10 @@ def _words(text: str) -> set[str]:
 
 
 def _calls_before(turn: Turn) -> Iterator[tuple[list[ToolCall], list[str]]]:
-    """The calls since the newest request with their outputs, the newest first. A message of tags alone is a client's
-    reminder and no request."""
+    """The calls since the newest request with their outputs, the newest first."""
     outputs: list[str] = []
     for message in reversed(turn.messages):
-        if message.get("role") == "user" and _IN_TAGS.fullmatch(message_text(message)):
+        if is_reminder(message):
             continue
         if message.get("role") == "tool":
             outputs.append(message_text(message))

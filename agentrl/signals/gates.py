@@ -41,7 +41,7 @@ class Case:
     words: frozenset[str] = frozenset()
     """The failed action and its task, as `action_words` gives them."""
     source: str = ""
-    """The end of what the tools answered, in which a candidate may have stood."""
+    """The end of what the tools answered, and of what came along, in which a candidate may have stood."""
     answer: str | None = None
     """The literal answer, where a hint must not give it away; None where it may."""
     reward: float | None = None
@@ -92,8 +92,10 @@ def case_of(
 ) -> Case:
     """The case of a turn's hints as they are made; the answer is known to recipes alone."""
     messages = () if state is None else state.messages
-    tools = [message_text(message)[-MAX_READ_CHARS:] for message in messages if message.get("role") == "tool"]
-    return Case(words=action_words(turn), source="\n".join(tools), reward=reward, votes=tuple(votes))
+    # a user's message beside an output may hold what a tool has read
+    is_read = any(message.get("role") == "tool" for message in messages)
+    texts = [message_text(message)[-MAX_READ_CHARS:] for message in messages if is_read]
+    return Case(words=action_words(turn), source="\n".join(texts), reward=reward, votes=tuple(votes))
 
 
 def length(candidate: Candidate, case: Case) -> Verdict:

@@ -165,9 +165,6 @@ class SignalLoop:
             # -1 whatever else was said of it: a call that its tool has confirmed is called wrong now
             spoken = replace(self._signal(turn, judgement), turn_id=meant, reward=-1.0)
             moved = [spoken, *(replace(other, turn_id=meant) for other in others), *ways]
-            if spoken.source is not self._judge.source:
-                # the judge may have praised the call: its newest word counts, and contradicts the rules no longer
-                moved.append(replace(spoken, source=self._judge.source, hint=None, preferred=None))
             await self._log.mark_judged(turn.id, "judged", refusal, moved)
             return
         if judgement.reward is None and judgement.hint is None:

@@ -41,7 +41,7 @@ ALWAYS = 2
 """After so many earlier approvals and nothing else, one more says nothing."""
 LIKELY = 0.5
 _BROKE_IN = re.compile(r"\A\s*\[(?:Request )?[Ii]nterrupted[^\]\n]*\]")
-_TAGGED = re.compile(r"(?m)^\s*<")
+_TAGGED = re.compile(r"(?m)^[^\S\n]*<")
 _LABELS = ("[", "```", "~~~", ">", "#", "|")
 
 

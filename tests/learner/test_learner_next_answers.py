@@ -253,12 +253,14 @@ def closed(
     calls: tuple[ToolCall, ...] = VEXOL,
     between: tuple[str, ...] = (),
     output: str = "milk",
+    reminder: str | None = None,
     **changes: Any,
 ) -> tuple[Turn, Turn]:
     """A call, the reply that closed its request, what the user said to that, and what he was answered.
 
     Args:
         between: what he had said in the meantime, each answered with "Yes.".
+        reminder: what the client put in behind each of his messages.
     """
     called = run.turn("Show a.txt", "cat a.txt", turn_id="first", session="one")
     called = replace(called, reply=Reply(text="cat a.txt", tool_calls=CAT))
@@ -268,12 +270,30 @@ def closed(
     ]
     for number, text in enumerate((*between, said)):
         messages = (*messages, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": text})
+        if reminder is not None:
+            messages = (*messages, {"role": "user", "content": reminder})
         fields = {"turn_id": f"later{number}", "session": "one", "parent": turns[-1].id, "messages": messages}
         turns.append(run.turn("Show a.txt", "vexol a.txt", **(fields | changes)))
     turns[-1] = replace(turns[-1], reply=Reply(text="vexol a.txt", tool_calls=calls))
     [first] = run.record(called, hint=TOLD, evidence="behind turn closing: the user's words")
     run.record(*turns)
     return first, turns[-1]
+
+
+def test_a_hint_with_white_space_around_it_was_said_in_its_own_conversation(
+    tmp_path: Path, base: Path
+) -> None:
+    run = Run(tmp_path / "run", base)
+    conversation(run, hint=f"{TOLD}\n")
+
+    assert [source for source, _ in learned(run)] == ["sampled", "next_answer"]
+
+
+def test_a_clients_reminders_are_no_words_of_the_user(tmp_path: Path, base: Path) -> None:
+    run = Run(tmp_path / "run", base)
+    first, later = closed(run, reminder="<system-reminder>Be brief.</system-reminder>")
+
+    assert learned(run)[1:] == [("next_answer", first.prompt_ids + later.completion.token_ids)]
 
 
 @pytest.mark.parametrize("output", ["milk", "milk (see also vexol)", TOLD])

@@ -299,6 +299,9 @@ def test_the_corrected_action_is_what_worked_later_else_the_preferred_text(run: 
 
     assert corrected_ids([hinted(wrong), worked], run.renderer) == {wrong.id: right.completion.token_ids}
     assert corrected_ids([hinted(wrong), failed], run.renderer) == {}
+    for evidence, known in (("", [wrong.id]), ("behind turn x: the user's words", [])):
+        told_now = hinted(wrong, "Use blip instead of cat.", evidence=evidence)
+        assert list(corrected_ids([told_now, worked], run.renderer)) == known
     between = nano.called(run, "less notes.txt", parent=wrong.id)
     others = [
         replace(hinted(between), next_state=answered(between, "no\n[exit code 1]")),

@@ -23,8 +23,8 @@ def test_candidates_come_from_the_user_the_error_the_reference_and_the_later_suc
     found = [*candidates(state), *references(signals), later_success(ran("cat a.txt"), later)]
 
     assert [(item.origin, item.text, item.trusted) for item in found if item] == [
-        ("correction", "No, use zorp there.", False),
         ("error_text", "cat: refused, use zorp", False),
+        ("correction", "No, use zorp there.", False),
         ("reference", "zorp a.txt", True),
         ("later_success", "cat does not work here; zorp works", False),
     ]

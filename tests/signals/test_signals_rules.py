@@ -254,6 +254,11 @@ def test_a_reminder_behind_a_users_words_hides_them_not() -> None:
     assert (verdict.reward, verdict.hint) == (-1.0, said[0])
 
 
+def test_a_message_of_line_breaks_beside_an_output_is_read_in_no_time() -> None:
+    """A pattern that began again at each of them took nine seconds for these, and the server stood still."""
+    assert judge_both("apples", "\n" * 3_000_000 + "x").reward is None
+
+
 CANCELLED = Reply(text="", tool_calls=(ToolCall(id="call1", name="cancel_order", arguments='{"id": 7}'),))
 
 
