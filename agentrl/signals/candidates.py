@@ -174,8 +174,7 @@ def is_behind(signal: Signal) -> bool:
 
 def is_said_later(hint: str, signals: Iterable[Signal]) -> bool:
     """Whether a turn's hint was said once its request was closed, and by nobody before."""
-    said = [signal for signal in signals if (signal.hint or "").strip() == hint.strip()]
-    return bool(said) and all(map(is_behind, said))
+    return all(is_behind(signal) for signal in signals if (signal.hint or "").strip() == hint.strip())
 
 
 def is_reminder(message: JSON) -> bool:
