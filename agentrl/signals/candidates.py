@@ -42,26 +42,24 @@ _MARK = r"""[`"'‘“*]"""
 _WRONG = re.compile(
     rf"""(?ix)
     (?: \b(?:do\ not|don['’]t|never|stop)\ (?:ever\ )?(?:use|using|run|running|call|calling)
-        | \b(?:instead\ of|in\ place\ of|rather\ than)\ (?:using|running|calling) )
-    \s+ (?:the\s+)? {_MARK}* (?P<used>{_NAME})
-    | (?: \b(?:instead\ of|in\ place\ of|rather\ than) | (?:[,;(–—-]|\band|\bbut)\s*not(?:\ (?:with|by))?
+        | \b(?:instead\ of|in\ place\ of|rather\ than) (?:\ (?:using|running|calling))?
+        | (?:[,;(–—-]|\band|\bbut)\s*not(?:\ (?:with|by))?
         | \b(?:use|run|call|try)\s+\S+\s+not )
     \s+ (?:the\s+)?
     (?: {_MARK}+ (?P<marked>{_NAME})
         | (?P<name>{_NAME}) (?!\w)
           (?= \s*(?:\Z|[.,;:!?()\n]) | \s+-{{1,2}}\w
-            | \s+(?:for|here|there|when|because|since|unless|please|again|any\s?more|next|from\ now
-                |command|tool|program|option|flag)\b ) )"""
+            | \s+(?:for|to|here|there|when|because|since|unless|please|again|any\s?more|next|from\ now
+                |command|tool|program|option|flag|(?:on|in)\ (?:this|that|these|those|the|my|our))\b ) )"""
 )
-"""What is called wrong: what is used or marked as a name, or stands at the end of its clause, for "rather than write so
-much" names no tool."""
+"""What is called wrong: what is marked as a name or stands at the end of its clause, for "rather than write so much"
+names no tool."""
 _COMMANDS = ("command", "cmd", "commands", "keystrokes")
 """Arguments that are run."""
 _TEXTS = re.compile(r"(?s)<<.*|'[^']*'|\"[^\"]*\"")
 _STEP = re.compile(r"[|;&\n(]+")
-_REMINDER = re.compile(
-    r"(?s)(?:\s*<(system-reminder|environment_details|environment_context)>(?:(?!</?\1>).)*</\1>)+\s*"
-)
+_REMINDERS = ("system-reminder", "environment_details", "environment_context")
+"""Tags in which clients put in what nobody said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +155,7 @@ def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
     the request of which the hint names the tool, a program or an option as wrong ("instead of cat", "not --long"), and
     the reply does not. None where it speaks of none, or of a reply with calls of its own.
     """
-    named = {(found["used"] or found["marked"] or found["name"]).lower() for found in _WRONG.finditer(hint)}
+    named = {(found["marked"] or found["name"]).lower() for found in _WRONG.finditer(hint)}
     wrong = named - _words(turn.reply.text)
     if turn.reply.tool_calls or not wrong:
         return None
@@ -168,8 +166,9 @@ def spoken_of(turn: Turn, hint: str) -> tuple[int, Sequence[ToolCall]] | None:
 
 
 def is_behind(signal: Signal) -> bool:
-    """Whether a signal was moved to a call from the reply that closed its request."""
-    return signal.evidence.startswith(BEHIND)
+    """Whether a judge's signal was moved to a call from the reply that closed its request."""
+    by_judge = signal.source not in (SignalSource.USER, SignalSource.ENVIRONMENT)
+    return by_judge and signal.evidence.startswith(BEHIND)
 
 
 def is_said_later(hint: str, signals: Iterable[Signal]) -> bool:
@@ -177,9 +176,18 @@ def is_said_later(hint: str, signals: Iterable[Signal]) -> bool:
     return all(is_behind(signal) for signal in signals if (signal.hint or "").strip() == hint.strip())
 
 
+def without_reminders(text: str) -> str:
+    """A message without what its client put in, in tags of its own."""
+    for name in _REMINDERS:
+        *ended, rest = text.split(f"</{name}>")
+        text = "".join(part.partition(f"<{name}>")[0] for part in ended) + rest
+    return text
+
+
 def is_reminder(message: JSON) -> bool:
-    """Whether a message holds what a client put in, in its tags, and nothing that anybody said."""
-    return message.get("role") == "user" and _REMINDER.fullmatch(message_text(message)) is not None
+    """Whether a message holds what a client put in and nothing that anybody said."""
+    text = message_text(message) if message.get("role") == "user" else ""
+    return bool(text.strip()) and not without_reminders(text).strip()
 
 
 def used(call: ToolCall) -> set[str]:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from json import JSONDecodeError
 
 from agentrl.signals.output_tables import SHELLS, SPEAKERS
 from agentrl.signals.outputs import (
@@ -170,7 +169,7 @@ def read_call(name: str, arguments: str) -> Call:
     """A call from its name and its arguments as sampled."""
     try:
         value = json.loads(arguments)
-    except (JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         value = None
     fields = value if isinstance(value, dict) else {}
     texts = {key: text for key, text in fields.items() if isinstance(text, str)}

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from agentrl.signals.candidates import Candidate, Origin
+from agentrl.signals.candidates import Candidate, Origin, without_reminders
 from agentrl.signals.hints import MAX_HINT_CHARS, MIN_HINT_CHARS
 from agentrl.signals.outputs import MAX_READ_CHARS
 from agentrl.text.action_words import action_words
@@ -41,7 +41,9 @@ class Case:
     words: frozenset[str] = frozenset()
     """The failed action and its task, as `action_words` gives them."""
     source: str = ""
-    """The end of what the tools answered, and of what came along, in which a candidate may have stood."""
+    """The end of what the tools answered, in which a candidate may have stood."""
+    beside: str = ""
+    """The same of the users' messages that came along: they may hold what a tool has read."""
     answer: str | None = None
     """The literal answer, where a hint must not give it away; None where it may."""
     reward: float | None = None
@@ -92,10 +94,21 @@ def case_of(
 ) -> Case:
     """The case of a turn's hints as they are made; the answer is known to recipes alone."""
     messages = () if state is None else state.messages
-    # a user's message beside an output may hold what a tool has read
-    is_read = any(message.get("role") == "tool" for message in messages)
-    texts = [message_text(message)[-MAX_READ_CHARS:] for message in messages if is_read]
-    return Case(words=action_words(turn), source="\n".join(texts), reward=reward, votes=tuple(votes))
+    tools, users = (
+        [message_text(message) for message in messages if message.get("role") == role]
+        for role in ("tool", "user")
+    )
+    return Case(
+        words=action_words(turn),
+        source=_ends(tools),
+        beside=_ends(map(without_reminders, users)) if tools else "",
+        reward=reward,
+        votes=tuple(votes),
+    )
+
+
+def _ends(texts: Iterable[str]) -> str:
+    return "\n".join(text[-MAX_READ_CHARS:] for text in texts)
 
 
 def length(candidate: Candidate, case: Case) -> Verdict:
@@ -131,9 +144,10 @@ def injection(candidate: Candidate, case: Case) -> Verdict:
     that still offers something or tells of a fault."""
     text = shown(candidate.text)
     fault = hides(text)
-    if fault is None and not candidate.trusted and feigns(case.source):
+    source = case.source if candidate.origin == "error_text" else f"{case.source}\n{case.beside}"
+    if fault is None and not candidate.trusted and feigns(source):
         fault = "stands in a feigned conversation"
-    if fault is None and not candidate.trusted and conceals(case.source):
+    if fault is None and not candidate.trusted and conceals(source):
         fault = "stands beside hidden characters"
     if fault is not None:
         return Verdict(accepted=False, reason=fault)

@@ -151,6 +151,8 @@ class SignalLoop:
             turn, state = as_heard(turn, state)
             async with asyncio.timeout(self._timeout_s):
                 said = checked(await self._judge.judge(turn, state))
+            if said.evidence.startswith(BEHIND):  # an output may begin so
+                said = replace(said, evidence=f"it says: {said.evidence}")
             judgement, refusal, others = self._gated(turn, state, said)
         except Exception as error:  # noqa: BLE001 - a judge is anybody's code; law 6 holds whatever it raises
             await self._fail(turn, self._why(error))
